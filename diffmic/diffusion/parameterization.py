@@ -1,0 +1,57 @@
+"""What a denoiser predicts: the noise, the velocity v, or the clean label.
+
+Each parameterisation is a pair of inverse functions at signal level a = √ᾱ and noise level
+s = √(1 − ᾱ): from (label, noise) to what the network learns, and from the network's output
+back to a :class:`Denoised` pair, which is all that samplers see.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Denoised(NamedTuple):
+    """Estimates of the clean label ŷ₀ and of the noise ε̂, each of shape (B, ..., C)."""
+
+    label: Tensor
+    noise: Tensor
+
+
+class Parameterization(NamedTuple):
+    """``target(label, noise, a, s)`` and its inverse ``denoised(output, noisy, a, s)``."""
+
+    target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+    denoised: Callable[[Tensor, Tensor, Tensor, Tensor], Denoised]
+
+
+def _noise_target(label: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    return noise
+
+
+def _from_noise(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised:
+    return Denoised(label=(noisy - s * output) / a, noise=output)
+
+
+def _velocity_target(label: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    """v = a ε − s y  (Salimans and Ho, ICLR 2022)."""
+    return a * noise - s * label
+
+
+def _from_velocity(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised:
+    return Denoised(label=a * noisy - s * output, noise=s * noisy + a * output)
+
+
+def _label_target(label: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
+    return label
+
+
+def _from_label(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised:
+    return Denoised(label=output, noise=(noisy - a * output) / s)
+
+
+PARAMETERIZATIONS = {
+    "noise": Parameterization(_noise_target, _from_noise),
+    "v": Parameterization(_velocity_target, _from_velocity),
+    "label": Parameterization(_label_target, _from_label),
+}

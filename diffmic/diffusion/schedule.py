@@ -1,0 +1,122 @@
+"""The noise schedule, and the time-step grids on which samplers walk it."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class NoiseSchedule(nn.Module):
+    """Linear noise schedule: named buffers, so that device and dtype follow the module.
+
+    Parameters
+    ----------
+    num_train_timesteps : int
+        T, the number of training time-steps.
+    beta_start, beta_end : float
+        First and last entry of the linear variances β.
+    dtype : torch.dtype
+        Type in which the buffers are kept; they are always computed in float64.
+
+    Attributes
+    ----------
+    betas, alphas_cumprod : Tensor of shape (T,)
+        β and ᾱ = Π(1 − β).
+    signal, noise : Tensor of shape (T,)
+        √ᾱ and √(1 − ᾱ): how much label and how much noise a noisy label holds.
+
+    References
+    ----------
+    Ho et al., "Denoising Diffusion Probabilistic Models", NeurIPS 2020, section 4.
+    """
+
+    betas: Tensor
+    alphas_cumprod: Tensor
+    signal: Tensor
+    noise: Tensor
+
+    def __init__(
+        self,
+        num_train_timesteps: int = 1000,
+        *,
+        beta_start: float = 1e-4,
+        beta_end: float = 2e-2,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.num_train_timesteps = num_train_timesteps
+        betas = torch.linspace(beta_start, beta_end, num_train_timesteps, dtype=torch.float64)
+        alphas_cumprod = torch.cumprod(1 - betas, dim=0)
+        tables = {
+            "betas": betas,
+            "alphas_cumprod": alphas_cumprod,
+            "signal": alphas_cumprod.sqrt(),
+            "noise": (1 - alphas_cumprod).sqrt(),
+        }
+        for name, table in tables.items():
+            # Derived from three numbers, so a saved model need not hold them.
+            self.register_buffer(name, table.to(dtype), persistent=False)
+
+    def add_noise(self, label: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """Heterologous forward process: each position has its own time-step and noise.
+
+        y_t = √ᾱ(t) y + √(1 − ᾱ(t)) ε  (DiffMIC-v2, forward process).
+
+        Parameters
+        ----------
+        label : Tensor of shape (B, C)
+            Clean label, the same at every position.
+        noise : Tensor of shape (B, ..., C)
+            Standard normal noise, one vector per position.
+        timesteps : Tensor of shape (B, ...)
+            Time-step of each position, integers in 0..T−1.
+
+        Returns
+        -------
+        Tensor of shape (B, ..., C)
+        """
+        label = over_positions(label, noise)
+        return self.signal[timesteps, None] * label + self.noise[timesteps, None] * noise
+
+
+def over_positions(per_image: Tensor, like: Tensor) -> Tensor:
+    """View (B, C) as (B, 1, ..., 1, C) so that it meets position maps (B, ..., C)."""
+    return per_image.view(per_image.shape[0], *[1] * (like.ndim - 2), per_image.shape[-1])
+
+
+def leading_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
+    """The authors' grid: ⌊T/n⌋·(n−1), …, ⌊T/n⌋, 0. It never visits T−1."""
+    _check_num_steps(num_train_timesteps, num_steps)
+    stride = num_train_timesteps // num_steps
+    return [stride * k for k in reversed(range(num_steps))]
+
+
+def trailing_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
+    """The grid for few steps: round(T − k·T/n) − 1 for k = 0..n−1. It starts at T−1.
+
+    References
+    ----------
+    Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", WACV 2024.
+    """
+    _check_num_steps(num_train_timesteps, num_steps)
+    stride = num_train_timesteps / num_steps
+    return [round(num_train_timesteps - k * stride) - 1 for k in range(num_steps)]
+
+
+TIMESTEP_GRIDS = {"leading": leading_timesteps, "trailing": trailing_timesteps}
+
+
+def _check_num_steps(num_train_timesteps: int, num_steps: int) -> None:
+    if not 1 <= num_steps <= num_train_timesteps:
+        raise ValueError(
+            f"num_steps is {num_steps}; it must lie between 1 and the {num_train_timesteps} "
+            "time-steps of the training schedule (num_train_timesteps)."
+        )
+
+
+def grid_levels(schedule: NoiseSchedule, timesteps: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """√ᾱ and √(1 − ᾱ) along a grid, each of shape (n + 1,): after the last step ᾱ = 1."""
+    index = torch.as_tensor(timesteps, device=schedule.signal.device)
+    signal = torch.cat([schedule.signal[index], schedule.signal.new_ones(1)])
+    noise = torch.cat([schedule.noise[index], schedule.noise.new_zeros(1)])
+    return signal, noise

@@ -1,0 +1,24 @@
+"""The networks: backbone, prior, denoiser, and the network that composes them."""
+
+from .backbone import Backbone, FeatureMaps, build_backbone
+from .build import Architecture, build_network
+from .conditions import Conditions
+from .denoiser import ContextFusion, Denoiser
+from .network import DiffMICNetwork, DiffusionSettings
+from .prior import DualGranularityPrior, GatedAttention, top_mean
+
+__all__ = [
+    "Architecture",
+    "Backbone",
+    "Conditions",
+    "ContextFusion",
+    "Denoiser",
+    "DiffMICNetwork",
+    "DiffusionSettings",
+    "DualGranularityPrior",
+    "FeatureMaps",
+    "GatedAttention",
+    "build_backbone",
+    "build_network",
+    "top_mean",
+]

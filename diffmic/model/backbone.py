@@ -1,0 +1,180 @@
+"""Backbones: any timm model by name, or any module that returns a feature map."""
+
+import copy
+import difflib
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import BackboneError, PretrainedWeightsError
+from .pretrained import load_pretrained
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class FeatureMaps(NamedTuple):
+    """The last feature map of a backbone and a finer one from which regions are cut."""
+
+    coarse: Tensor  # (B, D, h, w)
+    fine: Tensor  # (B, D', h', w'), h' >= h
+
+
+class Backbone(nn.Module):
+    """Images in 0–1 in, :class:`FeatureMaps` out; normalises with the statistics of its weights.
+
+    Parameters
+    ----------
+    net : nn.Module
+        Maps normalised images (B, 3, H, W) to :class:`FeatureMaps` or to one map (B, D, h, w).
+    mean, std : sequence of float
+        Statistics of the images on which ``net`` was trained.
+    image_size : int
+        Side of the images, in pixels; a trial run on it says whether it fits.
+
+    Attributes
+    ----------
+    channels, fine_channels : int
+        D and D' of the maps.
+    map_size, fine_size : tuple of int
+        (h, w) and (h', w') for images of ``image_size``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, net: nn.Module, *, mean: Sequence[float], std: Sequence[float], image_size: int
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        maps = self._trial(image_size)
+        self.channels, self.fine_channels = maps.coarse.shape[1], maps.fine.shape[1]
+        self.map_size = (maps.coarse.shape[2], maps.coarse.shape[3])
+        self.fine_size = (maps.fine.shape[2], maps.fine.shape[3])
+
+    def forward(self, images: Tensor) -> FeatureMaps:
+        """Feature maps of images (B, 3, H, W) in 0–1."""
+        maps = self.net((images - self.mean) / self.std)
+        return maps if isinstance(maps, tuple) else FeatureMaps(maps, maps)
+
+    def pooled(self, images: Tensor) -> Tensor:
+        """Mean of the last map over its positions, (B, D)."""
+        return self(images).coarse.mean(dim=(2, 3))
+
+    @torch.no_grad()
+    def _trial(self, image_size: int) -> FeatureMaps:
+        was_training = self.net.training
+        self.net.eval()
+        try:
+            maps = self(torch.zeros(1, len(self.mean), image_size, image_size))
+        except Exception as reason:  # whatever a third-party network raises means the same
+            raise BackboneError(
+                f"The backbone {type(self.net).__name__} cannot take images of {image_size} × "
+                f"{image_size} pixels: {reason}. Choose another image_size or backbone."
+            ) from reason
+        finally:
+            self.net.train(was_training)
+        if not (isinstance(maps.coarse, Tensor) and maps.coarse.ndim == 4):
+            found = (
+                tuple(maps.coarse.shape) if isinstance(maps.coarse, Tensor) else type(maps.coarse)
+            )
+            raise BackboneError(
+                f"The backbone {type(self.net).__name__} returned {found}; a feature map of shape "
+                "(B, D, h, w) is needed. Leave out its pooling and its classifier."
+            )
+        return maps
+
+
+class TimmFeatures(nn.Module):
+    """A timm model that returns its final feature map, and the one of twice the resolution."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.channels_last_output = str(getattr(model, "output_fmt", "")).endswith("NHWC")
+        # Transformers have one resolution throughout: their final map serves as the fine one.
+        reductions = [stage["reduction"] for stage in model.feature_info]  # type: ignore[union-attr]
+        finer = [i for i, r in enumerate(reductions) if r < reductions[-1]]
+        self.indices = [finer[-1], len(reductions) - 1] if finer else [len(reductions) - 1]
+
+    def forward(self, images: Tensor) -> FeatureMaps:
+        final, maps = self.model.forward_intermediates(  # type: ignore[operator]
+            images, indices=self.indices, norm=True, output_fmt="NCHW"
+        )
+        if final.ndim == 3:  # tokens: the last map is the same, normalised and without class token
+            final = maps[-1]
+        elif self.channels_last_output:
+            final = final.permute(0, 3, 1, 2)
+        return FeatureMaps(final, maps[0] if len(self.indices) == 2 else final)
+
+
+def build_backbone(
+    backbone: str | nn.Module, *, image_size: int, pretrained: bool | str = False
+) -> Backbone:
+    """A :class:`Backbone` from a timm name, or from a module that returns a feature map.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module
+        A module is copied, so that training leaves the caller's own alone.
+    image_size : int
+        Side of the images, in pixels.
+    pretrained : bool or str
+        See :func:`diffmic.model.pretrained.load_pretrained`; for timm names only.
+
+    Raises
+    ------
+    BackboneError
+        Unknown name, no feature map, or an image size that does not fit.
+    PretrainedWeightsError
+        Weights were asked for and could not be had.
+    """
+    if isinstance(backbone, nn.Module):
+        if isinstance(pretrained, str):
+            raise PretrainedWeightsError(
+                "pretrained is a file, but backbone is a module: load the weights into the module."
+            )
+        return Backbone(
+            copy.deepcopy(backbone), mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=image_size
+        )
+    model = _timm_model(backbone, image_size, pretrained)
+    cfg = model.pretrained_cfg
+    return Backbone(TimmFeatures(model), mean=cfg["mean"], std=cfg["std"], image_size=image_size)
+
+
+def _timm_model(name: str, image_size: int, pretrained: bool | str):  # type: ignore[no-untyped-def]
+    import timm  # takes seconds to import: only those who name a timm model pay
+
+    if not isinstance(name, str):
+        raise BackboneError(
+            f"backbone is {name!r}; give the name of a timm model or a torch.nn.Module."
+        )
+    remote = name.startswith(("hf-hub:", "hf_hub:", "local-dir:"))
+    if not remote and not timm.is_model(name):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise BackboneError(
+            f"timm has no model {name!r}."
+            + (f" Close ones: {', '.join(close)}." if close else "")
+            + " timm.list_models() names them all."
+        )
+    options = {}
+    cfg = None if remote else timm.get_pretrained_cfg(name)
+    if cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != image_size:
+        options["img_size"] = image_size
+    try:
+        model = load_pretrained(name, pretrained, num_classes=0, **options)
+    except (AssertionError, TypeError) as reason:
+        raise BackboneError(
+            f"timm could not build {name!r} for images of {image_size} × {image_size} pixels: "
+            f"{reason}. Choose another image_size or backbone."
+        ) from reason
+    if not hasattr(model, "forward_intermediates"):
+        raise BackboneError(
+            f"timm's {name!r} does not give its feature maps (forward_intermediates); choose another."
+        )
+    return model

@@ -1,0 +1,123 @@
+"""The denoiser: a small network that acts on each position of the label map alone."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..diffusion.schedule import over_positions
+
+
+def _batch_norm(norm: nn.BatchNorm1d, features: Tensor) -> Tensor:
+    """Batch norm over all leading dimensions of (..., F)."""
+    normed: Tensor = norm(features.flatten(0, -2))
+    return normed.view_as(features)
+
+
+class ContextFusion(nn.Module):
+    """The context x̄ of an image: a learned mixture of its own features and its regions'.
+
+    x_0 = BN(projection of the image features), x_k = BN(projection of region k), and per channel
+    x̄ = Σ_m softmax(ω)_m ⊙ x_m. One batch norm serves all regions.
+
+    Parameters
+    ----------
+    image_channels, region_channels : int
+        Width of the features of the image and of its regions.
+    n_regions : int
+        K.
+    feature_dim : int
+        F, the width of the context.
+    dropout : float
+        Dropout on the context, while training.
+    """
+
+    def __init__(
+        self,
+        image_channels: int,
+        region_channels: int,
+        n_regions: int,
+        feature_dim: int,
+        *,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.image_projection = nn.Linear(image_channels, feature_dim)
+        self.region_projection = nn.Linear(region_channels, feature_dim)
+        self.image_norm = nn.BatchNorm1d(feature_dim)
+        self.region_norm = nn.BatchNorm1d(feature_dim)
+        self.fusion_logits = nn.Parameter(torch.zeros(feature_dim, n_regions + 1))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, image_features: Tensor, region_features: Tensor) -> Tensor:
+        """(B, D) and (B, K, D') → (B, F)."""
+        image = _batch_norm(self.image_norm, self.image_projection(image_features))
+        regions = _batch_norm(self.region_norm, self.region_projection(region_features))
+        sources = torch.cat([image[:, None], regions], dim=1)  # (B, K + 1, F)
+        context = torch.einsum("bmf,fm->bf", sources, self.fusion_logits.softmax(dim=1))
+        dropped: Tensor = self.dropout(context)
+        return dropped
+
+
+class TimeGain(nn.Module):
+    """γ(t) ⊙ (L h + b): a linear map with a learned gain per time-step, U(0, 1) at the start."""
+
+    def __init__(self, in_features: int, out_features: int, num_train_timesteps: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features)
+        self.gain = nn.Parameter(torch.rand(num_train_timesteps, out_features))
+
+    def forward(self, features: Tensor, timesteps: Tensor | int) -> Tensor:
+        """``timesteps`` is one for all, or of shape (B, ...), one per position."""
+        scaled: Tensor = self.gain[timesteps] * self.linear(features)
+        return scaled
+
+
+class Denoiser(nn.Module):
+    """The denoiser of DiffMIC-v2, position by position.
+
+    h = softplus(BN(γ₁(t) ⊙ L₁[G ; y_t])) ⊙ x̄, then twice h = softplus(BN(γ(t) ⊙ L h)), then L₄ h.
+
+    Parameters
+    ----------
+    num_classes : int
+        C.
+    feature_dim : int
+        F, the width.
+    num_train_timesteps : int
+        T, the rows of the gain tables.
+    """
+
+    def __init__(self, num_classes: int, feature_dim: int, num_train_timesteps: int = 1000) -> None:
+        super().__init__()
+        widths = [2 * num_classes, feature_dim, feature_dim]
+        self.layers = nn.ModuleList(
+            TimeGain(width, feature_dim, num_train_timesteps) for width in widths
+        )
+        self.norms = nn.ModuleList(nn.BatchNorm1d(feature_dim) for _ in widths)
+        self.out = nn.Linear(feature_dim, num_classes)
+
+    def forward(
+        self, guidance: Tensor, noisy: Tensor, timesteps: Tensor | int, context: Tensor
+    ) -> Tensor:
+        """What the parameterisation says: noise, v or label.
+
+        Parameters
+        ----------
+        guidance, noisy : Tensor of shape (B, ..., C)
+            Guidance map and noisy label map.
+        timesteps : Tensor of shape (B, ...) or int
+            Time-step of each position, or one for all.
+        context : Tensor of shape (B, F)
+            Context of each image.
+
+        Returns
+        -------
+        Tensor of shape (B, ..., C)
+        """
+        h = torch.cat([guidance, noisy], dim=-1)
+        for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
+            h = F.softplus(_batch_norm(norm, layer(h, timesteps)))  # type: ignore[arg-type]
+            if number == 0:
+                h = h * over_positions(context, h)
+        output: Tensor = self.out(h)
+        return output
