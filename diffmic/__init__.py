@@ -1,0 +1,58 @@
+"""diffmic: medical image classification by diffusion, behind a scikit-learn style estimator."""
+
+import importlib
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .classifier import DiffMICClassifier
+    from .errors import (
+        BackboneError,
+        DiffMICError,
+        DiffMICWarning,
+        InputError,
+        ModelFileError,
+        PretrainedWeightsError,
+        TrainingDivergedError,
+    )
+
+__version__ = version("diffmic")
+
+_ROOMS = {
+    "DiffMICClassifier": "classifier",
+    **dict.fromkeys(
+        (
+            "BackboneError",
+            "DiffMICError",
+            "DiffMICWarning",
+            "InputError",
+            "ModelFileError",
+            "PretrainedWeightsError",
+            "TrainingDivergedError",
+        ),
+        "errors",
+    ),
+}
+
+__all__ = [
+    "BackboneError",
+    "DiffMICClassifier",
+    "DiffMICError",
+    "DiffMICWarning",
+    "InputError",
+    "ModelFileError",
+    "PretrainedWeightsError",
+    "TrainingDivergedError",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Public names arrive when they are first used: ``import diffmic`` alone costs little."""
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'diffmic' has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

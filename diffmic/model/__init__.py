@@ -1,7 +1,7 @@
 """The networks: backbone, prior, denoiser, and the network that composes them."""
 
-from .backbone import Backbone, FeatureMaps, build_backbone
-from .build import Architecture, build_network
+from .backbone import Backbone, FeatureMaps, build_backbone, default_image_size
+from .build import Architecture, build_network, carry_over
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork, DiffusionSettings
@@ -20,5 +20,7 @@ __all__ = [
     "GatedAttention",
     "build_backbone",
     "build_network",
+    "carry_over",
+    "default_image_size",
     "top_mean",
 ]

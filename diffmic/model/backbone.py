@@ -50,8 +50,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net
-        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
         maps = self._trial(image_size)
         self.channels, self.fine_channels = maps.coarse.shape[1], maps.fine.shape[1]
         self.map_size = (maps.coarse.shape[2], maps.coarse.shape[3])
@@ -145,6 +145,17 @@ def build_backbone(
     model = _timm_model(backbone, image_size, pretrained)
     cfg = model.pretrained_cfg
     return Backbone(TimmFeatures(model), mean=cfg["mean"], std=cfg["std"], image_size=image_size)
+
+
+def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
+    """The side for which a backbone was made, where that is fixed; else that of the images, ≤ 224."""
+    if isinstance(backbone, str):
+        import timm
+
+        cfg = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
+        if cfg is not None and cfg.fixed_input_size:
+            return int(cfg.input_size[-1])
+    return min(224, longest_side)
 
 
 def _timm_model(name: str, image_size: int, pretrained: bool | str):  # type: ignore[no-untyped-def]

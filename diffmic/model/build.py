@@ -132,3 +132,26 @@ def _region_size(architecture: Architecture, map_size: tuple[int, int]) -> tuple
             f"image_size of {image_size}."
         )
     return size, size
+
+
+def carry_over(learnt: DiffMICNetwork, network: DiffMICNetwork, *, heads: bool) -> None:
+    """Give a network what another has learnt: its backbones and, if wanted, all else.
+
+    Raises
+    ------
+    InputError
+        The networks are not built alike.
+    """
+    tensors = learnt.state_dict()
+    if not heads:
+        tensors = {name: tensor for name, tensor in tensors.items() if "backbone." in name}
+        tensors |= {n: t for n, t in learnt.state_dict().items() if n.startswith("image_encoder.")}
+    own = network.state_dict()
+    unfit = [name for name, t in tensors.items() if name not in own or own[name].shape != t.shape]
+    if unfit:
+        raise InputError(
+            f"warm_start cannot go on from the fitted network: {unfit[:3]} differ. Leave the "
+            "backbones (and for the same classes the other sizes) as they were, or set "
+            "warm_start=False."
+        )
+    network.load_state_dict(tensors, strict=False)

@@ -68,7 +68,9 @@ class TimeGain(nn.Module):
 
     def forward(self, features: Tensor, timesteps: Tensor | int) -> Tensor:
         """``timesteps`` is one for all, or of shape (B, ...), one per position."""
-        scaled: Tensor = self.gain[timesteps] * self.linear(features)
+        # An embedding's gradient is far cheaper than that of an index.
+        gain = self.gain[timesteps] if isinstance(timesteps, int) else F.embedding(timesteps, self.gain)
+        scaled: Tensor = gain * self.linear(features)
         return scaled
 
 

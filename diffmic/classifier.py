@@ -1,0 +1,605 @@
+"""The estimator: DiffMICClassifier."""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from .data import (
+    LabelledImages,
+    PreparedImages,
+    TargetEncoding,
+    TrainingData,
+    default_augment,
+    read_inputs,
+    read_training_data,
+)
+from .data.training_data import targets_of
+from .errors import DiffMICWarning, InputError
+from .hub import load_estimator, save_estimator
+from .inference import (
+    STAGES,
+    Calibration,
+    Explanation,
+    Stage,
+    encode_images,
+    explain,
+    sample_scores,
+)
+from .model import (
+    Architecture,
+    Conditions,
+    DiffMICNetwork,
+    build_network,
+    carry_over,
+    default_image_size,
+)
+from .parameters import check_num_steps, check_parameters
+from .presets import preset_parameters
+from .random import draw_seed, seeded_rng
+from .training import (
+    FitResult,
+    Part,
+    Recipe,
+    TrainingOptions,
+    fit_network,
+    resolve_device,
+    resolve_recipe,
+)
+
+
+class DiffMICClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+    """Medical image classifier that denoises label maps by diffusion (DiffMIC-v2).
+
+    A prior of two granularities, the whole image and its most salient regions, guides the
+    denoising of a small label map; the mean of the map, calibrated on held-out images, gives
+    probabilities. The prior alone is always there to compare with: ``stage="prior"``.
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module, default="tf_efficientnet_lite0"
+        Name of a timm model, or a module that maps images (B, 3, H, W) to a feature map
+        (B, D, h, w). Encodes the image; also gives the saliency, unless ``prior_backbone`` does.
+    pretrained : bool or str, default=True
+        Whether named backbones start from pretrained weights; or a file of weights of
+        ``backbone``. If they cannot be had, ``fit`` raises ``PretrainedWeightsError``.
+    prior_backbone : str, torch.nn.Module or None, default=None
+        A network of its own for the saliency of the whole image, as in the paper.
+    region_backbone : str, torch.nn.Module or None, default=None
+        Network for crops of pixels, as in the paper. None: regions are windows of the finer
+        feature map of the saliency's backbone, which costs almost nothing.
+    n_regions : int or "auto", default="auto"
+        K, the number of regions and the side of the label map. Auto: 6, or as many as fit.
+    region_size : int or "auto", default="auto"
+        Side of a region, in pixels of the network's input. Auto: one cell of the saliency map,
+        32 for crops of pixels.
+    image_size : int or "auto", default="auto"
+        Images are resized to squares of this side, in pixels. Auto: the longer side of the first
+        image, at most 224; or what the backbone is made for.
+    feature_dim : int, default=256
+        F, the width of the denoiser.
+    num_train_timesteps : int, default=1000
+        T, the length of the noise schedule.
+    num_steps : int, default=10
+        Steps of the sampler when predicting.
+    n_samples : int, default=8
+        Draws whose scores are averaged when predicting.
+    recipe : str or Recipe, default="default"
+        How the stages learn: ``"default"``, ``"paper-v2"``, or a ``diffmic.training.Recipe``.
+    max_epochs : int, default=20
+        Passes over the images in stage one; stage two scales with it.
+    batch_size : int, default=32
+        Images a step, training and predicting. A DataLoader's own wins while training.
+    learning_rate : float, default=1e-3
+        Peak learning rate of stage one (AdamW); the recipe says how parts differ.
+    validation_fraction : float or None, default=0.15
+        Share of the images that is set aside for early stopping and calibration, unless ``fit``
+        gets ``validation_data``. None: no such part; probabilities are then not calibrated.
+    early_stopping : bool, default=True
+        Stop a stage that no longer gains on the validation part, and keep its best epoch.
+    n_iter_no_change : int, default=10
+        Epochs without gain after which to stop.
+    class_weight : None, "balanced" or dict, default=None
+        Weights of classes in the losses, keys as in y.
+    augment : "auto", None or callable, default="auto"
+        Random changes to training images: mild flips, rotations and shifts; none; or a
+        ``torchvision.transforms.v2`` transform of tensors (3, S, S).
+    class_names : sequence of str or None, default=None
+        Words for people, in the order of ``classes_``.
+    warm_start : bool, default=False
+        Go on from the fitted network. With other classes the backbones are kept, heads are new.
+    precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
+        Of training. Auto: what the processor is fast with. Predictions are fp32.
+    device : str, default="auto"
+        Where to compute; auto: a GPU where there is one.
+    num_workers : int, default=0
+        Processes that read images.
+    random_state : int, RandomState or None, default=None
+        The same integer gives the same model and the same probabilities on the same machine.
+    verbose : int, default=1
+        0: silent. 1: progress bars.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (C,)
+        The labels, as they were passed; for multi-label the numbers of the columns.
+    multilabel_ : bool
+        Whether y was an indicator matrix.
+    network_ : DiffMICNetwork
+        The trained network.
+    image_size_ : int
+        Side of the network's input, in pixels.
+    channels_ : int
+        Channels of the images of the fit: 1 or 3. It tells a single colour image from a batch of
+        gray ones; gray and colour images can both be predicted.
+    calibrations_ : dict of str to Calibration
+        From scores to probabilities, for each stage.
+    thresholds_ : dict of str to ndarray of shape (L,)
+        Multi-label: from which probability ``predict`` calls a label present, for each stage.
+    validation_scores_ : dict of str to dict of str to float
+        Measures on the validation part, for each stage: prior and diffusion side by side.
+    history_ : list of dict
+        A row per epoch of each stage: losses, validation measures, seconds.
+    seed_ : int
+        What ``random_state`` gave.
+
+    References
+    ----------
+    Yang et al., "DiffMIC-v2: Medical Image Classification via Improved Diffusion Network", IEEE
+    Transactions on Medical Imaging, 2025, doi 10.1109/TMI.2025.3530399.
+
+    Examples
+    --------
+    >>> from diffmic import DiffMICClassifier
+    >>> from diffmic.datasets import make_lesions
+    >>> X, y = make_lesions(60, image_size=64, random_state=0)
+    >>> clf = DiffMICClassifier(
+    ...     backbone="test_resnet", pretrained=False, max_epochs=1, random_state=0, verbose=0
+    ... )
+    >>> clf.fit(X, y).predict_proba(X[:2]).shape
+    (2, 3)
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: str | torch.nn.Module = "tf_efficientnet_lite0",
+        pretrained: bool | str = True,
+        prior_backbone: str | torch.nn.Module | None = None,
+        region_backbone: str | torch.nn.Module | None = None,
+        n_regions: int | str = "auto",
+        region_size: int | str = "auto",
+        image_size: int | str = "auto",
+        feature_dim: int = 256,
+        num_train_timesteps: int = 1000,
+        num_steps: int = 10,
+        n_samples: int = 8,
+        recipe: str | Recipe = "default",
+        max_epochs: int = 20,
+        batch_size: int = 32,
+        learning_rate: float = 1e-3,
+        validation_fraction: float | None = 0.15,
+        early_stopping: bool = True,
+        n_iter_no_change: int = 10,
+        class_weight: Any = None,
+        augment: Any = "auto",
+        class_names: Any = None,
+        warm_start: bool = False,
+        precision: str = "auto",
+        device: str = "auto",
+        num_workers: int = 0,
+        random_state: Any = None,
+        verbose: int = 1,
+    ) -> None:
+        self.backbone = backbone
+        self.pretrained = pretrained
+        self.prior_backbone = prior_backbone
+        self.region_backbone = region_backbone
+        self.n_regions = n_regions
+        self.region_size = region_size
+        self.image_size = image_size
+        self.feature_dim = feature_dim
+        self.num_train_timesteps = num_train_timesteps
+        self.num_steps = num_steps
+        self.n_samples = n_samples
+        self.recipe = recipe
+        self.max_epochs = max_epochs
+        self.batch_size = batch_size
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.class_weight = class_weight
+        self.augment = augment
+        self.class_names = class_names
+        self.warm_start = warm_start
+        self.precision = precision
+        self.device = device
+        self.num_workers = num_workers
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @classmethod
+    def from_preset(cls, name: str, **overrides: Any) -> Self:
+        """An unfitted estimator of a named arrangement.
+
+        Parameters
+        ----------
+        name : {"default", "paper-v2"}
+            ``"paper-v2"`` has the paper's four networks, crops and width.
+        **overrides
+            Constructor parameters that are to differ.
+        """
+        return cls(**{**preset_parameters(name), **overrides})
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        sample_weight: Any = None,
+        groups: Any = None,
+        validation_data: Any = None,
+    ) -> Self:
+        """Learn from images: first the prior, then the denoiser, then the calibration of each.
+
+        Parameters
+        ----------
+        X : array, tensor, list, Dataset or DataLoader
+            Images as an array or tensor of shape (n, C, H, W), (n, H, W, C) or (n, H, W), uint8
+            in 0–255 or float in 0–1; a list of paths, PIL images or arrays; a map-style Dataset of
+            (image, target) or of dicts; or a DataLoader, whose ``dataset`` is read.
+        y : array-like of shape (n,), (n, 1) or (n, L)
+            Integers or strings; an indicator matrix of 0 and 1 means multi-label. Not needed where
+            X holds targets.
+        sample_weight : array-like of shape (n,) or None
+            Weight of each image in the losses.
+        groups : array-like of shape (n,) or None
+            Patient, lesion or the like: a group stays on one side of the validation split.
+        validation_data : (X, y), Dataset, DataLoader or None
+            Held-out images, in place of ``validation_fraction``.
+
+        Returns
+        -------
+        DiffMICClassifier
+            Itself.
+
+        Raises
+        ------
+        InputError
+            Images, targets or parameters that cannot be used, before any work is done.
+        PretrainedWeightsError
+            Pretrained weights were asked for and cannot be had.
+        TrainingDivergedError
+            The loss is not finite; the estimator keeps the last good state.
+        """
+        check_parameters(self.get_params(deep=False))
+        recipe, device = resolve_recipe(self.recipe), resolve_device(self.device)
+        seed = draw_seed(self.random_state)
+        data = read_training_data(
+            X,
+            y,
+            sample_weight=sample_weight,
+            groups=groups,
+            validation_data=validation_data,
+            validation_fraction=self.validation_fraction,
+            class_weight=self.class_weight,
+            rng=np.random.RandomState(seed),
+        )
+        self._check_class_names(data.encoding)
+        image_size = self._resolve_image_size(data.training)
+        network = self._build(data.encoding, image_size, recipe, seed)
+        options = self._options(data, image_size, recipe, device, seed)
+        result = fit_network(
+            network,
+            _part(data.training),
+            None if data.validation is None else _part(data.validation),
+            options,
+        )
+        self.channels_ = int(data.training.images[0].shape[0])
+        self._keep(network, data.encoding, image_size, seed, result)
+        return self
+
+    def predict_proba(
+        self,
+        X: Any,
+        *,
+        num_steps: int | None = None,
+        n_samples: int | None = None,
+        stage: Stage = "diffusion",
+    ) -> NDArray[np.float64]:
+        """Calibrated probabilities.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+            Targets, where X holds any, are ignored. A single image gives a single row.
+        num_steps, n_samples : int or None
+            Steps of the sampler and draws to average; None: the estimator's own.
+        stage : {"diffusion", "prior"}
+            Whose probabilities: the denoised label map's, or the fused prior's alone.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+            Rows sum to 1; for multi-label one probability per label. They do not depend on the
+            batch size, the order of the images or their neighbours.
+        """
+        calibration = self._calibration(stage)
+        num_steps = self.num_steps if num_steps is None else num_steps
+        n_samples = self.n_samples if n_samples is None else n_samples
+        check_num_steps(num_steps, self.network_.schedule.num_train_timesteps)
+        if n_samples < 1:
+            raise InputError(f"n_samples is {n_samples}; at least one draw is needed.")
+        scores = []
+        for conditions, _ in self._encode(X):
+            if stage == "prior":
+                scores.append(conditions.fused_logits.cpu())
+                continue
+            draws = sample_scores(
+                self.network_,
+                conditions,
+                num_steps=num_steps,
+                n_samples=n_samples,
+                seed=self.seed_,
+            )
+            scores.append(draws.mean(dim=1).cpu())
+        return calibration(torch.cat(scores)).numpy()
+
+    def predict(
+        self,
+        X: Any,
+        *,
+        num_steps: int | None = None,
+        n_samples: int | None = None,
+        stage: Stage = "diffusion",
+    ) -> NDArray[Any]:
+        """The most probable class; for multi-label the labels that reach their threshold.
+
+        Parameters are those of :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n,) or (n, L)
+            Labels as they were passed to :meth:`fit`, or an indicator matrix of 0 and 1.
+        """
+        proba = self.predict_proba(X, num_steps=num_steps, n_samples=n_samples, stage=stage)
+        if self.multilabel_:
+            return (proba >= self.thresholds_[stage]).astype(int)
+        labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
+        return labels
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Accuracy; for multi-label the share of images with every label right.
+
+        Parameters
+        ----------
+        X, y : as in :meth:`fit`
+        sample_weight : array-like of shape (n,) or None
+        """
+        truth = targets_of(X, y)
+        return float(accuracy_score(truth, self.predict(X), sample_weight=sample_weight))
+
+    def transform(self, X: Any) -> NDArray[np.float32]:
+        """Embeddings: the pooled features of the image encoder, shape (n, D)."""
+        check_is_fitted(self)
+        features = [conditions.image_features.float().cpu() for conditions, _ in self._encode(X)]
+        return torch.cat(features).numpy()
+
+    def explain(self, X: Any) -> Explanation:
+        """Where the prior looked, and what each of its granularities says.
+
+        Parameters
+        ----------
+        X : as in :meth:`fit`
+
+        Returns
+        -------
+        Explanation
+            ``saliency`` (n, C, H, W), ``boxes`` (n, K, 4) in pixels of the images as they were
+            passed, ``attention`` (n, K), ``global_proba`` and ``local_proba`` (n, C).
+        """
+        check_is_fitted(self)
+        conditions, sizes = zip(*self._encode(X), strict=True)
+        return explain(
+            Conditions.cat(conditions),
+            torch.cat(sizes),
+            image_size=self.image_size_,
+            multilabel=self.multilabel_,
+        )
+
+    def save_pretrained(self, path: str | Path) -> None:
+        """Save the fitted estimator into a folder, as ``config.json`` and ``model.safetensors``."""
+        check_is_fitted(self)
+        save_estimator(self, Path(path))
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        path: str | Path,
+        *,
+        backbone: torch.nn.Module | None = None,
+        device: str = "auto",
+    ) -> Self:
+        """Load an estimator that :meth:`save_pretrained` wrote; nothing is downloaded.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder.
+        backbone : torch.nn.Module or None
+            Needed where the model was fitted with a module of the user's own as its backbone,
+            since code is not saved.
+        device : str
+            Where to compute.
+
+        Raises
+        ------
+        ModelFileError
+            A missing, damaged or unfitting file.
+        """
+        return load_estimator(cls, Path(path), backbone=backbone, device=device)
+
+    def _check_class_names(self, encoding: TargetEncoding) -> None:
+        if self.class_names is not None and len(self.class_names) != len(encoding.classes):
+            raise InputError(
+                f"class_names has {len(self.class_names)} names, but y holds "
+                f"{len(encoding.classes)} classes: {encoding.classes.tolist()}."
+            )
+
+    def _resolve_image_size(self, training: LabelledImages) -> int:
+        if self.image_size != "auto":
+            return int(self.image_size)
+        backbones = [b for b in (self.backbone, self.prior_backbone) if b is not None]
+        longest_side = max(training.images[0].shape[1:])
+        return max(default_image_size(backbone, longest_side) for backbone in backbones)
+
+    def _build(
+        self, encoding: TargetEncoding, image_size: int, recipe: Recipe, seed: int
+    ) -> DiffMICNetwork:
+        """A network for these classes; with ``warm_start`` it knows what the last one knew."""
+        learnt = getattr(self, "network_", None) if self.warm_start else None
+        architecture = Architecture(
+            backbone=self.backbone,
+            prior_backbone=self.prior_backbone,
+            region_backbone=self.region_backbone,
+            pretrained=self.pretrained if learnt is None else False,
+            image_size=image_size,
+            n_regions=self.n_regions,
+            region_size=self.region_size,
+            feature_dim=self.feature_dim,
+            num_train_timesteps=self.num_train_timesteps,
+            context_dropout=recipe.context_dropout,
+        )
+        with seeded_rng(seed):
+            network = build_network(
+                architecture,
+                len(encoding.classes),
+                multilabel=encoding.multilabel,
+                settings=recipe.diffusion,
+            )
+        if learnt is not None:
+            same = self.multilabel_ == encoding.multilabel and np.array_equal(
+                self.classes_, encoding.classes
+            )
+            carry_over(learnt, network, heads=same)
+        return network
+
+    def _options(
+        self,
+        data: TrainingData,
+        image_size: int,
+        recipe: Recipe,
+        device: torch.device,
+        seed: int,
+    ) -> TrainingOptions:
+        going_on = self.warm_start and hasattr(self, "network_")
+        named = isinstance(self.backbone, str) and bool(self.pretrained)
+        return TrainingOptions(
+            recipe=recipe,
+            image_size=image_size,
+            max_epochs=self.max_epochs,
+            batch_size=data.batch_size or self.batch_size,
+            learning_rate=self.learning_rate,
+            pretrained=going_on or named,
+            patience=self.n_iter_no_change if self.early_stopping else None,
+            augment=default_augment() if self.augment == "auto" else self.augment,
+            num_workers=self.num_workers if data.num_workers is None else data.num_workers,
+            num_steps=self.num_steps,
+            n_samples=self.n_samples,
+            precision=self.precision,
+            device=device,
+            seed=seed,
+            verbose=self.verbose,
+        )
+
+    def _keep(
+        self,
+        network: DiffMICNetwork,
+        encoding: TargetEncoding,
+        image_size: int,
+        seed: int,
+        result: FitResult,
+    ) -> None:
+        """The fitted attributes; then say what did not go as hoped."""
+        self.network_ = network
+        self.classes_ = encoding.classes
+        self.multilabel_ = encoding.multilabel
+        self.image_size_ = image_size
+        self.seed_ = seed
+        self.calibrations_ = result.calibrations
+        self.thresholds_ = result.thresholds
+        self.history_ = result.history
+        self.validation_scores_ = result.validation_scores
+        self.diffusion_trained_ = result.diffusion_trained
+        if result.diverged is not None:
+            raise result.diverged
+        if not result.validation_scores:
+            warnings.warn(
+                "There was no validation part, so probabilities are not calibrated (temperature 1) "
+                "and it is not known whether diffusion gains on the prior. Pass validation_data, "
+                "or set validation_fraction.",
+                DiffMICWarning,
+                stacklevel=3,
+            )
+            return
+        prior, diffusion = (result.validation_scores[stage]["nll"] for stage in ("prior", "diffusion"))
+        if diffusion > prior:
+            warnings.warn(
+                f"On the validation part the diffusion stage (negative log-likelihood "
+                f"{diffusion:.3f}) is behind its prior ({prior:.3f}). See validation_scores_; "
+                "predict_proba(X, stage='prior') gives the prior's probabilities.",
+                DiffMICWarning,
+                stacklevel=3,
+            )
+
+    def _calibration(self, stage: Stage) -> Calibration:
+        check_is_fitted(self)
+        if stage not in STAGES:
+            raise InputError(f"stage is {stage!r}; give one of {STAGES}.")
+        if stage == "diffusion" and not self.diffusion_trained_:
+            raise NotFittedError(
+                "Training stopped before the diffusion stage had learnt anything; "
+                "stage='prior' gives the prior's answer, fit again for the diffusion's."
+            )
+        return self.calibrations_[stage]
+
+    def _encode(self, X: Any) -> Iterator[tuple[Conditions, Tensor]]:
+        """Conditions of each batch of X, and the sizes of its images."""
+        inputs = read_inputs(X, known_channels=self.channels_)
+        return encode_images(
+            self.network_,
+            PreparedImages(inputs.images, self.image_size_),
+            batch_size=self.batch_size,
+            num_workers=self.num_workers if inputs.num_workers is None else inputs.num_workers,
+            device=next(self.network_.parameters()).device,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For pickle: the network on the CPU, so that it can be read where there is no GPU."""
+        state: dict[str, Any] = super().__getstate__()
+        if "network_" in state and next(self.network_.parameters()).device.type != "cpu":
+            state["network_"] = copy.deepcopy(self.network_).cpu()
+        return state
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        tags.classifier_tags.multi_label = True
+        return tags
+
+
+def _part(data: LabelledImages) -> Part:
+    return Part(data.images, torch.from_numpy(data.targets), torch.from_numpy(data.weights))

@@ -1,0 +1,130 @@
+"""One image, as people hold them, as a tensor: (C, H, W), uint8 or float in 0–1, 1 or 3 channels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ..errors import InputError
+
+CHANNELS = (1, 3)
+_RANGE_TOLERANCE = 1e-3  # resampling may overshoot by that much
+
+
+def as_image(value: Any, *, name: str = "image") -> Tensor:
+    """A PIL image, an array or a tensor of one image → Tensor of shape (C, H, W)."""
+    if isinstance(value, Image.Image):
+        return _from_pil(value)
+    if not isinstance(value, (np.ndarray, Tensor)):
+        raise InputError(
+            f"The {name} is a {type(value).__name__}; give an array, a tensor, a PIL image or a path."
+        )
+    image = as_tensor(value)
+    if image.ndim == 2:
+        image = image[None]
+    if image.ndim != 3:
+        raise InputError(
+            f"The {name} has shape {tuple(image.shape)}; (C, H, W), (H, W, C) or (H, W) is needed."
+        )
+    image = channels_first(image[None])[0]
+    return checked_range(image[None], name=name)[0]
+
+
+def as_tensor(values: "np.ndarray | Tensor") -> Tensor:
+    """Pixels as uint8 or float32; other types have no range of their own and are errors."""
+    if isinstance(values, np.ndarray):
+        if values.dtype.kind in "fui" and values.dtype != np.dtype("uint8"):
+            # Byte order and half precision are numpy's own affair; integers are judged below.
+            values = values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
+        elif values.dtype != np.dtype("uint8"):
+            raise InputError(
+                f"Images have the type {values.dtype}; uint8 (0–255) or float (0–1) is needed."
+            )
+        tensor = torch.from_numpy(np.ascontiguousarray(values))
+    else:
+        tensor = values.detach().cpu()
+    if tensor.is_floating_point():
+        return tensor.float()
+    if tensor.dtype != torch.uint8:
+        raise InputError(
+            f"Images have the type {tensor.dtype}, whose range is not known. Scale them to uint8 "
+            "(0–255) or to float (0–1); for 16-bit images: X.astype('float32') / 65535."
+        )
+    return tensor
+
+
+def channels_first(images: Tensor) -> Tensor:
+    """(n, C, H, W) or (n, H, W, C) → (n, C, H, W), with 1 or 3 channels."""
+    if images.shape[1] in CHANNELS:
+        return images
+    if images.shape[3] in CHANNELS:
+        return images.permute(0, 3, 1, 2)
+    raise InputError(
+        f"Images have shape {tuple(images.shape[1:])}; 1 (gray) or 3 (RGB) channels are needed, "
+        "first or last. Choose or combine channels before passing them."
+    )
+
+
+def checked_range(images: Tensor, *, name: str = "image", first: int = 0) -> Tensor:
+    """The images (n, C, H, W), after making sure that float pixels lie in 0–1."""
+    if images.shape[2] == 0 or images.shape[3] == 0:
+        raise InputError(f"The {name} has no pixels: shape {tuple(images.shape)}.")
+    if not images.is_floating_point() or images.numel() == 0:
+        return images
+    flat = images.flatten(1)
+    finite = torch.isfinite(flat).all(dim=1)
+    if not finite.all():
+        where = first + int((~finite).nonzero()[0])
+        raise InputError(
+            f"Pixels that are NaN or infinite, first in {name} {where}. Remove the image or fill "
+            "the pixels."
+        )
+    low, high = float(flat.min()), float(flat.max())
+    if low < -_RANGE_TOLERANCE:
+        raise InputError(
+            f"Float images must lie in 0–1; found {low:.3g} to {high:.3g}. They look normalised "
+            "already: pass them as they were before (leave out Normalize); the model normalises."
+        )
+    if high > 1 + _RANGE_TOLERANCE:
+        raise InputError(
+            f"Float images must lie in 0–1; found {low:.3g} to {high:.3g}. Divide them by their "
+            "largest possible value (255 for 8-bit images) or pass them as uint8."
+        )
+    return images.clamp(0, 1)
+
+
+def read_image(path: str | Path) -> Tensor:
+    """Decode an image file; the error names the file."""
+    try:
+        with Image.open(path) as image:
+            return _from_pil(image)
+    except FileNotFoundError as reason:
+        raise InputError(f"The image file {str(path)!r} does not exist.") from reason
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as reason:
+        raise InputError(f"The file {str(path)!r} is not an image that can be read: {reason}") from reason
+
+
+def check_image_file(path: str | Path) -> None:
+    """Look at the header of an image file, without decoding it."""
+    try:
+        with Image.open(path):
+            return
+    except FileNotFoundError as reason:
+        raise InputError(f"The image file {str(path)!r} does not exist.") from reason
+    except (UnidentifiedImageError, OSError) as reason:
+        raise InputError(f"The file {str(path)!r} is not an image that can be read: {reason}") from reason
+
+
+def _from_pil(image: Image.Image) -> Tensor:
+    if image.mode.startswith("I") or image.mode == "F":
+        pixels = np.asarray(image, dtype=np.float32)
+        if image.mode != "F":  # 16-bit gray, whichever way Pillow spells it
+            pixels = pixels / 65535
+        return checked_range(torch.from_numpy(np.array(pixels))[None, None])[0]
+    gray = image.mode in ("1", "L", "LA")
+    return torch.from_numpy(np.array(image.convert("L" if gray else "RGB"))).view(
+        image.height, image.width, -1
+    ).permute(2, 0, 1)

@@ -1,0 +1,251 @@
+"""What people pass as X: arrays, tensors, paths, PIL images, Datasets, DataLoaders."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from ..errors import InputError
+from .images import (
+    as_image,
+    as_tensor,
+    channels_first,
+    check_image_file,
+    checked_range,
+    read_image,
+)
+
+IMAGE_KEYS = ("image", "images")
+LABEL_KEYS = ("label", "labels", "target")
+
+
+class ImageSource(Protocol):
+    """Images by number, each a Tensor (C, H, W), uint8 or float in 0–1."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What was passed, understood.
+
+    Attributes
+    ----------
+    images : ImageSource
+    targets : ndarray or None
+        Targets that came with a Dataset or DataLoader, where they were asked for.
+    batch_size, num_workers : int or None
+        Of a DataLoader.
+    """
+
+    images: ImageSource
+    targets: Any = None
+    batch_size: int | None = None
+    num_workers: int | None = None
+
+
+def read_inputs(X: Any, *, with_targets: bool = False, known_channels: int | None = None) -> Inputs:
+    """Understand X, whichever of the accepted kinds it is.
+
+    Parameters
+    ----------
+    X : array, tensor, list, Dataset or DataLoader
+        Images; a DataLoader's ``dataset`` is read, in its own order.
+    with_targets : bool
+        Whether the targets of a Dataset or DataLoader are wanted.
+    known_channels : int or None
+        When predicting: the channels of the images of the fit. An array of one such image then
+        stands for a batch of one.
+
+    Raises
+    ------
+    InputError
+        Nothing to read, or images that cannot be used.
+    """
+    if isinstance(X, DataLoader):
+        return _from_loader(X, with_targets)
+    if isinstance(X, (np.ndarray, Tensor)):
+        if X.dtype == object or getattr(X.dtype, "kind", "") in "US":
+            return _checked(Inputs(_from_list(list(X))))
+        return _checked(Inputs(ArrayImages(as_batch(X, known_channels=known_channels))))
+    if isinstance(X, (str, Path)):
+        if known_channels is None:
+            raise InputError(f"X is the path {str(X)!r}; give a list of paths, one per image.")
+        return Inputs(FileImages([X]))
+    if isinstance(X, (list, tuple)):
+        return _checked(Inputs(_from_list(X)))
+    if isinstance(X, IterableDataset):
+        return _from_loader(DataLoader(X, batch_size=None), with_targets)
+    if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not hasattr(X, "iloc"):
+        images = DatasetImages(X)
+        inputs = _checked(Inputs(images))
+        return Inputs(images, dataset_targets(X)) if with_targets else inputs
+    if hasattr(X, "to_numpy"):  # a pandas column of paths
+        return read_inputs(X.to_numpy(), with_targets=with_targets, known_channels=known_channels)
+    raise InputError(
+        f"X is a {type(X).__name__}; give an array or tensor of images, a list of paths or PIL "
+        "images, a Dataset of (image, target), or a DataLoader."
+    )
+
+
+def as_batch(X: "np.ndarray | Tensor", *, known_channels: int | None = None) -> Tensor:
+    """An array of images → Tensor (n, C, H, W); see :func:`read_inputs`."""
+    images = as_tensor(X)
+    if images.ndim == 3:
+        single = known_channels in (images.shape[0], images.shape[2])
+        images = images[None] if single else images[:, None]
+    elif images.ndim == 2 and known_channels is not None:
+        images = images[None, None]
+    if images.ndim != 4:
+        raise InputError(
+            f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
+            f"dim {images.ndim}: shape {tuple(images.shape)}. "
+            "Reshape your data so that each sample is an image."
+        )
+    if len(images) == 0:
+        raise InputError("X holds no images: Found array with 0 sample(s), at least 1 is required.")
+    return checked_range(channels_first(images))
+
+
+class ArrayImages:
+    """Images of one array; uint8 stays uint8."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]
+
+
+class FileImages:
+    """Images of files, decoded when they are used; the headers are looked at right away."""
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.paths = [Path(path) for path in paths]
+        for path in self.paths:
+            check_image_file(path)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return read_image(self.paths[index])
+
+
+class ListImages:
+    """Images of a list: PIL images, arrays or tensors, of any sizes."""
+
+    def __init__(self, images: Sequence[Any]) -> None:
+        self.images = images
+        for index, image in enumerate(images):
+            as_image(image, name=f"image {index}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return as_image(self.images[index], name=f"image {index}")
+
+
+class DatasetImages:
+    """Images of a map-style Dataset of images, (image, target) pairs or dicts."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Tensor:
+        value = split_item(self.dataset[index])[0]
+        if isinstance(value, (str, Path)):
+            return read_image(value)
+        return as_image(value, name=f"image {index}")
+
+
+def split_item(item: Any) -> tuple[Any, Any]:
+    """(image, target) of an item or batch; the target is None where there is none."""
+    if isinstance(item, dict):
+        image = next((item[key] for key in IMAGE_KEYS if key in item), None)
+        if image is None:
+            raise InputError(
+                f"A batch is a dict with the keys {sorted(map(str, item))}; one of {IMAGE_KEYS} "
+                f"must hold the images (and one of {LABEL_KEYS} the targets)."
+            )
+        return image, next((item[key] for key in LABEL_KEYS if key in item), None)
+    if isinstance(item, (tuple, list)):
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
+
+
+def dataset_targets(dataset: Any) -> Any:
+    """Targets of a Dataset: from its ``targets``, where it has them, else read one by one."""
+    known = _known_targets(dataset)
+    if known is not None:
+        return known
+    targets = []
+    for index in range(len(dataset)):
+        target = split_item(dataset[index])[1]
+        if target is None:
+            raise InputError(
+                f"Item {index} of the Dataset has no target; fit needs (image, target) pairs, "
+                "dicts with 'image' and 'label', or y."
+            )
+        targets.append(np.asarray(target))
+    return np.stack(targets)
+
+
+def _known_targets(dataset: Any) -> Any:
+    if isinstance(dataset, Subset):
+        known = _known_targets(dataset.dataset)
+        return None if known is None else known[np.asarray(dataset.indices)]
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
+        return dataset.tensors[1].cpu().numpy()
+    targets = getattr(dataset, "targets", None)
+    if targets is None or getattr(dataset, "target_transform", None) is not None:
+        return None
+    targets = np.asarray(targets)
+    return targets if targets.shape[:1] == (len(dataset),) else None
+
+
+def _from_loader(loader: "DataLoader[Any]", with_targets: bool) -> Inputs:
+    if not isinstance(loader.dataset, IterableDataset):
+        inputs = read_inputs(loader.dataset, with_targets=with_targets)
+        return Inputs(inputs.images, inputs.targets, loader.batch_size, loader.num_workers)
+    images: list[Any] = []
+    targets: list[Any] = []
+    for batch in loader:
+        image, target = split_item(batch)
+        batched = loader.batch_size is not None
+        images.extend(image if batched else [image])
+        if target is not None:
+            targets.extend(np.asarray(target) if batched else [np.asarray(target)])
+    if with_targets and len(targets) != len(images):
+        raise InputError("The DataLoader gives images without targets; fit needs both, or y.")
+    return _checked(
+        Inputs(ListImages(images), np.stack(targets) if with_targets else None, loader.batch_size)
+    )
+
+
+def _from_list(values: Sequence[Any]) -> ImageSource:
+    if len(values) == 0:
+        raise InputError("X holds no images.")
+    if all(isinstance(value, (str, Path)) for value in values):
+        return FileImages(values)
+    return ListImages(values)
+
+
+def _checked(inputs: Inputs) -> Inputs:
+    if len(inputs.images) == 0:
+        raise InputError("X holds no images.")
+    inputs.images[0]  # an error in the first image is an error before any work
+    return inputs

@@ -1,0 +1,119 @@
+"""From images as they come to batches for the network: one size, three channels, perhaps augmented."""
+
+from collections.abc import Callable
+from typing import Any, TypedDict
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ..errors import InputError
+from ..random import seeded_rng
+from .inputs import ImageSource
+
+Augment = Callable[[Tensor], Tensor]
+
+
+class Item(TypedDict):
+    """One prepared image: ``image`` (3, S, S), its ``size`` (H, W) as it came, its number."""
+
+    image: Tensor
+    size: Tensor
+    index: int
+
+
+class PreparedImages(Dataset[Item]):
+    """Images resized to a square and, while training, augmented; uint8 stays uint8.
+
+    Parameters
+    ----------
+    images : ImageSource
+    image_size : int
+        Side of the square, in pixels; the whole image is kept, whatever its shape.
+    augment : callable or None
+        Maps a uint8 or float tensor (3, S, S) to another.
+    seed : int
+        With ``epoch`` and the image's number it decides the augmentation, whatever the order of
+        the images or the process that reads them.
+    """
+
+    def __init__(
+        self,
+        images: ImageSource,
+        image_size: int,
+        *,
+        augment: Augment | None = None,
+        seed: int = 0,
+    ) -> None:
+        self.images = images
+        self.image_size = image_size
+        self.augment = augment
+        self.seed = seed
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Item:
+        image = self.images[index]
+        size = torch.tensor(image.shape[1:])
+        image = resized(image, self.image_size).expand(3, -1, -1)
+        if self.augment is not None:
+            with seeded_rng(hash((self.seed, self.epoch, int(index)))):
+                image = self.augment(image.contiguous())
+            expected = (3, self.image_size, self.image_size)
+            if not isinstance(image, Tensor) or tuple(image.shape) != expected:
+                found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+                raise InputError(
+                    f"augment returned {found}; a tensor of shape {expected} is needed."
+                )
+        return {"image": image, "size": size, "index": int(index)}
+
+    def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
+        """A DataLoader; options as there."""
+        return DataLoader(self, batch_size=batch_size, collate_fn=collate, **options)
+
+
+def resized(image: Tensor, size: int) -> Tensor:
+    """An image (C, H, W) with both sides of ``size`` pixels, antialiased."""
+    if image.shape[1:] == (size, size):
+        return image
+    from torchvision.transforms.v2 import functional as transforms
+
+    resized_image: Tensor = transforms.resize(image, [size, size], antialias=True)
+    return resized_image
+
+
+def collate(items: list[Item]) -> dict[str, Tensor]:
+    """Items as a batch; images of mixed types become float."""
+    images = [item["image"] for item in items]
+    if len({image.dtype for image in images}) > 1:
+        images = [unit_range(image) for image in images]
+    return {
+        "image": torch.stack(images),
+        "size": torch.stack([item["size"] for item in items]),
+        "index": torch.tensor([item["index"] for item in items]),
+    }
+
+
+def unit_range(images: Tensor) -> Tensor:
+    """Pixels as float in 0–1: uint8 is divided by 255, floats are there already."""
+    return images.float() if images.is_floating_point() else images.float().div_(255)
+
+
+def default_augment() -> Augment:
+    """Mild changes that keep most medical images plausible; no vertical flips."""
+    from torchvision.transforms import v2
+
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomAffine(
+                degrees=15,
+                translate=(0.05, 0.05),
+                scale=(0.9, 1.1),
+                interpolation=v2.InterpolationMode.BILINEAR,
+            ),
+            v2.ColorJitter(brightness=0.15, contrast=0.15),
+        ]
+    )

@@ -1,0 +1,152 @@
+"""What ``fit`` is given, understood and checked before any work is done."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
+from torch.utils.data import DataLoader, Subset
+
+from ..errors import InputError
+from .inputs import ImageSource, Inputs, read_inputs
+from .splits import validation_split
+from .targets import TargetEncoding, as_targets, check_lengths
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images with targets (n, C) and weights (n,) whose mean is 1."""
+
+    images: ImageSource
+    targets: NDArray[np.float32]
+    weights: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Both parts of the data.
+
+    Attributes
+    ----------
+    training : LabelledImages
+    validation : LabelledImages or None
+    encoding : TargetEncoding
+    batch_size, num_workers : int or None
+        Of the DataLoader that was passed, if one was.
+    """
+
+    training: LabelledImages
+    validation: LabelledImages | None
+    encoding: TargetEncoding
+    batch_size: int | None
+    num_workers: int | None
+
+
+def read_training_data(
+    X: Any,
+    y: Any,
+    *,
+    sample_weight: Any,
+    groups: Any,
+    validation_data: Any,
+    validation_fraction: float | None,
+    class_weight: Any,
+    rng: np.random.RandomState,
+) -> TrainingData:
+    """Understand and check what ``fit`` was given, and set a validation part aside.
+
+    Raises
+    ------
+    InputError
+        Anything that cannot be learnt from; the message says what and what to do.
+    """
+    inputs, targets = _pair(X, y)
+    check_lengths(len(inputs.images), y=targets, sample_weight=sample_weight, groups=groups)
+    encoding = TargetEncoding.learn(targets)
+    encoded = encoding.encode(targets)
+    weights = _weights(encoded, encoding, sample_weight, class_weight)
+    everything = LabelledImages(inputs.images, encoded, weights)
+    if validation_data is not None:
+        training, validation = everything, _validation(validation_data, encoding)
+    elif validation_fraction is not None:
+        split = validation_split(
+            encoded, validation_fraction, rng, groups=groups, multilabel=encoding.multilabel
+        )
+        training, validation = (_subset(everything, part) for part in split)
+    else:
+        training, validation = everything, None
+    return TrainingData(training, validation, encoding, inputs.batch_size, inputs.num_workers)
+
+
+def targets_of(X: Any, y: Any) -> NDArray[Any]:
+    """y as an array, from y itself or from what X holds beside the images."""
+    return as_targets(_pair(X, y)[1])
+
+
+def _pair(X: Any, y: Any) -> tuple[Inputs, Any]:
+    """Images and targets, from y or from what X holds beside the images."""
+    holds_targets = isinstance(X, DataLoader) or (
+        hasattr(X, "__getitem__")
+        and hasattr(X, "__len__")
+        and not isinstance(X, (list, tuple, str))
+        and not hasattr(X, "dtype")
+    )
+    inputs = read_inputs(X, with_targets=y is None and holds_targets)
+    return inputs, inputs.targets if y is None else y
+
+
+def _validation(validation_data: Any, encoding: TargetEncoding) -> LabelledImages:
+    pair = isinstance(validation_data, (tuple, list)) and len(validation_data) == 2
+    inputs, targets = _pair(*(validation_data if pair else (validation_data, None)))
+    check_lengths(len(inputs.images), **{"validation y": targets})
+    encoded = encoding.encode(targets)
+    return LabelledImages(inputs.images, encoded, np.ones(len(encoded), np.float32))
+
+
+def _subset(data: LabelledImages, index: NDArray[np.intp]) -> LabelledImages:
+    images = Subset(data.images, index.tolist())  # type: ignore[arg-type]
+    return LabelledImages(images, data.targets[index], data.weights[index])
+
+
+def _weights(
+    encoded: NDArray[np.float32], encoding: TargetEncoding, sample_weight: Any, class_weight: Any
+) -> NDArray[np.float32]:
+    """Weight of each image: its own times its class's (multi-label: the mean of its labels')."""
+    weights = np.ones(len(encoded))
+    if sample_weight is not None:
+        weights = np.asarray(sample_weight, dtype=float)
+        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
+            raise InputError(
+                "sample_weight must hold one finite number, at least 0, per image; found shape "
+                f"{weights.shape}."
+            )
+        if not weights.any():
+            raise InputError("sample_weight is 0 for every image: nothing to learn from.")
+    if class_weight is not None:
+        per_class = _class_weights(encoded, encoding, class_weight)
+        shares = encoded / np.maximum(encoded.sum(axis=1, keepdims=True), 1)
+        unlabelled = encoded.sum(axis=1) == 0
+        weights = weights * (shares @ per_class + unlabelled)
+    return (weights / weights.mean()).astype(np.float32)
+
+
+def _class_weights(
+    encoded: NDArray[np.float32], encoding: TargetEncoding, class_weight: Any
+) -> NDArray[np.float64]:
+    if isinstance(class_weight, str) and class_weight != "balanced":
+        raise InputError(f"class_weight is {class_weight!r}; give None, 'balanced' or a dict.")
+    numbers = np.arange(len(encoding.classes))
+    if class_weight == "balanced":
+        present = encoded.any(axis=0)
+        labels = np.repeat(numbers, encoded.sum(axis=0).astype(int))
+        balanced = np.ones(len(numbers))
+        balanced[present] = compute_class_weight("balanced", classes=numbers[present], y=labels)
+        return balanced
+    unknown = set(class_weight) - set(encoding.classes.tolist())
+    if unknown:
+        raise InputError(
+            f"class_weight names {sorted(map(str, unknown))}; the classes are "
+            f"{encoding.classes.tolist()}."
+        )
+    return np.array([float(class_weight.get(c, 1.0)) for c in encoding.classes.tolist()])

@@ -1,0 +1,6 @@
+"""Generated images, and images on disk."""
+
+from .folders import ImageTable, read_csv, read_folders
+from .lesions import LESION_CLASSES, make_lesions
+
+__all__ = ["LESION_CLASSES", "ImageTable", "make_lesions", "read_csv", "read_folders"]

@@ -1,0 +1,140 @@
+"""Images on disk: a folder per class, or a CSV of file, label and split."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+
+IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+@dataclass(frozen=True)
+class ImageTable:
+    """Paths of images with their labels and, where known, their parts of the data.
+
+    Attributes
+    ----------
+    paths : list of Path
+    labels : ndarray of shape (n,) or (n, L)
+        One label per image, or an indicator matrix.
+    label_names : list of str
+        Classes, or the columns of the indicator matrix.
+    splits : ndarray of shape (n,) or None
+        Name of the part of each image, such as train, val or test.
+    groups : ndarray of shape (n,) or None
+        Patient, lesion or the like.
+    """
+
+    paths: list[Path]
+    labels: NDArray[Any]
+    label_names: list[str]
+    splits: NDArray[np.str_] | None = None
+    groups: NDArray[np.str_] | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def part(self, *names: str) -> "ImageTable":
+        """The images whose split has one of these names.
+
+        Raises
+        ------
+        InputError
+            There are none.
+        """
+        found = set() if self.splits is None else set(self.splits.tolist())
+        index = np.flatnonzero(np.isin(self.splits, names)) if found else np.zeros(0, int)
+        if len(index) == 0:
+            raise InputError(f"No image has the split {' or '.join(names)}; there are {found}.")
+        return ImageTable(
+            [self.paths[i] for i in index],
+            self.labels[index],
+            self.label_names,
+            self.splits[index] if self.splits is not None else None,
+            self.groups[index] if self.groups is not None else None,
+        )
+
+
+def read_folders(folder: str | Path) -> ImageTable:
+    """Images of a folder per class: ``folder/label/image.png``.
+
+    Where the first level is ``train``, ``val``, ``validation`` or ``test``, it names the split:
+    ``folder/train/label/image.png``.
+
+    Raises
+    ------
+    InputError
+        No such folder, or no images in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {str(folder)!r}.")
+    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    parts = [f.relative_to(folder).parts for f in files]
+    splits_known = bool(parts) and all(
+        len(p) == 3 and p[0] in ("train", "val", "validation", "test") for p in parts
+    )
+    depth = 3 if splits_known else 2
+    if not files or any(len(p) != depth for p in parts):
+        raise InputError(
+            f"{str(folder)!r} must hold a folder per class with images in it (or train, val and "
+            f"test folders with those in them); found {len(files)} images."
+        )
+    labels = np.asarray([p[-2] for p in parts])
+    splits = np.asarray([p[0] for p in parts]) if splits_known else None
+    return ImageTable(files, labels, np.unique(labels).tolist(), splits)
+
+
+def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
+    """Images of a table with the columns ``file``, ``label`` (or a 0/1 column per label), ``split``.
+
+    Parameters
+    ----------
+    file : str or Path
+        Paths in it are relative to its folder. Columns of 0 and 1 alone, beside ``file`` and
+        ``split``, are labels of a multi-label task where there is no ``label``.
+    group : str or None
+        Column with the patient or lesion.
+
+    Raises
+    ------
+    InputError
+        No such file, no rows, or columns that are missing.
+    """
+    file = Path(file)
+    if not file.is_file():
+        raise InputError(f"There is no file {str(file)!r}.")
+    with file.open(newline="", encoding="utf-8-sig") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = list(rows[0]) if rows else []
+    if "file" not in columns or (group is not None and group not in columns):
+        needed = ["file", "label"] + ([group] if group else [])
+        raise InputError(f"{str(file)!r} needs the columns {needed}; found {columns}.")
+    if "label" in columns:
+        labels = np.asarray([_number(row["label"]) for row in rows])
+        names = [str(name) for name in np.unique(labels).tolist()]
+    else:
+        names = [
+            column
+            for column in columns
+            if column not in ("file", "split", group) and {row[column] for row in rows} <= {"0", "1"}
+        ]
+        if len(names) < 2:
+            raise InputError(f"{str(file)!r} has no column 'label' and no columns of 0 and 1.")
+        labels = np.asarray([[int(row[name]) for name in names] for row in rows])
+    return ImageTable(
+        [file.parent / row["file"] for row in rows],
+        labels,
+        names,
+        np.asarray([row["split"] for row in rows]) if "split" in columns else None,
+        np.asarray([row[group] for row in rows]) if group is not None else None,
+    )
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.lstrip("-").isdigit() else text

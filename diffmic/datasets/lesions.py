@@ -1,0 +1,75 @@
+"""Generated images in which a small local sign decides the class."""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+LESION_CLASSES = ("no lesion", "smooth lesion", "spiculated lesion")
+
+
+def make_lesions(
+    n_samples: int = 300,
+    *,
+    image_size: int = 96,
+    noise: float = 0.06,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Gray images of tissue with bright blobs, one of which may be a lesion.
+
+    Every image has the same kind of background and several harmless, blurred blobs. Class 0 has
+    nothing else; class 1 has a small disc with a sharp edge; class 2 a small star. The sign
+    covers about 2 % of the image, so that where to look matters.
+
+    Parameters
+    ----------
+    n_samples : int
+        Number of images; the classes are equally frequent.
+    image_size : int
+        Side of the images, in pixels.
+    noise : float
+        Standard deviation of the pixel noise, for pixels in 0–1.
+    random_state : int, RandomState or None
+        Where chance comes from.
+
+    Returns
+    -------
+    X : ndarray of shape (n_samples, image_size, image_size), uint8
+    y : ndarray of shape (n_samples,)
+        0, 1 or 2; see ``LESION_CLASSES`` for their words.
+
+    Examples
+    --------
+    >>> X, y = make_lesions(6, image_size=64, random_state=0)
+    >>> X.shape, X.dtype, sorted(set(y.tolist()))
+    ((6, 64, 64), dtype('uint8'), [0, 1, 2])
+    """
+    rng = (
+        random_state
+        if isinstance(random_state, np.random.RandomState)
+        else np.random.RandomState(np.random.default_rng(random_state).integers(2**31))
+    )
+    y = rng.permutation(np.arange(n_samples) % len(LESION_CLASSES))
+    X = np.stack([_image(int(label), image_size, noise, rng) for label in y])
+    return X, y
+
+
+def _image(label: int, size: int, noise: float, rng: np.random.RandomState) -> NDArray[np.uint8]:
+    rows, columns = np.mgrid[:size, :size] / size
+    image = 0.35 + 0.8 * gaussian_filter(rng.randn(size, size), size / 10)
+    for _ in range(rng.randint(2, 5)):  # harmless blobs
+        y0, x0 = rng.uniform(0.1, 0.9, 2)
+        width = rng.uniform(0.04, 0.09)
+        image += rng.uniform(0.15, 0.35) * np.exp(
+            -((rows - y0) ** 2 + (columns - x0) ** 2) / (2 * width**2)
+        )
+    if label:
+        y0, x0 = rng.uniform(0.15, 0.85, 2)
+        distance = np.hypot(rows - y0, columns - x0)
+        angle = np.arctan2(rows - y0, columns - x0) + rng.uniform(0, np.pi)
+        radius = rng.uniform(0.065, 0.085)
+        if label == 2:  # spikes, of about the same area
+            radius = radius * (1 + 0.5 * np.cos(rng.randint(6, 9) * angle))
+        image += 0.3 * (distance < radius)
+    image += noise * rng.randn(size, size)
+    pixels: NDArray[np.uint8] = (image.clip(0, 1) * 255).astype(np.uint8)
+    return pixels

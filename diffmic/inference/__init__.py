@@ -1,0 +1,20 @@
+"""From a trained network to probabilities, explanations and measures."""
+
+from .calibration import STAGES, Calibration, Stage
+from .explanation import Explanation, explain
+from .measures import expected_calibration_error, measure
+from .predict import encode_images, sample_scores
+from .thresholds import best_thresholds
+
+__all__ = [
+    "STAGES",
+    "Calibration",
+    "Explanation",
+    "Stage",
+    "best_thresholds",
+    "encode_images",
+    "expected_calibration_error",
+    "explain",
+    "measure",
+    "sample_scores",
+]

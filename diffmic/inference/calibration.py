@@ -1,0 +1,79 @@
+"""From scores to probabilities: a mapping of one parameter, fitted on held-out images."""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.optimize import minimize_scalar
+from torch import Tensor
+
+Stage = Literal["diffusion", "prior"]
+STAGES: tuple[Stage, Stage] = ("diffusion", "prior")
+
+SCORE_FLOOR = 1e-2  # a denoised score is read as a probability no nearer to 0 than this
+TEMPERATURES = (0.05, 20.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Probabilities from the scores of one stage.
+
+    The fused logits of the prior are divided by a temperature (Guo et al., ICML 2017). The scores
+    of the diffusion, means of label maps that should be 0 or 1, are clipped and their logarithms
+    (for multi-label their log-odds) divided by one. Softmax or sigmoid follows.
+
+    Attributes
+    ----------
+    stage : {"diffusion", "prior"}
+    multilabel : bool
+    temperature : float
+        1 where there was nothing to fit it on.
+    """
+
+    stage: Stage
+    multilabel: bool
+    temperature: float = 1.0
+
+    @classmethod
+    def fit(cls, stage: Stage, scores: Tensor, targets: Tensor, *, multilabel: bool) -> Self:
+        """The temperature with the least negative log-likelihood.
+
+        Parameters
+        ----------
+        scores : Tensor of shape (n, C)
+            Fused logits, or mean scores of label maps, of held-out images.
+        targets : Tensor of shape (n, C)
+            One-hot or indicator.
+        """
+        logits = cls(stage, multilabel).logits(scores).double()
+
+        def loss(log_temperature: float) -> float:
+            return negative_log_likelihood(logits / np.exp(log_temperature), targets, multilabel)
+
+        fitted = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
+        return cls(stage, multilabel, float(np.exp(fitted.x)))
+
+    def logits(self, scores: Tensor) -> Tensor:
+        """Scores (n, C) as logits, temperature applied."""
+        if self.stage == "diffusion":
+            proba = scores.clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
+            scores = torch.logit(proba) if self.multilabel else proba.log()
+        return scores / self.temperature
+
+    def __call__(self, scores: Tensor) -> Tensor:
+        """Scores (n, C) → probabilities (n, C)."""
+        logits = self.logits(scores.double())
+        return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for a configuration file."""
+        return asdict(self)
+
+
+def negative_log_likelihood(logits: Tensor, targets: Tensor, multilabel: bool) -> float:
+    """Mean over the images; of the labels' mean for multi-label."""
+    if multilabel:
+        return float(F.binary_cross_entropy_with_logits(logits, targets.to(logits)))
+    return float(F.cross_entropy(logits, targets.to(logits)))

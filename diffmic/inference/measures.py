@@ -1,0 +1,127 @@
+"""Measures of probabilities against the truth, from scikit-learn; calibration error is ours."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    log_loss,
+    roc_auc_score,
+)
+
+
+def measure(
+    y_true: ArrayLike,
+    proba: ArrayLike,
+    *,
+    classes: ArrayLike | None = None,
+    ordered: bool = False,
+    thresholds: ArrayLike = 0.5,
+) -> dict[str, float]:
+    """The usual measures of a classifier's probabilities.
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n,) or (n, L)
+        Labels, or an indicator matrix for multi-label.
+    proba : array-like of shape (n, C)
+        Probabilities, columns in the order of ``classes``.
+    classes : array-like of shape (C,) or None
+        Labels of the columns; None: 0 to C − 1.
+    ordered : bool
+        Whether classes are grades, so that quadratic kappa means something.
+    thresholds : float or array-like of shape (L,)
+        Multi-label: from which probability a label counts as present.
+
+    Returns
+    -------
+    dict of str to float
+        ``accuracy`` (multi-label: of single labels), ``balanced_accuracy``, ``macro_f1``, ``auc``
+        (macro, one against the rest), ``kappa`` (quadratic, if ordered), ``nll``, ``brier``,
+        ``ece`` (15 bins of equal width). Classes that do not occur, or occur alone, are left out
+        of the means that need them.
+    """
+    truth, p = np.asarray(y_true), np.asarray(proba, dtype=np.float64)
+    if truth.ndim == 2:
+        return _multilabel(truth, p, thresholds)
+    labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
+    onehot = (truth[:, None] == labels[None]).astype(float)
+    predicted = labels[p.argmax(axis=1)]
+    measures = {
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "balanced_accuracy": _balanced_accuracy(truth, predicted),
+        "macro_f1": float(
+            f1_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0)
+        ),
+        "auc": _macro_auc(onehot, p),
+    }
+    if ordered:
+        measures["kappa"] = float(cohen_kappa_score(truth, predicted, weights="quadratic"))
+    measures["nll"] = float(log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
+    measures["brier"] = float(((p - onehot) ** 2).sum(axis=1).mean())
+    measures["ece"] = expected_calibration_error(p.max(axis=1), predicted == truth)
+    return measures
+
+
+def _multilabel(
+    truth: NDArray[Any], p: NDArray[np.float64], thresholds: ArrayLike
+) -> dict[str, float]:
+    predicted = (p >= np.asarray(thresholds)).astype(int)
+    present = truth.any(axis=0)
+    balanced = [
+        _balanced_accuracy(truth[:, c], predicted[:, c])
+        for c in range(truth.shape[1])
+        if 0 < truth[:, c].sum() < len(truth)
+    ]
+    clipped = p.clip(1e-15, 1 - 1e-15)
+    return {
+        "accuracy": float((predicted == truth).mean()),
+        "balanced_accuracy": float(np.mean(balanced)) if balanced else float("nan"),
+        "macro_f1": float(
+            f1_score(truth[:, present], predicted[:, present], average="macro", zero_division=0)
+        ),
+        "auc": _macro_auc(truth, p),
+        "nll": float(-np.where(truth == 1, np.log(clipped), np.log1p(-clipped)).mean()),
+        "brier": float(((p - truth) ** 2).mean()),
+        "ece": expected_calibration_error(p.ravel(), truth.ravel() == 1),
+    }
+
+
+def expected_calibration_error(
+    confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = 15
+) -> float:
+    """Mean distance of confidence from accuracy over bins of equal width (Guo et al., 2017).
+
+    Parameters
+    ----------
+    confidence : array-like of shape (n,)
+        Probability of what was predicted, in 0–1.
+    correct : array-like of shape (n,)
+        Whether it was right.
+    """
+    confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
+    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
+    return float(np.abs(gaps).sum() / len(confidence))
+
+
+def _balanced_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
+    with warnings.catch_warnings():
+        # A class that is predicted but does not occur has no recall to average.
+        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
+        return float(balanced_accuracy_score(truth, predicted))
+
+
+def _macro_auc(truth: NDArray[Any], p: NDArray[np.float64]) -> float:
+    """Mean of the AUCs of the columns that hold both values."""
+    aucs = [
+        roc_auc_score(truth[:, c], p[:, c])
+        for c in range(truth.shape[1])
+        if 0 < truth[:, c].sum() < len(truth)
+    ]
+    return float(np.mean(aucs)) if aucs else float("nan")

@@ -1,0 +1,60 @@
+"""Checks of the estimator's parameters, before any work is done."""
+
+from numbers import Integral, Real
+from typing import Any
+
+from .errors import InputError
+
+WHOLE = ("feature_dim", "num_train_timesteps", "num_steps", "n_samples", "max_epochs", "batch_size")
+WHOLE_OR_AUTO = ("n_regions", "region_size", "image_size")
+
+
+def check_parameters(parameters: dict[str, Any]) -> None:
+    """Make sure that numbers are numbers of the right kind and size.
+
+    Raises
+    ------
+    InputError
+        Naming the parameter, what was found and what is needed.
+    """
+    for name in WHOLE + WHOLE_OR_AUTO:
+        value = parameters[name]
+        if name in WHOLE_OR_AUTO and value == "auto":
+            continue
+        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
+            auto = "'auto' or " if name in WHOLE_OR_AUTO else ""
+            raise InputError(f"{name} is {value!r}; it must be {auto}an integer of at least 1.")
+    if parameters["batch_size"] < 2:
+        raise InputError("batch_size is 1; batch norm needs at least 2 images to learn from.")
+    check_num_steps(parameters["num_steps"], parameters["num_train_timesteps"])
+    rate = parameters["learning_rate"]
+    if not isinstance(rate, Real) or not rate > 0:
+        raise InputError(f"learning_rate is {rate!r}; it must be a number above 0.")
+    fraction = parameters["validation_fraction"]
+    if fraction is not None and (not isinstance(fraction, Real) or not 0 < fraction < 1):
+        raise InputError(
+            f"validation_fraction is {fraction!r}; it must lie between 0 and 1, or be None for no "
+            "validation part."
+        )
+    patience = parameters["n_iter_no_change"]
+    if not isinstance(patience, Integral) or patience < 1:
+        raise InputError(f"n_iter_no_change is {patience!r}; it must be an integer of at least 1.")
+    augment = parameters["augment"]
+    if augment is not None and augment != "auto" and not callable(augment):
+        raise InputError(
+            f"augment is {augment!r}; give 'auto', None, or a torchvision.transforms.v2 transform."
+        )
+
+
+def check_num_steps(num_steps: int, num_train_timesteps: int) -> None:
+    """The sampler cannot take more steps than the schedule has.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(num_steps, Integral) or not 1 <= num_steps <= num_train_timesteps:
+        raise InputError(
+            f"num_steps is {num_steps!r}; it must be an integer between 1 and num_train_timesteps, "
+            f"which is {num_train_timesteps}."
+        )

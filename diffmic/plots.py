@@ -1,0 +1,148 @@
+"""Pictures for people; needs matplotlib (``pip install 'diffmic[plots]'``)."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .data.images import as_image
+from .errors import DiffMICError
+from .inference import Explanation
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PRIOR_COLOUR, DIFFUSION_COLOUR = "#9aa5b1", "#1f6fb4"
+
+
+def plot_regions(
+    image: Any, explanation: Explanation, index: int = 0, *, ax: "Axes | None" = None
+) -> "Axes":
+    """An image with its regions; the thicker the frame, the more attention the region gets.
+
+    Parameters
+    ----------
+    image : array, tensor or PIL image
+        As it was passed to ``explain``.
+    explanation : Explanation
+    index : int
+        Number of the image in the explanation.
+    ax : Axes or None
+        Where to draw; None: a new figure.
+    """
+    ax = ax or _pyplot().subplots(figsize=(3, 3))[1]
+    pixels = _pixels(image)
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+    attention = explanation.attention[index]
+    strengths = attention / attention.max()
+    for (x0, y0, x1, y1), strength in zip(explanation.boxes[index], strengths, strict=True):
+        ax.add_patch(
+            _pyplot().Rectangle(
+                (x0 - 0.5, y0 - 0.5),
+                x1 - x0,
+                y1 - y0,
+                fill=False,
+                edgecolor="#ffb000",
+                linewidth=0.5 + 2 * strength,
+                alpha=float(0.4 + 0.6 * strength),
+            )
+        )
+    ax.set_axis_off()
+    return ax
+
+
+def plot_predictions(
+    images: Sequence[Any] | NDArray[Any],
+    prior_proba: ArrayLike,
+    diffusion_proba: ArrayLike,
+    class_names: Sequence[str],
+    *,
+    truth: ArrayLike | None = None,
+    explanation: Explanation | None = None,
+    columns: int = 4,
+) -> "Figure":
+    """A grid of images, each above its probabilities: the prior's and the diffusion's.
+
+    Parameters
+    ----------
+    images : sequence of n images
+        Arrays, tensors or PIL images.
+    prior_proba, diffusion_proba : array-like of shape (n, C)
+        From ``predict_proba`` with each stage.
+    class_names : sequence of str
+        C names.
+    truth : array-like of shape (n,) or None
+        Number of the true class of each image.
+    explanation : Explanation or None
+        Regions to draw on the images.
+    columns : int
+        Images in a row.
+    """
+    prior, diffusion = np.asarray(prior_proba), np.asarray(diffusion_proba)
+    rows = -(-len(images) // columns)
+    figure, axes = _pyplot().subplots(
+        2 * rows,
+        columns,
+        figsize=(2.6 * columns, 3.9 * rows),
+        squeeze=False,
+        height_ratios=[2.4, 1] * rows,
+        layout="constrained",
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for number, image in enumerate(images):
+        picture = axes[2 * (number // columns), number % columns]
+        bars = axes[2 * (number // columns) + 1, number % columns]
+        if explanation is None:
+            picture.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1)
+        else:
+            plot_regions(image, explanation, number, ax=picture)
+        chosen = int(diffusion[number].argmax())
+        title, colour = f"predicted: {class_names[chosen]}", "black"
+        if truth is not None:
+            actual = int(np.asarray(truth)[number])
+            title = f"{class_names[actual]}\n{title}"
+            colour = "black" if actual == chosen else "#c0392b"
+        picture.set_title(title, fontsize=9, color=colour)
+        _bars(bars, prior[number], diffusion[number], class_names, legend=number == 0)
+    return figure  # type: ignore[no-any-return]
+
+
+def _bars(
+    ax: "Axes",
+    prior: NDArray[Any],
+    diffusion: NDArray[Any],
+    names: Sequence[str],
+    *,
+    legend: bool,
+) -> None:
+    ax.set_axis_on()
+    position = np.arange(len(names))
+    ax.barh(position - 0.2, prior, 0.38, color=PRIOR_COLOUR, label="prior")
+    ax.barh(position + 0.2, diffusion, 0.38, color=DIFFUSION_COLOUR, label="diffusion")
+    ax.set_yticks(position, names, fontsize=7)
+    ax.set_xticks([0, 0.5, 1], ["0", "½", "1"], fontsize=7)
+    ax.set_xlim(0, 1)
+    ax.invert_yaxis()
+    ax.spines[["top", "right"]].set_visible(False)
+    if legend:
+        ax.legend(fontsize=6, loc="lower right", frameon=False)
+
+
+def _pixels(image: Any) -> NDArray[Any]:
+    """(H, W) or (H, W, 3), in 0–1."""
+    pixels = as_image(image).permute(1, 2, 0).numpy()
+    scaled = pixels if pixels.dtype.kind == "f" else pixels / 255
+    return scaled[..., 0] if scaled.shape[2] == 1 else scaled
+
+
+def _pyplot() -> Any:
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError as reason:
+        raise DiffMICError(
+            "Pictures need matplotlib: pip install 'diffmic[plots]'."
+        ) from reason
+    return plt

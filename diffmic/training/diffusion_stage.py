@@ -1,0 +1,165 @@
+"""Stage two: the denoiser learns, on conditions cached from the frozen prior."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils.data import WeightedRandomSampler
+
+from ..inference.predict import encode_images
+from ..model import Conditions, DiffMICNetwork
+from .cache import ConditionCache, drawing_chances
+from .loop import History, train
+from .objectives import DenoiserObjective
+from .options import Part, TrainingOptions, learning_rate_schedule, pixels
+
+Batches = Callable[[int], Iterable[tuple[Any, ...]]]
+
+
+def train_denoiser(
+    network: DiffMICNetwork,
+    training: Part,
+    options: TrainingOptions,
+    *,
+    accelerator: Accelerator,
+    evaluate: Callable[[DiffMICNetwork], dict[str, float]] | None,
+    history: History,
+) -> None:
+    """Train context and denoiser, and encoders that the prior does not share.
+
+    Raises
+    ------
+    TrainingDivergedError
+        The loss is not finite; the network holds the last good state.
+    """
+    recipe = options.recipe
+    own_encoders = [m for m in (network.image_encoder, network.region_encoder) if m is not None]
+    objective = DenoiserObjective(network, recipe)
+    if recipe.cached and not own_encoders:
+        cache = build_cache(network, training, options)
+        objective.feature_scales = cache.feature_scales()
+        batches, n_batches = _cached_batches(cache, network, options), recipe.steps_per_epoch
+    else:
+        batches, n_batches = _encoded_batches(network, training, options)
+    total_steps = options.max_epochs * n_batches
+    learner = nn.ModuleList([network.context, network.denoiser, *own_encoders])
+    optimizer = accelerator.prepare(
+        AdamW(
+            learner.parameters(),
+            lr=recipe.denoiser_learning_rate,
+            weight_decay=recipe.denoiser_weight_decay,
+        )
+    )
+    averaged = moving_average(learner, recipe.ema, total_steps)
+    kept = learner if averaged is None else averaged.module
+    network.prior.requires_grad_(False)
+    try:
+        train(
+            objective,
+            batches,
+            learner=kept,
+            evaluate=evaluate and (lambda: evaluate(_with_parts(network, kept))),
+            accelerator=accelerator,
+            optimizer=optimizer,
+            scheduler=learning_rate_schedule(optimizer.optimizer, recipe, total_steps),
+            max_epochs=options.max_epochs,
+            patience=options.patience,
+            stage="diffusion",
+            history=history,
+            verbose=options.verbose,
+            after_step=averaged and (lambda: averaged.update_parameters(learner)),
+        )
+    finally:
+        network.prior.requires_grad_(True)
+        learner.load_state_dict(kept.state_dict())
+
+
+def build_cache(
+    network: DiffMICNetwork, training: Part, options: TrainingOptions
+) -> ConditionCache:
+    """Encode each training image as it is and in augmented views, once."""
+    parts: list[Conditions] = []
+    n_views = 1 if options.augment is None else 1 + options.recipe.n_views
+    for view in range(n_views):
+        images = training.prepared(options, augmented=view > 0)
+        images.epoch = -view  # other draws than those of stage one
+        encoded = encode_images(
+            network,
+            images,
+            batch_size=options.batch_size,
+            num_workers=options.num_workers,
+            device=options.device,
+            progress=f"encoding view {view + 1} of {n_views}" if options.verbose else None,
+        )
+        parts += [conditions for conditions, _ in encoded]
+    # Tensors made in inference mode cannot take part in training; copies can.
+    conditions = Conditions.cat(parts).map(torch.clone)
+    return ConditionCache(
+        conditions, training.targets.to(options.device), training.weights.to(options.device)
+    )
+
+
+def moving_average(
+    learner: nn.Module, horizon: float | None, total_steps: int
+) -> AveragedModel | None:
+    """Exponential moving average of weights and buffers over a share of all steps."""
+    if horizon is None:
+        return None
+    decay = 1 - 1 / max(1.0, horizon * total_steps)
+    return AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+
+
+def _cached_batches(
+    cache: ConditionCache, network: DiffMICNetwork, options: TrainingOptions
+) -> Batches:
+    recipe = options.recipe
+    chances = drawing_chances(cache.targets, recipe.balance, multilabel=network.multilabel)
+    batch_size = max(2, min(recipe.batch_size, len(cache.targets)))
+    return lambda epoch: cache.batches(recipe.steps_per_epoch, batch_size, chances)
+
+
+def _encoded_batches(
+    network: DiffMICNetwork, training: Part, options: TrainingOptions
+) -> tuple[Batches, int]:
+    """Batches that are encoded anew, so that encoders other than the prior's learn, too."""
+    images = training.prepared(options, augmented=True)
+    chances = drawing_chances(
+        training.targets, options.recipe.balance, multilabel=network.multilabel
+    )
+    loader = images.loader(
+        min(options.recipe.batch_size, len(images)),
+        sampler=WeightedRandomSampler(
+            chances.tolist(), len(images), generator=torch.Generator().manual_seed(options.seed)
+        ),
+        drop_last=True,
+        num_workers=options.num_workers,
+        pin_memory=options.device.type == "cuda",
+    )
+
+    def batches(epoch: int) -> Iterator[tuple[Conditions, Tensor, Tensor]]:
+        images.epoch = -epoch
+        for batch in loader:
+            conditions = network.encode(pixels(batch["image"], options.device))
+            yield conditions, *training.labels(batch["index"], options.device)
+
+    return batches, len(loader)
+
+
+def _with_parts(network: DiffMICNetwork, parts: nn.ModuleList) -> DiffMICNetwork:
+    """The same network with another context, denoiser and encoders."""
+    context, denoiser, *encoders = parts
+    encoders = list(encoders)
+    return DiffMICNetwork(
+        network.prior,
+        encoders.pop(0) if network.image_encoder is not None else None,  # type: ignore[arg-type]
+        encoders.pop(0) if network.region_encoder is not None else None,  # type: ignore[arg-type]
+        context,  # type: ignore[arg-type]
+        denoiser,  # type: ignore[arg-type]
+        network.schedule,
+        settings=network.settings,
+        multilabel=network.multilabel,
+    )

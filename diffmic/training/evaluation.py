@@ -1,0 +1,108 @@
+"""The validation part: measures after each epoch, and the calibration at the end."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..inference.calibration import Calibration, Stage, negative_log_likelihood
+from ..inference.measures import measure
+from ..inference.predict import encode_images, sample_scores
+from ..inference.thresholds import best_thresholds
+from ..model import Conditions, DiffMICNetwork
+from .options import Part, TrainingOptions
+
+
+class Verdict(NamedTuple):
+    """What the validation part says of a stage; thresholds for multi-label alone."""
+
+    calibration: Calibration
+    thresholds: NDArray[np.float64] | None
+    measures: dict[str, float]
+
+
+class Evaluation:
+    """Scores of the validation part under a network.
+
+    Conditions are encoded once for as long as the encoders are frozen: for the whole of stage two
+    where it learns on cached ones.
+
+    Parameters
+    ----------
+    part : Part
+        The validation part.
+    options : TrainingOptions
+    """
+
+    def __init__(self, part: Part, options: TrainingOptions) -> None:
+        self.part = part
+        self.options = options
+        self._conditions: Conditions | None = None
+
+    def prior(self, network: DiffMICNetwork) -> dict[str, float]:
+        """Measures of the fused prior while it learns."""
+        return self._measures("prior", network, frozen=False)
+
+    def diffusion(self, network: DiffMICNetwork) -> dict[str, float]:
+        """Measures of the diffusion stage while it learns."""
+        own_encoders = network.image_encoder is not None or network.region_encoder is not None
+        return self._measures("diffusion", network, frozen=not own_encoders)
+
+    def verdict(self, stage: Stage, network: DiffMICNetwork) -> Verdict:
+        """Calibration, thresholds and all measures of a stage, once training is over."""
+        scores, targets = self._scores(stage, network, frozen=False), self.part.targets
+        calibration = self._fitted(stage, scores, network)
+        proba = calibration(scores).cpu().numpy()
+        if not network.multilabel:
+            return Verdict(calibration, None, measure(targets.argmax(dim=1).numpy(), proba))
+        thresholds = best_thresholds(targets.numpy(), proba)
+        return Verdict(calibration, thresholds, measure(targets, proba, thresholds=thresholds))
+
+    def _measures(
+        self, stage: Stage, network: DiffMICNetwork, *, frozen: bool
+    ) -> dict[str, float]:
+        scores = self._scores(stage, network, frozen=frozen)
+        calibration = self._fitted(stage, scores, network)
+        targets = self.part.targets.to(scores.device)
+        # With the temperature that suits it best a network is judged by what it knows, and not
+        # by how loudly it says so.
+        logits = calibration.logits(scores.double())
+        nll = negative_log_likelihood(logits, targets, network.multilabel)
+        if network.multilabel:
+            right = (logits > 0) == (targets > 0.5)
+        else:
+            right = logits.argmax(dim=1) == targets.argmax(dim=1)
+        return {"score": -nll, "nll": nll, "accuracy": float(right.float().mean())}
+
+    def _fitted(self, stage: Stage, scores: Tensor, network: DiffMICNetwork) -> Calibration:
+        targets = self.part.targets.to(scores.device)
+        return Calibration.fit(stage, scores, targets, multilabel=network.multilabel)
+
+    def _scores(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> Tensor:
+        options = self.options
+        conditions = self._encoded(network, frozen=frozen)
+        if stage == "prior":
+            return conditions.fused_logits.float()
+        return sample_scores(
+            network,
+            conditions,
+            num_steps=options.num_steps,
+            n_samples=options.n_samples,
+            seed=options.seed,
+        ).mean(dim=1)
+
+    def _encoded(self, network: DiffMICNetwork, *, frozen: bool) -> Conditions:
+        """Conditions of the validation part, kept while the encoders are frozen."""
+        if frozen and self._conditions is not None:
+            return self._conditions
+        encoded = encode_images(
+            network,
+            self.part.prepared(self.options),
+            batch_size=self.options.batch_size,
+            num_workers=self.options.num_workers,
+            device=self.options.device,
+        )
+        conditions = Conditions.cat([conditions for conditions, _ in encoded])
+        self._conditions = conditions if frozen else None
+        return conditions

@@ -1,0 +1,95 @@
+"""What the processor does well: mixed precision, memory layout, and an Accelerator to match."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState, GradientState, PartialState
+from torch import nn
+
+from ..errors import InputError
+
+Precision = Literal["no", "bf16", "fp16"]
+PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``"auto"``: a GPU where there is one.
+
+    Raises
+    ------
+    InputError
+        A device that is not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError, TypeError) as reason:
+        raise InputError(
+            f"device is {device!r}, which cannot be used here: {reason} Give 'cpu' or 'auto'."
+        ) from reason
+    return resolved
+
+
+def training_precision(precision: str, device: torch.device, network: nn.Module) -> Precision:
+    """Mixed precision for training; ``"auto"`` takes what the processor is faster with.
+
+    On a GPU bf16, or fp16 where it has no bf16. On a CPU with AMX tiles bf16, except for networks
+    of depthwise convolutions, for which oneDNN is faster in fp32.
+
+    Raises
+    ------
+    InputError
+        An unknown name.
+    """
+    if precision == "auto":
+        if device.type == "cuda":
+            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+        if device.type == "cpu" and torch.cpu._is_amx_tile_supported() and not _depthwise(network):
+            return "bf16"
+        return "no"
+    if precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
+    return PRECISIONS[precision]  # type: ignore[return-value]
+
+
+def to_device(network: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network; convolutions are faster with channels last, on CPUs and GPUs alike."""
+    if any(isinstance(module, nn.Conv2d) for module in network.modules()):
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network.to(device)
+
+
+@contextmanager
+def accelerator_for(device: torch.device, precision: Precision) -> Iterator[Accelerator]:
+    """An Accelerator for one fit.
+
+    Accelerate keeps one precision and device per process; a fit that needs another, and whatever
+    else the process uses Accelerate for, must not get in each other's way, so that the state is
+    put aside and back.
+    """
+    shared = [state._shared_state for state in (AcceleratorState, PartialState, GradientState)]
+    before = [dict(state) for state in shared]
+    for state in shared:
+        state.clear()
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
+    try:
+        yield Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+    finally:
+        for state, old in zip(shared, before, strict=True):
+            state.clear()
+            state.update(old)
+
+
+def _depthwise(network: nn.Module) -> bool:
+    return any(
+        isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
+        for module in network.modules()
+    )

@@ -1,0 +1,32 @@
+"""The command line."""
+
+from typer.testing import CliRunner
+
+from diffmic.cli import app
+from diffmic.demo import table
+
+
+def test_the_demo_trains_prints_both_stages_and_saves_model_and_picture(tmp_path):
+    options = ["--folder", str(tmp_path), "--images", "60", "--epochs", "1"]
+    result = CliRunner().invoke(app, ["demo", *options])
+    assert result.exit_code == 0, result.output
+    header = next(line for line in result.output.splitlines() if line.split() == ["prior", "diffusion"])
+    assert header
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc", "nll", "ece"):
+        row = next(line for line in result.output.splitlines() if line.startswith(name + " "))
+        assert len(row.split()) == 3
+    assert (tmp_path / "predictions.png").stat().st_size > 10_000
+    assert {f.name for f in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_the_table_has_the_stages_side_by_side():
+    measures = {"prior": {"accuracy": 0.5}, "diffusion": {"accuracy": 0.75}}
+    assert [line.split() for line in table(measures).splitlines()] == [
+        ["prior", "diffusion"],
+        ["accuracy", "0.500", "0.750"],
+    ]
+
+
+def test_without_a_command_the_help_is_shown():
+    result = CliRunner().invoke(app, [])
+    assert "demo" in result.output

@@ -1,0 +1,65 @@
+"""Documents that run: docstring examples, the quickstart notebook, the README's commands."""
+
+import doctest
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["diffmic.classifier", "diffmic.datasets.lesions"])
+def test_examples_in_docstrings_are_true(name):
+    results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
+    assert results.attempted > 0
+    assert results.failed == 0
+
+
+def test_the_quickstart_notebook_runs_and_beats_chance(tmp_path):
+    notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+    client = NotebookClient(
+        notebook, timeout=900, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    )
+    client.execute()
+    text = "".join(
+        output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
+    )
+    accuracies = {m[1]: float(m[2]) for m in re.finditer(r"(prior|diffusion) \{'accuracy': ([\d.]+)", text)}
+    assert accuracies.keys() == {"prior", "diffusion"}
+    assert min(accuracies.values()) > 0.5  # of three equally frequent classes
+    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    assert len(pictures) == 3
+
+
+def test_the_stored_notebook_holds_no_errors():
+    notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+    kinds = [o["output_type"] for cell in notebook.cells for o in cell.get("outputs", [])]
+    assert "error" not in kinds
+
+
+def test_the_example_script_trains_on_a_folder_per_class(tmp_path):
+    from PIL import Image
+
+    from diffmic.datasets import make_lesions
+
+    X, y = make_lesions(60, image_size=32, random_state=0)
+    for number, (image, label) in enumerate(zip(X, y, strict=True)):
+        folder = tmp_path / f"class{label}"
+        folder.mkdir(exist_ok=True)
+        Image.fromarray(image).save(folder / f"{number}.png")
+    options = ["--backbone", "test_resnet", "--from-scratch", "--epochs", "1"]
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "train_on_folder.py", tmp_path, *options],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    rows = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
+    assert {"accuracy", "balanced_accuracy", "macro_f1", "auc", "ece"} <= rows
+    assert "12 test images" in done.stdout

@@ -1,0 +1,84 @@
+"""What a user gets: the wheel, the sdist, the public names, and what an import costs."""
+
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """Wheel and sdist of the checkout, built with the hatchling that is installed."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run(
+        [sys.executable, "-m", "build", "--no-isolation", "--outdir", folder, ROOT],
+        check=True,
+        capture_output=True,
+    )
+    return next(folder.glob("*.whl")), next(folder.glob("*.tar.gz"))
+
+
+def modules():
+    return {str(f.relative_to(ROOT)) for f in (ROOT / "diffmic").rglob("*.py")}
+
+
+def test_the_wheel_holds_every_module_and_nothing_else(built):
+    names = {n for n in zipfile.ZipFile(built[0]).namelist() if ".dist-info/" not in n}
+    assert names == modules() | {"diffmic/py.typed"}
+
+
+def test_the_wheel_names_licence_script_and_extras(built):
+    wheel = zipfile.ZipFile(built[0])
+    text = {n.split("/", 1)[1]: n for n in wheel.namelist() if ".dist-info/" in n}
+    assert "licenses/LICENSE" in text
+    assert "diffmic = diffmic.cli:app" in wheel.read(text["entry_points.txt"]).decode()
+    metadata = wheel.read(text["METADATA"]).decode()
+    assert "License-Expression: Apache-2.0" in metadata
+    for extra in ("pretrained", "plots", "test", "all"):
+        assert f"Provides-Extra: {extra}" in metadata
+
+
+def test_the_sdist_holds_what_building_and_testing_need_and_no_pictures(built):
+    with tarfile.open(built[1]) as archive:
+        names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
+    assert modules() <= names
+    for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/conftest.py"):
+        assert needed in names
+    assert not [n for n in names if n.lower().endswith((".jpg", ".jpeg", ".pth", ".pkl", ".npz"))]
+
+
+def run_python(code):
+    return subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    ).stdout.split()
+
+
+def test_importing_the_package_brings_neither_torch_nor_timm():
+    heavy = "torch timm torchvision matplotlib sklearn accelerate typer"
+    loaded = run_python(
+        f"import sys, diffmic; print(*[m for m in '{heavy}'.split() if m in sys.modules])"
+    )
+    assert loaded == []
+
+
+def test_importing_the_estimator_leaves_timm_torchvision_and_matplotlib_for_later():
+    loaded = run_python(
+        "import sys; from diffmic import DiffMICClassifier;"
+        "print(*[m for m in ('timm', 'torchvision', 'matplotlib') if m in sys.modules])"
+    )
+    assert loaded == []
+
+
+def test_public_names_are_there_and_unknown_ones_are_not():
+    import diffmic
+
+    for name in diffmic.__all__:
+        assert getattr(diffmic, name) is not None
+        assert name in dir(diffmic)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        diffmic.no_such_name

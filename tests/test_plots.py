@@ -1,0 +1,65 @@
+"""Pictures."""
+
+import matplotlib
+import numpy as np
+import pytest
+
+matplotlib.use("Agg")
+
+from diffmic.errors import DiffMICError
+from diffmic.inference import Explanation
+from diffmic.plots import plot_predictions, plot_regions
+
+
+@pytest.fixture
+def explanation():
+    return Explanation(
+        saliency=np.zeros((2, 3, 20, 30), np.float32),
+        boxes=np.array([[[0, 0, 10, 10], [20, 10, 30, 20]]] * 2, np.float32),
+        attention=np.array([[0.2, 0.8]] * 2, np.float32),
+        global_proba=np.full((2, 3), 1 / 3, np.float32),
+        local_proba=np.full((2, 3), 1 / 3, np.float32),
+    )
+
+
+@pytest.mark.parametrize("shape", [(20, 30), (20, 30, 3), (3, 20, 30)])
+def test_regions_are_frames_of_which_the_attended_is_the_thickest(explanation, shape):
+    ax = plot_regions(np.zeros(shape, np.uint8), explanation)
+    frames = ax.patches
+    assert [(p.get_x(), p.get_y(), p.get_width()) for p in frames] == [
+        (-0.5, -0.5, 10),
+        (19.5, 9.5, 10),
+    ]
+    assert frames[1].get_linewidth() > frames[0].get_linewidth()
+
+
+def test_predictions_show_both_stages_and_mark_mistakes(explanation):
+    proba = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])
+    figure = plot_predictions(
+        np.zeros((2, 20, 30), np.uint8),
+        proba,
+        proba[:, ::-1],
+        ["a", "b", "c"],
+        truth=[2, 2],
+        explanation=explanation,
+    )
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert titles == ["c\npredicted: c", "c\npredicted: a"]
+    bars = [ax for ax in figure.axes if ax.containers]
+    widths = [bar.get_width() for bar in bars[0].containers[0]]
+    assert widths == pytest.approx(proba[0])
+
+
+def test_without_matplotlib_the_error_names_the_extra(monkeypatch, explanation):
+    import builtins
+
+    real = builtins.__import__
+
+    def without(name, *args, **kwargs):
+        if name.startswith("matplotlib"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(DiffMICError, match=r"diffmic\[plots\]"):
+        plot_regions(np.zeros((20, 30), np.uint8), explanation)

@@ -1,0 +1,62 @@
+"""Networks, recipes and images so small that a fit takes part of a second."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from diffmic.training import Recipe
+
+RECIPE = Recipe(n_views=1, steps_per_epoch=10, batch_size=32, n_positions=4)
+
+
+class TinyBackbone(nn.Module):
+    """Two convolutions: images of 32 pixels become 4 × 4 cells."""
+
+    def __init__(self, channels: int = 8) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, channels, 5, stride=4, padding=2, bias=False),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=False),
+            nn.BatchNorm2d(2 * channels),
+            nn.ReLU(),
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
+
+
+def stripes(
+    n_samples: int = 60, *, n_classes: int = 3, size: int | Sequence[int] = 32, seed: int = 0
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Gray images (n, H, W): horizontal stripes, vertical stripes, or none."""
+    height, width = (size, size) if isinstance(size, int) else size
+    rng = np.random.RandomState(seed)
+    y = rng.permutation(np.arange(n_samples) % n_classes)
+    rows, columns = np.mgrid[:height, :width]
+    patterns = np.stack([rows // 2 % 2, columns // 2 % 2, np.full_like(rows, 0.5, float)])
+    shades = 0.3 + 0.4 * patterns[y] + 0.1 * rng.randn(n_samples, height, width)
+    return (shades.clip(0, 1) * 255).astype(np.uint8), y
+
+
+def small(**parameters: Any) -> dict[str, Any]:
+    """Constructor parameters of a tiny classifier."""
+    return {
+        "backbone": TinyBackbone(),
+        "recipe": RECIPE,
+        "feature_dim": 16,
+        "num_train_timesteps": 50,
+        "num_steps": 3,
+        "n_samples": 2,
+        "max_epochs": 3,
+        "learning_rate": 1e-2,
+        "validation_fraction": 0.25,
+        "random_state": 0,
+        "device": "cpu",
+        "verbose": 0,
+    } | parameters
