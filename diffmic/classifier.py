@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
@@ -59,7 +59,7 @@ from .training import (
 )
 
 
-class DiffMICClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Medical image classifier that denoises label maps by diffusion (DiffMIC-v2).
 
     A prior of two granularities, the whole image and its most salient regions, guides the
@@ -83,7 +83,7 @@ class DiffMICClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         K, the number of regions and the side of the label map. Auto: 6, or as many as fit.
     region_size : int or "auto", default="auto"
         Side of a region, in pixels of the network's input. Auto: one cell of the saliency map,
-        32 for crops of pixels.
+        which is 32 pixels for most backbones.
     image_size : int or "auto", default="auto"
         Images are resized to squares of this side, in pixels. Auto: the longer side of the first
         image, at most 224; or what the backbone is made for.
@@ -598,6 +598,7 @@ class DiffMICClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         tags.classifier_tags.multi_label = True
+        tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
 
 

@@ -31,8 +31,7 @@ class Architecture:
     image_size : int
         Side of the network's input, in pixels.
     n_regions, region_size : int or "auto"
-        Auto: the smaller of 6 and the cells of the saliency map; one cell of it, or 32 pixels
-        for crops.
+        Auto: the smaller of 6 and the cells of the saliency map; the pixels of one such cell.
     """
 
     backbone: str | nn.Module
@@ -123,8 +122,6 @@ def _region_size(architecture: Architecture, map_size: tuple[int, int]) -> tuple
     """Height and width of a region, in pixels."""
     size, image_size = architecture.region_size, architecture.image_size
     if size == "auto":
-        if architecture.region_backbone is not None:
-            return (min(32, image_size),) * 2
         return max(1, round(image_size / map_size[0])), max(1, round(image_size / map_size[1]))
     if not isinstance(size, int) or not 1 <= size <= image_size:
         raise InputError(

@@ -68,7 +68,7 @@ class Recipe:
     steps_per_epoch: int = 60
     batch_size: int = 256
     n_positions: int = 8
-    denoiser_learning_rate: float = 2e-3
+    denoiser_learning_rate: float = 5e-3
     denoiser_weight_decay: float = 0.1
     ema: float | None = 0.1
 

@@ -1,0 +1,224 @@
+from itertools import product
+
+import pytest
+import torch
+from torch import nn
+
+from diffmic.errors import InputError
+from diffmic.model import (
+    Architecture,
+    Conditions,
+    DiffusionSettings,
+    build_network,
+    carry_over,
+)
+
+
+class Tiny(nn.Sequential):
+    """A backbone of stride 8."""
+
+    def __init__(self, channels=6):
+        super().__init__(
+            nn.Conv2d(3, channels, 4, stride=4),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, 2, stride=2),
+        )
+
+
+ONE = {"prior_backbone": None, "region_backbone": None}
+FOUR = {"prior_backbone": Tiny(5), "region_backbone": Tiny(4)}
+
+
+def network(settings=None, multilabel=False, num_classes=3, **changes):
+    choices = {
+        "backbone": Tiny(),
+        **ONE,
+        "pretrained": False,
+        "image_size": 32,
+        "n_regions": "auto",
+        "region_size": "auto",
+        "feature_dim": 16,
+        "num_train_timesteps": 1000,
+        **changes,
+    }
+    torch.manual_seed(0)
+    return build_network(
+        Architecture(**choices),
+        num_classes,
+        multilabel=multilabel,
+        settings=settings or DiffusionSettings(),
+    ).eval()
+
+
+def start(net, n_samples=2):
+    return net.start(n_samples, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("parts", [ONE, FOUR])
+def test_conditions_hold_what_their_names_say(parts):
+    conditions = network(**parts).encode(torch.rand(5, 3, 32, 32))
+    shapes = {name: tuple(getattr(conditions, name).shape) for name in vars(conditions)}
+    assert shapes["global_logits"] == shapes["local_logits"] == (5, 3)
+    assert shapes["saliency"] == (5, 3, 4, 4)
+    assert shapes["boxes"] == (5, 6, 4)
+    assert shapes["attention"] == (5, 6)
+    assert shapes["region_features"][:2] == (5, 6)
+    torch.testing.assert_close(conditions.attention.sum(dim=1), torch.ones(5))
+    expected = (conditions.global_logits + conditions.local_logits) / 2
+    assert torch.equal(conditions.fused_logits, expected)
+    x0, y0, x1, y1 = conditions.boxes.unbind(-1)
+    assert ((0 <= x0) & (x0 < x1) & (x1 <= 1) & (0 <= y0) & (y0 < y1) & (y1 <= 1)).all()
+
+
+def test_boxes_lie_where_the_saliency_is():
+    net = network(n_regions=1)
+    conditions = net.encode(torch.rand(4, 3, 32, 32))
+    flat = conditions.saliency.flatten(2)
+    scaled = (flat - flat.amin(2, True)) / (flat.amax(2, True) - flat.amin(2, True))
+    best = scaled.sum(dim=1).argmax(dim=1)
+    expected = torch.stack([best % 4, best // 4, best % 4 + 1, best // 4 + 1], dim=1) / 4
+    torch.testing.assert_close(conditions.boxes[:, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("parameterization", "guidance", "sampler"),
+    list(product(["noise", "v", "label"], ["logits", "probabilities"], ["ddim", "dpm-solver++"])),
+)
+@pytest.mark.parametrize("multilabel", [False, True])
+@torch.no_grad()
+def test_sampling_by_distance_equals_the_dense_form(
+    parameterization, guidance, sampler, multilabel
+):
+    settings = DiffusionSettings(
+        parameterization=parameterization, guidance=guidance, sampler=sampler
+    )
+    net = network(settings, multilabel)
+    conditions = net.encode(torch.rand(3, 3, 32, 32))
+    by_distance = net.sample(conditions, start(net), num_steps=10)
+    dense = net.sample(conditions, start(net), num_steps=10, dense=True)
+    assert by_distance.shape == (3, 2, 3)
+    torch.testing.assert_close(by_distance, dense, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("parts", [ONE, FOUR])
+@pytest.mark.parametrize("num_steps", [1, 20])
+@torch.no_grad()
+def test_encoders_run_once_whatever_the_number_of_steps(parts, num_steps):
+    net, calls = network(**parts), []
+    for module in net.modules():
+        if isinstance(module, Tiny):
+            module.register_forward_hook(lambda module, *_: calls.append(module))
+    context_calls, denoiser_calls = [], []
+    net.context.register_forward_hook(lambda *_: context_calls.append(1))
+    net.denoiser.register_forward_hook(lambda *_: denoiser_calls.append(1))
+    net.sample(net.encode(torch.rand(2, 3, 32, 32)), start(net), num_steps=num_steps)
+    assert len(calls) == len(set(calls)) == (1 if parts is ONE else 4)
+    assert len(context_calls) == 1
+    assert len(denoiser_calls) == num_steps
+
+
+@torch.no_grad()
+def test_scores_of_an_image_do_not_depend_on_its_neighbours():
+    net, images = network(), torch.rand(6, 3, 32, 32)
+    together = net.sample(net.encode(images), start(net), num_steps=5)
+    alone = net.sample(net.encode(images[3:4]), start(net), num_steps=5)
+    torch.testing.assert_close(together[3:4], alone, atol=1e-5, rtol=0)
+
+
+@torch.no_grad()
+def test_chance_comes_from_the_generator_alone():
+    net = network()
+    conditions = net.encode(torch.rand(2, 3, 32, 32))
+    before = torch.get_rng_state()
+    first = net.sample(conditions, start(net), num_steps=5)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(123)
+    assert torch.equal(net.sample(conditions, start(net), num_steps=5), first)
+
+
+def test_starts_are_noise_by_distance_or_the_guidance_map_of_two_uniform_draws():
+    net = network(DiffusionSettings(start="uniform"))
+    uniform = start(net, 200)
+    assert uniform.shape == (200, 6, 3)
+    assert uniform.min() >= 0
+    assert uniform.max() <= 1
+    middle = uniform[:, 0] * 0.4 + uniform[:, 5] * 0.6
+    torch.testing.assert_close(uniform[:, 3], middle)
+    gaussian = start(network(), 2000)
+    assert gaussian.mean().abs() < 0.05
+    assert gaussian.std() == pytest.approx(1, abs=0.05)
+
+
+def test_guidance_is_the_prior_as_logits_or_as_probabilities():
+    images = torch.rand(2, 3, 32, 32)
+    for multilabel, squash in ((False, lambda x: x.softmax(-1)), (True, torch.sigmoid)):
+        net = network(multilabel=multilabel)
+        conditions = net.encode(images)
+        guidance = net.guidance(conditions)
+        torch.testing.assert_close(guidance[:, 0], squash(conditions.global_logits))
+        torch.testing.assert_close(guidance[:, -1], squash(conditions.local_logits))
+    net = network(DiffusionSettings(guidance="logits"))
+    conditions = net.encode(images)
+    assert torch.equal(net.guidance(conditions)[:, 0], conditions.global_logits)
+
+
+def test_a_single_region_works():
+    net = network(n_regions=1)
+    scores = net.sample(net.encode(torch.rand(2, 3, 32, 32)), start(net), num_steps=3)
+    assert scores.shape == (2, 2, 3)
+
+
+def test_small_images_get_as_many_regions_as_fit():
+    assert network(image_size=16).n_regions == 4
+    assert network(image_size=8).n_regions == 1
+    assert network(image_size=32).n_regions == 6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"n_regions": 17}, "n_regions is 17.*4 × 4 cells.*room for 16"),
+        ({"n_regions": 2, "region_size": 32}, "room for 1 windows of 4 × 4"),
+        ({"region_size": 33}, "region_size is 33.*between 1 and the image_size of 32"),
+        ({"n_regions": "many"}, "n_regions is 'many'"),
+    ],
+)
+def test_regions_that_do_not_fit_are_errors(changes, message):
+    with pytest.raises(InputError, match=message):
+        network(**changes)
+
+
+def test_conditions_are_joined_and_indexed_row_by_row():
+    net = network()
+    first, second = (net.encode(torch.rand(n, 3, 32, 32)) for n in (2, 3))
+    both = Conditions.cat([first, second])
+    assert len(both) == 5
+    picked = both[torch.tensor([4, 0])]
+    assert torch.equal(picked.boxes[0], second.boxes[2])
+    assert torch.equal(picked.global_logits[1], first.global_logits[0])
+
+
+def test_other_classes_keep_the_backbones_and_the_same_classes_keep_everything():
+    learnt, same, other = network(**FOUR), network(**FOUR), network(num_classes=5, **FOUR)
+    with torch.no_grad():
+        for parameter in learnt.parameters():
+            parameter.add_(1)
+    carry_over(learnt, same, heads=True)
+    for name, tensor in learnt.state_dict().items():
+        assert torch.equal(same.state_dict()[name], tensor)
+    carry_over(learnt, other, heads=False)
+    pairs = [
+        (learnt.prior.backbone, other.prior.backbone),
+        (learnt.prior.regions.backbone, other.prior.regions.backbone),
+        (learnt.image_encoder, other.image_encoder),
+        (learnt.region_encoder.backbone, other.region_encoder.backbone),
+    ]
+    for old, new in pairs:
+        assert all(map(torch.equal, old.parameters(), new.parameters()))
+    assert not torch.equal(learnt.denoiser.out.bias[:3], other.denoiser.out.bias[:3])
+
+
+def test_a_backbone_of_another_kind_cannot_be_carried_over():
+    with pytest.raises(InputError, match="warm_start cannot go on"):
+        carry_over(network(), network(backbone=Tiny(9)), heads=True)
