@@ -27,7 +27,7 @@ from .data import (
 )
 from .data.training_data import targets_of
 from .errors import DiffMICWarning, InputError
-from .hub import load_estimator, save_estimator
+from .hub import FITTED, SavedModel, load_model, save_model
 from .inference import (
     STAGES,
     Calibration,
@@ -38,14 +38,14 @@ from .inference import (
     sample_scores,
 )
 from .model import (
-    Architecture,
     Conditions,
     DiffMICNetwork,
+    architecture_from,
     build_network,
     carry_over,
     default_image_size,
 )
-from .parameters import check_num_steps, check_parameters
+from .parameters import check_num_steps, check_parameters, check_whole
 from .presets import preset_parameters
 from .random import draw_seed, seeded_rng
 from .training import (
@@ -299,11 +299,13 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         )
         self._check_class_names(data.encoding)
         image_size = self._resolve_image_size(data.training)
-        network = self._build(data.encoding, image_size, recipe, seed)
         options = self._options(data, image_size, recipe, device, seed)
+        training = _part(data.training)
+        training.prepared(options, augmented=True)[0]  # what augment returns is checked right away
+        network = self._build(data.encoding, image_size, recipe, seed)
         result = fit_network(
             network,
-            _part(data.training),
+            training,
             None if data.validation is None else _part(data.validation),
             options,
         )
@@ -340,8 +342,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         num_steps = self.num_steps if num_steps is None else num_steps
         n_samples = self.n_samples if n_samples is None else n_samples
         check_num_steps(num_steps, self.network_.schedule.num_train_timesteps)
-        if n_samples < 1:
-            raise InputError(f"n_samples is {n_samples}; at least one draw is needed.")
+        check_whole("n_samples", n_samples)
         scores = []
         for conditions, _ in self._encode(X):
             if stage == "prior":
@@ -422,7 +423,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     def save_pretrained(self, path: str | Path) -> None:
         """Save the fitted estimator into a folder, as ``config.json`` and ``model.safetensors``."""
         check_is_fitted(self)
-        save_estimator(self, Path(path))
+        fitted = {name: getattr(self, f"{name}_") for name in FITTED}
+        save_model(Path(path), SavedModel(parameters=self.get_params(deep=False), **fitted))
 
     @classmethod
     def from_pretrained(
@@ -449,7 +451,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         ModelFileError
             A missing, damaged or unfitting file.
         """
-        return load_estimator(cls, Path(path), backbone=backbone, device=device)
+        defaults = cls().get_params(deep=False)
+        model = load_model(Path(path), defaults=defaults, backbone=backbone, device=device)
+        estimator = cls(**model.parameters)
+        for name in FITTED:
+            setattr(estimator, f"{name}_", getattr(model, name))
+        return estimator
 
     def _check_class_names(self, encoding: TargetEncoding) -> None:
         if self.class_names is not None and len(self.class_names) != len(encoding.classes):
@@ -470,16 +477,10 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     ) -> DiffMICNetwork:
         """A network for these classes; with ``warm_start`` it knows what the last one knew."""
         learnt = getattr(self, "network_", None) if self.warm_start else None
-        architecture = Architecture(
-            backbone=self.backbone,
-            prior_backbone=self.prior_backbone,
-            region_backbone=self.region_backbone,
+        architecture = architecture_from(
+            self.get_params(deep=False),
             pretrained=self.pretrained if learnt is None else False,
             image_size=image_size,
-            n_regions=self.n_regions,
-            region_size=self.region_size,
-            feature_dim=self.feature_dim,
-            num_train_timesteps=self.num_train_timesteps,
             context_dropout=recipe.context_dropout,
         )
         with seeded_rng(seed):
@@ -554,7 +555,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 stacklevel=3,
             )
             return
-        prior, diffusion = (result.validation_scores[stage]["nll"] for stage in ("prior", "diffusion"))
+        prior, diffusion = (
+            result.validation_scores[stage]["nll"] for stage in ("prior", "diffusion")
+        )
         if diffusion > prior:
             warnings.warn(
                 f"On the validation part the diffusion stage (negative log-likelihood "

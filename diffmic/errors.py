@@ -6,7 +6,7 @@ class DiffMICError(Exception):
 
 
 class InputError(DiffMICError, ValueError):
-    """Images, targets or parameters cannot be used; the message says what was found and what to do."""
+    """Images, targets or parameters cannot be used; the message says why and what to do."""
 
 
 class BackboneError(InputError):

@@ -1,11 +1,21 @@
 """Checks of the estimator's parameters, before any work is done."""
 
+import math
 from numbers import Integral, Real
 from typing import Any
 
 from .errors import InputError
+from .training.precision import PRECISIONS
 
-WHOLE = ("feature_dim", "num_train_timesteps", "num_steps", "n_samples", "max_epochs", "batch_size")
+WHOLE = (
+    "feature_dim",
+    "num_train_timesteps",
+    "num_steps",
+    "n_samples",
+    "max_epochs",
+    "batch_size",
+    "n_iter_no_change",
+)
 WHOLE_OR_AUTO = ("n_regions", "region_size", "image_size")
 
 
@@ -17,33 +27,43 @@ def check_parameters(parameters: dict[str, Any]) -> None:
     InputError
         Naming the parameter, what was found and what is needed.
     """
-    for name in WHOLE + WHOLE_OR_AUTO:
-        value = parameters[name]
-        if name in WHOLE_OR_AUTO and value == "auto":
-            continue
-        if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
-            auto = "'auto' or " if name in WHOLE_OR_AUTO else ""
-            raise InputError(f"{name} is {value!r}; it must be {auto}an integer of at least 1.")
+    for name in WHOLE:
+        check_whole(name, parameters[name])
+    for name in WHOLE_OR_AUTO:
+        if not isinstance(parameters[name], str) or parameters[name] != "auto":
+            check_whole(name, parameters[name], also="'auto' or ")
+    check_whole("num_workers", parameters["num_workers"], least=0)
     if parameters["batch_size"] < 2:
         raise InputError("batch_size is 1; batch norm needs at least 2 images to learn from.")
     check_num_steps(parameters["num_steps"], parameters["num_train_timesteps"])
     rate = parameters["learning_rate"]
-    if not isinstance(rate, Real) or not rate > 0:
+    if not isinstance(rate, Real) or not 0 < float(rate) < math.inf:
         raise InputError(f"learning_rate is {rate!r}; it must be a number above 0.")
     fraction = parameters["validation_fraction"]
-    if fraction is not None and (not isinstance(fraction, Real) or not 0 < fraction < 1):
+    if fraction is not None and (not isinstance(fraction, Real) or not 0 < float(fraction) < 1):
         raise InputError(
             f"validation_fraction is {fraction!r}; it must lie between 0 and 1, or be None for no "
             "validation part."
         )
-    patience = parameters["n_iter_no_change"]
-    if not isinstance(patience, Integral) or patience < 1:
-        raise InputError(f"n_iter_no_change is {patience!r}; it must be an integer of at least 1.")
+    precision = parameters["precision"]
+    if precision != "auto" and precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
     augment = parameters["augment"]
     if augment is not None and augment != "auto" and not callable(augment):
         raise InputError(
             f"augment is {augment!r}; give 'auto', None, or a torchvision.transforms.v2 transform."
         )
+
+
+def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> None:
+    """Make sure that a parameter is an integer, and not too small.
+
+    Raises
+    ------
+    InputError
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least {least}.")
 
 
 def check_num_steps(num_steps: int, num_train_timesteps: int) -> None:

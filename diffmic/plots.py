@@ -85,7 +85,7 @@ def plot_predictions(
     figure, axes = _pyplot().subplots(
         2 * rows,
         columns,
-        figsize=(2.6 * columns, 3.9 * rows),
+        figsize=(2.7 * columns, 3.4 * rows),
         squeeze=False,
         height_ratios=[2.4, 1] * rows,
         layout="constrained",
@@ -105,7 +105,7 @@ def plot_predictions(
             actual = int(np.asarray(truth)[number])
             title = f"{class_names[actual]}\n{title}"
             colour = "black" if actual == chosen else "#c0392b"
-        picture.set_title(title, fontsize=9, color=colour)
+        picture.set_title(title, fontsize=8, color=colour)
         _bars(bars, prior[number], diffusion[number], class_names, legend=number == 0)
     return figure  # type: ignore[no-any-return]
 
@@ -142,7 +142,5 @@ def _pyplot() -> Any:
     try:
         import matplotlib.pyplot as plt
     except ImportError as reason:
-        raise DiffMICError(
-            "Pictures need matplotlib: pip install 'diffmic[plots]'."
-        ) from reason
+        raise DiffMICError("Pictures need matplotlib: pip install 'diffmic[plots]'.") from reason
     return plt

@@ -35,7 +35,7 @@ def preset_parameters(name: str) -> dict[str, Any]:
         There is none of that name.
     """
     if name not in PRESETS:
-        close = difflib.get_close_matches(name, PRESETS, n=1)
+        close = difflib.get_close_matches(str(name), PRESETS, n=1)
         raise InputError(
             f"There is no preset {name!r}; "
             + (f"did you mean {close[0]!r}? " if close else "")

@@ -6,19 +6,30 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from .errors import InputError
+
 Seed = int | np.random.RandomState | None
 
 
 def draw_seed(random_state: Seed) -> int:
-    """One seed from what scikit-learn calls ``random_state``; None gives a fresh one."""
+    """One seed from what scikit-learn calls ``random_state``; None gives a fresh one.
+
+    Raises
+    ------
+    InputError
+        Something else.
+    """
     if random_state is None:
         # Not numpy's global generator, as scikit-learn would: nobody's chance is used up.
         return int(np.random.default_rng().integers(2**31))
     if isinstance(random_state, np.random.RandomState):
         return int(random_state.randint(2**31 - 1))
-    if isinstance(random_state, (int, np.integer)) and random_state >= 0:
+    if isinstance(random_state, (int, np.integer)) and 0 <= random_state < 2**32:
         return int(random_state)
-    raise ValueError(f"random_state is {random_state!r}; give None, an integer or a RandomState.")
+    raise InputError(
+        f"random_state is {random_state!r}; give None, an integer from 0 to 2**32 - 1 or a "
+        "numpy.random.RandomState."
+    )
 
 
 @contextmanager

@@ -37,11 +37,14 @@ def parts(images: ImageTable, seed: int) -> tuple[ImageTable, ImageTable | None,
 
 
 def main() -> None:
+    """Train, and print the measures of both stages on the test part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder, or CSV file")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="name of a timm model")
     parser.add_argument("--from-scratch", action="store_true", help="no pretrained weights")
-    parser.add_argument("--image-size", type=int, default=None, help="pixels; default: as they come")
+    parser.add_argument(
+        "--image-size", type=int, default=None, help="pixels; default: as they come"
+    )
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--ordered", action="store_true", help="classes are grades: print kappa")
     parser.add_argument("--group", default=None, help="column of the CSV with the patient")

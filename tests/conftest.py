@@ -1,5 +1,58 @@
 """Shared fixtures."""
 
-import torch
+import os
+import warnings
 
-torch.set_num_threads(2)
+import numpy as np
+import pytest
+import torch
+from tiny import small, stripes
+
+from diffmic import DiffMICClassifier, DiffMICWarning
+
+# More threads than free cores wait for each other: on a busy machine that costs a factor of ten.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+
+@pytest.fixture(scope="session")
+def images():
+    """Gray images of 32 pixels with their classes, 0 to 2."""
+    return stripes(60)
+
+
+@pytest.fixture(scope="session")
+def new_images():
+    """Images that no model has seen."""
+    return stripes(30, seed=1)
+
+
+@pytest.fixture(scope="session")
+def indicators():
+    """Images with an indicator matrix: is it striped, and which way; not to be changed."""
+    X, y = stripes(60)
+    return X, (y[:, None] == [0, 1]).astype(int)
+
+
+@pytest.fixture(scope="session")
+def fitted(images):
+    """A classifier that is mostly right and never quite sure; tests only look at it."""
+    X, y = images
+    return _fitted(X, np.where(_wrong(len(y)), (y + 1) % 3, y))
+
+
+@pytest.fixture(scope="session")
+def fitted_multilabel(indicators):
+    """A multi-label classifier; tests only look at it."""
+    X, y = indicators
+    return _fitted(X, np.where(_wrong(len(y))[:, None], 1 - y, y))
+
+
+def _wrong(n_images):
+    """Which labels to get wrong: so that probabilities are not all 0 or 1."""
+    return np.random.RandomState(0).rand(n_images) < 0.2
+
+
+def _fitted(X, y):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DiffMICWarning)
+        return DiffMICClassifier(**small(max_epochs=12, augment=None)).fit(X, y)

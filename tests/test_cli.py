@@ -10,7 +10,9 @@ def test_the_demo_trains_prints_both_stages_and_saves_model_and_picture(tmp_path
     options = ["--folder", str(tmp_path), "--images", "60", "--epochs", "1"]
     result = CliRunner().invoke(app, ["demo", *options])
     assert result.exit_code == 0, result.output
-    header = next(line for line in result.output.splitlines() if line.split() == ["prior", "diffusion"])
+    header = next(
+        line for line in result.output.splitlines() if line.split() == ["prior", "diffusion"]
+    )
     assert header
     for name in ("accuracy", "balanced_accuracy", "macro_f1", "auc", "nll", "ece"):
         row = next(line for line in result.output.splitlines() if line.startswith(name + " "))

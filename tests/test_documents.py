@@ -30,10 +30,17 @@ def test_the_quickstart_notebook_runs_and_beats_chance(tmp_path):
     text = "".join(
         output.get("text", "") for cell in notebook.cells for output in cell.get("outputs", [])
     )
-    accuracies = {m[1]: float(m[2]) for m in re.finditer(r"(prior|diffusion) \{'accuracy': ([\d.]+)", text)}
+    accuracies = {
+        m[1]: float(m[2]) for m in re.finditer(r"(prior|diffusion) \{'accuracy': ([\d.]+)", text)
+    }
     assert accuracies.keys() == {"prior", "diffusion"}
     assert min(accuracies.values()) > 0.5  # of three equally frequent classes
-    pictures = [o for cell in notebook.cells for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+    pictures = [
+        o
+        for cell in notebook.cells
+        for o in cell.get("outputs", [])
+        if "image/png" in o.get("data", {})
+    ]
     assert len(pictures) == 3
 
 

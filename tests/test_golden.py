@@ -221,9 +221,7 @@ def test_f1_global_logits(fraction, name):
 def test_f2_gated_attention():
     g = golden("f2")
     attention = GatedAttention(512, 128)
-    attention.load_state_dict(
-        {"V.weight": g["V"], "U.weight": g["U"], "w.weight": g["w"][None]}
-    )
+    attention.load_state_dict({"V.weight": g["V"], "U.weight": g["U"], "w.weight": g["w"][None]})
     pooled, weights = attention(g["crop_features"])
     close(weights, g["attention"], 2e-6)
     close(pooled, g["pooled"], 2e-6)

@@ -4,27 +4,59 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from diffmic.training import Recipe
 
-RECIPE = Recipe(n_views=1, steps_per_epoch=10, batch_size=32, n_positions=4)
+RECIPE = Recipe(
+    n_views=1,
+    context_dropout=0.0,
+    feature_noise=0.0,
+    steps_per_epoch=10,
+    batch_size=32,
+    n_positions=4,
+    cross_entropy=2.0,
+    denoiser_learning_rate=3e-2,
+)
 
 
 class TinyBackbone(nn.Module):
-    """Two convolutions: images of 32 pixels become 4 × 4 cells."""
+    """Two convolutions: images of 32 pixels become 4 × 4 cells. Always the same weights."""
 
     def __init__(self, channels: int = 8) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(3, channels, 5, stride=4, padding=2, bias=False),
-            nn.BatchNorm2d(channels),
-            nn.ReLU(),
-            nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(2 * channels),
-            nn.ReLU(),
-        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Conv2d(3, channels, 5, stride=4, padding=2, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(),
+                nn.Conv2d(channels, 2 * channels, 3, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(2 * channels),
+                nn.ReLU(),
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        features: Tensor = self.layers(images)
+        return features
+
+
+class DenseBackbone(nn.Module):
+    """Images of 8 pixels become 2 × 2 cells, each of which sees every pixel."""
+
+    def __init__(self, channels: int = 16) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            self.layers = nn.Sequential(
+                nn.Flatten(),
+                nn.Linear(3 * 8 * 8, 4 * channels, bias=False),
+                nn.BatchNorm1d(4 * channels),
+                nn.ReLU(),
+                nn.Unflatten(1, (channels, 2, 2)),
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         features: Tensor = self.layers(images)

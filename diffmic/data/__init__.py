@@ -1,6 +1,6 @@
 """What people pass in → batches."""
 
-from .inputs import Inputs, ImageSource, read_inputs
+from .inputs import ImageSource, Inputs, read_inputs
 from .preprocessing import PreparedImages, default_augment, unit_range
 from .targets import TargetEncoding
 from .training_data import LabelledImages, TrainingData, read_training_data

@@ -1,11 +1,14 @@
-"""One image, as people hold them, as a tensor: (C, H, W), uint8 or float in 0–1, 1 or 3 channels."""
+"""One image, as people hold them, as a tensor (C, H, W): uint8 or float in 0–1, 1 or 3 channels."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
@@ -15,12 +18,15 @@ _RANGE_TOLERANCE = 1e-3  # resampling may overshoot by that much
 
 
 def as_image(value: Any, *, name: str = "image") -> Tensor:
-    """A PIL image, an array or a tensor of one image → Tensor of shape (C, H, W)."""
+    """A PIL image, an array, a tensor or the path of one image → Tensor of shape (C, H, W)."""
+    if isinstance(value, (str, Path)):
+        return read_image(value)
     if isinstance(value, Image.Image):
         return _from_pil(value)
     if not isinstance(value, (np.ndarray, Tensor)):
         raise InputError(
-            f"The {name} is a {type(value).__name__}; give an array, a tensor, a PIL image or a path."
+            f"The {name} is a {type(value).__name__}; give an array, a tensor, a PIL image or a "
+            "path."
         )
     image = as_tensor(value)
     if image.ndim == 2:
@@ -35,25 +41,23 @@ def as_image(value: Any, *, name: str = "image") -> Tensor:
 
 def as_tensor(values: "np.ndarray | Tensor") -> Tensor:
     """Pixels as uint8 or float32; other types have no range of their own and are errors."""
-    if isinstance(values, np.ndarray):
-        if values.dtype.kind in "fui" and values.dtype != np.dtype("uint8"):
-            # Byte order and half precision are numpy's own affair; integers are judged below.
-            values = values.astype(np.float32 if values.dtype.kind == "f" else np.int64)
-        elif values.dtype != np.dtype("uint8"):
-            raise InputError(
-                f"Images have the type {values.dtype}; uint8 (0–255) or float (0–1) is needed."
-            )
-        tensor = torch.from_numpy(np.ascontiguousarray(values))
+    if isinstance(values, Tensor):
+        known, floating = values.dtype == torch.uint8, values.is_floating_point()
     else:
-        tensor = values.detach().cpu()
-    if tensor.is_floating_point():
-        return tensor.float()
-    if tensor.dtype != torch.uint8:
+        known, floating = values.dtype == np.uint8, values.dtype.kind == "f"
+    if not (known or floating):
         raise InputError(
-            f"Images have the type {tensor.dtype}, whose range is not known. Scale them to uint8 "
+            f"Images have the type {values.dtype}, whose range is not known. Scale them to uint8 "
             "(0–255) or to float (0–1); for 16-bit images: X.astype('float32') / 65535."
         )
-    return tensor
+    if isinstance(values, Tensor):
+        tensor = values.detach().cpu()
+        return tensor.float() if floating else tensor
+    values = np.ascontiguousarray(values, dtype=np.float32 if floating else np.uint8)
+    with warnings.catch_warnings():
+        # Images are only read, so that a read-only array (a memory map, say) needs no copy.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
 
 
 def channels_first(images: Tensor) -> Tensor:
@@ -68,19 +72,25 @@ def channels_first(images: Tensor) -> Tensor:
     )
 
 
-def checked_range(images: Tensor, *, name: str = "image", first: int = 0) -> Tensor:
-    """The images (n, C, H, W), after making sure that float pixels lie in 0–1."""
+def checked_range(images: Tensor, *, name: str | None = None) -> Tensor:
+    """The images (n, C, H, W), after making sure that float pixels lie in 0–1.
+
+    ``name`` is what messages call an image that comes alone.
+    """
     if images.shape[2] == 0 or images.shape[3] == 0:
-        raise InputError(f"The {name} has no pixels: shape {tuple(images.shape)}.")
+        raise InputError(
+            f"{(name or 'images').capitalize()} of shape {tuple(images.shape[1:])} without pixels: "
+            "height and width must be at least 1."
+        )
     if not images.is_floating_point() or images.numel() == 0:
         return images
     flat = images.flatten(1)
     finite = torch.isfinite(flat).all(dim=1)
     if not finite.all():
-        where = first + int((~finite).nonzero()[0])
+        first = name or f"image {int((~finite).nonzero()[0])}"
         raise InputError(
-            f"Pixels that are NaN or infinite, first in {name} {where}. Remove the image or fill "
-            "the pixels."
+            f"Pixels that are NaN or infinite, first in {first}. Remove the image or fill the "
+            "pixels."
         )
     low, high = float(flat.min()), float(flat.max())
     if low < -_RANGE_TOLERANCE:
@@ -98,33 +108,37 @@ def checked_range(images: Tensor, *, name: str = "image", first: int = 0) -> Ten
 
 def read_image(path: str | Path) -> Tensor:
     """Decode an image file; the error names the file."""
-    try:
-        with Image.open(path) as image:
-            return _from_pil(image)
-    except FileNotFoundError as reason:
-        raise InputError(f"The image file {str(path)!r} does not exist.") from reason
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as reason:
-        raise InputError(f"The file {str(path)!r} is not an image that can be read: {reason}") from reason
+    with _opened(path) as image:
+        return _from_pil(image)
 
 
 def check_image_file(path: str | Path) -> None:
     """Look at the header of an image file, without decoding it."""
+    with _opened(path):
+        return
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[Image.Image]:
     try:
-        with Image.open(path):
-            return
+        with Image.open(path) as image:
+            yield image
+    except InputError as reason:
+        raise InputError(f"The image file {str(path)!r}: {reason}") from reason
     except FileNotFoundError as reason:
         raise InputError(f"The image file {str(path)!r} does not exist.") from reason
-    except (UnidentifiedImageError, OSError) as reason:
-        raise InputError(f"The file {str(path)!r} is not an image that can be read: {reason}") from reason
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as reason:
+        raise InputError(
+            f"The file {str(path)!r} is not an image that can be read: {reason}"
+        ) from reason
 
 
 def _from_pil(image: Image.Image) -> Tensor:
     if image.mode.startswith("I") or image.mode == "F":
-        pixels = np.asarray(image, dtype=np.float32)
+        pixels = np.array(image, dtype=np.float32)
         if image.mode != "F":  # 16-bit gray, whichever way Pillow spells it
-            pixels = pixels / 65535
-        return checked_range(torch.from_numpy(np.array(pixels))[None, None])[0]
+            pixels /= 65535
+        return checked_range(torch.from_numpy(pixels)[None, None])[0]
     gray = image.mode in ("1", "L", "LA")
-    return torch.from_numpy(np.array(image.convert("L" if gray else "RGB"))).view(
-        image.height, image.width, -1
-    ).permute(2, 0, 1)
+    pixels = np.array(image.convert("L" if gray else "RGB"))
+    return torch.from_numpy(pixels).view(image.height, image.width, -1).permute(2, 0, 1)

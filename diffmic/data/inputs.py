@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
@@ -70,28 +70,44 @@ def read_inputs(X: Any, *, with_targets: bool = False, known_channels: int | Non
     """
     if isinstance(X, DataLoader):
         return _from_loader(X, with_targets)
-    if isinstance(X, (np.ndarray, Tensor)):
-        if X.dtype == object or getattr(X.dtype, "kind", "") in "US":
-            return _checked(Inputs(_from_list(list(X))))
-        return _checked(Inputs(ArrayImages(as_batch(X, known_channels=known_channels))))
-    if isinstance(X, (str, Path)):
-        if known_channels is None:
-            raise InputError(f"X is the path {str(X)!r}; give a list of paths, one per image.")
-        return Inputs(FileImages([X]))
-    if isinstance(X, (list, tuple)):
-        return _checked(Inputs(_from_list(X)))
     if isinstance(X, IterableDataset):
         return _from_loader(DataLoader(X, batch_size=None), with_targets)
-    if hasattr(X, "__getitem__") and hasattr(X, "__len__") and not hasattr(X, "iloc"):
-        images = DatasetImages(X)
-        inputs = _checked(Inputs(images))
-        return Inputs(images, dataset_targets(X)) if with_targets else inputs
+    if isinstance(X, (np.ndarray, Tensor)):
+        if getattr(X.dtype, "kind", "") in ("O", "U", "S", "T"):
+            return Inputs(_from_list(list(np.atleast_1d(X))))
+        return Inputs(ArrayImages(as_batch(X, known_channels=known_channels)))
+    if isinstance(X, (str, Path, Image.Image)):
+        if known_channels is None:
+            raise InputError(f"X is one image, {str(X)!r}; give a list, with one entry per image.")
+        return Inputs(_from_list([X]))
+    if _is_dataset(X):
+        return _from_dataset(X, with_targets)
+    if isinstance(X, (list, tuple)):
+        return Inputs(_from_list(X))
     if hasattr(X, "to_numpy"):  # a pandas column of paths
-        return read_inputs(X.to_numpy(), with_targets=with_targets, known_channels=known_channels)
+        if getattr(X, "ndim", 1) != 1:
+            raise InputError(
+                f"X is a table with the columns {[str(column) for column in X.columns][:10]}; give "
+                "the column of image paths, or an array of images."
+            )
+        return read_inputs(X.to_numpy(), known_channels=known_channels)
     raise InputError(
         f"X is a {type(X).__name__}; give an array or tensor of images, a list of paths or PIL "
         "images, a Dataset of (image, target), or a DataLoader."
     )
+
+
+def holds_targets(X: Any) -> bool:
+    """Whether X is of a kind that can hold targets beside its images."""
+    return isinstance(X, (DataLoader, IterableDataset)) or _is_dataset(X)
+
+
+def _is_dataset(X: Any) -> bool:
+    """A map-style Dataset, or a list that does as one: of (image, target) pairs or of dicts."""
+    if isinstance(X, (list, tuple)):
+        return len(X) > 0 and isinstance(X[0], (tuple, dict))
+    other = isinstance(X, (str, dict, np.ndarray, Tensor)) or hasattr(X, "to_numpy")
+    return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not other
 
 
 def as_batch(X: "np.ndarray | Tensor", *, known_channels: int | None = None) -> Tensor:
@@ -142,7 +158,7 @@ class FileImages:
 
 
 class ListImages:
-    """Images of a list: PIL images, arrays or tensors, of any sizes."""
+    """Images of a list: PIL images, arrays, tensors or paths, of any sizes."""
 
     def __init__(self, images: Sequence[Any]) -> None:
         self.images = images
@@ -166,10 +182,7 @@ class DatasetImages:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Tensor:
-        value = split_item(self.dataset[index])[0]
-        if isinstance(value, (str, Path)):
-            return read_image(value)
-        return as_image(value, name=f"image {index}")
+        return as_image(split_item(self.dataset[index])[0], name=f"image {index}")
 
 
 def split_item(item: Any) -> tuple[Any, Any]:
@@ -201,6 +214,16 @@ def dataset_targets(dataset: Any) -> Any:
                 "dicts with 'image' and 'label', or y."
             )
         targets.append(np.asarray(target))
+    return _stacked(targets)
+
+
+def _stacked(targets: list[Any]) -> Any:
+    shapes = {target.shape for target in targets}
+    if len(shapes) > 1:
+        raise InputError(
+            f"The targets have different shapes: {sorted(shapes)[:3]}. Give one label per image, "
+            "or a row of 0 and 1 of the same length."
+        )
     return np.stack(targets)
 
 
@@ -217,6 +240,14 @@ def _known_targets(dataset: Any) -> Any:
     return targets if targets.shape[:1] == (len(dataset),) else None
 
 
+def _from_dataset(dataset: Any, with_targets: bool) -> Inputs:
+    if len(dataset) == 0:
+        raise InputError("X holds no images.")
+    images = DatasetImages(dataset)
+    images[0]  # an error in the first image is an error before any work
+    return Inputs(images, dataset_targets(dataset) if with_targets else None)
+
+
 def _from_loader(loader: "DataLoader[Any]", with_targets: bool) -> Inputs:
     if not isinstance(loader.dataset, IterableDataset):
         inputs = read_inputs(loader.dataset, with_targets=with_targets)
@@ -229,23 +260,20 @@ def _from_loader(loader: "DataLoader[Any]", with_targets: bool) -> Inputs:
         images.extend(image if batched else [image])
         if target is not None:
             targets.extend(np.asarray(target) if batched else [np.asarray(target)])
+    source = _from_list(images)
     if with_targets and len(targets) != len(images):
-        raise InputError("The DataLoader gives images without targets; fit needs both, or y.")
-    return _checked(
-        Inputs(ListImages(images), np.stack(targets) if with_targets else None, loader.batch_size)
-    )
+        raise InputError(
+            f"X gives {len(images)} images with {len(targets)} targets; fit needs (image, target) "
+            "pairs, dicts with 'image' and 'label', or y."
+        )
+    return Inputs(source, _stacked(targets) if with_targets else None, loader.batch_size)
 
 
 def _from_list(values: Sequence[Any]) -> ImageSource:
     if len(values) == 0:
         raise InputError("X holds no images.")
-    if all(isinstance(value, (str, Path)) for value in values):
-        return FileImages(values)
-    return ListImages(values)
-
-
-def _checked(inputs: Inputs) -> Inputs:
-    if len(inputs.images) == 0:
-        raise InputError("X holds no images.")
-    inputs.images[0]  # an error in the first image is an error before any work
-    return inputs
+    if not all(isinstance(value, (str, Path)) for value in values):
+        return ListImages(values)
+    images = FileImages(values)
+    images[0]  # an error in the first image is an error before any work
+    return images

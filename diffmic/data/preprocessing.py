@@ -1,4 +1,4 @@
-"""From images as they come to batches for the network: one size, three channels, perhaps augmented."""
+"""From images to batches for the network: one size, three channels, perhaps augmented."""
 
 from collections.abc import Callable
 from typing import Any, TypedDict
@@ -12,6 +12,8 @@ from ..random import seeded_rng
 from .inputs import ImageSource
 
 Augment = Callable[[Tensor], Tensor]
+
+_OVERSHOOT = 0.5  # more than cubic interpolation can do, less than a normalised image
 
 
 class Item(TypedDict):
@@ -59,18 +61,31 @@ class PreparedImages(Dataset[Item]):
         size = torch.tensor(image.shape[1:])
         image = resized(image, self.image_size).expand(3, -1, -1)
         if self.augment is not None:
-            with seeded_rng(hash((self.seed, self.epoch, int(index)))):
-                image = self.augment(image.contiguous())
-            expected = (3, self.image_size, self.image_size)
-            if not isinstance(image, Tensor) or tuple(image.shape) != expected:
-                found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-                raise InputError(
-                    f"augment returned {found}; a tensor of shape {expected} is needed."
-                )
+            image = self._augmented(image, self.augment, int(index))
         return {"image": image, "size": size, "index": int(index)}
+
+    def _augmented(self, image: Tensor, augment: Augment, index: int) -> Tensor:
+        with seeded_rng(hash((self.seed, self.epoch, index))):
+            # A copy: a transform may work in place, and the pixels are the user's.
+            image = augment(image.clone(memory_format=torch.contiguous_format))
+        expected = (3, self.image_size, self.image_size)
+        if not isinstance(image, Tensor) or tuple(image.shape) != expected:
+            found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(f"augment returned {found}; a tensor of shape {expected} is needed.")
+        if not image.is_floating_point():
+            return image
+        low, high = image.aminmax()
+        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+            raise InputError(
+                f"augment returned pixels from {low:.3g} to {high:.3g}; floats must stay in 0–1. "
+                "Leave out Normalize, the model normalises; scale where the type is changed."
+            )
+        return image.clamp(0, 1)
 
     def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
         """A DataLoader; options as there."""
+        # Without one of its own a DataLoader draws from torch's global generator.
+        options.setdefault("generator", torch.Generator())
         return DataLoader(self, batch_size=batch_size, collate_fn=collate, **options)
 
 
@@ -105,15 +120,22 @@ def default_augment() -> Augment:
     """Mild changes that keep most medical images plausible; no vertical flips."""
     from torchvision.transforms import v2
 
-    return v2.Compose(
+    augment: Augment = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
-            v2.RandomAffine(
-                degrees=15,
-                translate=(0.05, 0.05),
-                scale=(0.9, 1.1),
-                interpolation=v2.InterpolationMode.BILINEAR,
+            # Half of the images keep their own grain: resampling smooths noise and leaves black
+            # corners, and a network that only ever saw that misjudges images as they come.
+            v2.RandomApply(
+                [
+                    v2.RandomAffine(
+                        degrees=15,
+                        translate=(0.05, 0.05),
+                        scale=(0.9, 1.1),
+                        interpolation=v2.InterpolationMode.BILINEAR,
+                    )
+                ]
             ),
             v2.ColorJitter(brightness=0.15, contrast=0.15),
         ]
     )
+    return augment

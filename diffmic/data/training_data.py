@@ -1,22 +1,22 @@
 """What ``fit`` is given, understood and checked before any work is done."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import Subset
 
 from ..errors import InputError
-from .inputs import ImageSource, Inputs, read_inputs
+from .inputs import ImageSource, Inputs, holds_targets, read_inputs
 from .splits import validation_split
-from .targets import TargetEncoding, as_targets, check_lengths
+from .targets import TargetEncoding, as_array, as_targets, check_lengths
 
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Images with targets (n, C) and weights (n,) whose mean is 1."""
+    """Images with targets (n, C) and weights (n,), whose mean is 1 in the training part."""
 
     images: ImageSource
     targets: NDArray[np.float32]
@@ -76,23 +76,21 @@ def read_training_data(
         training, validation = (_subset(everything, part) for part in split)
     else:
         training, validation = everything, None
-    return TrainingData(training, validation, encoding, inputs.batch_size, inputs.num_workers)
+    return TrainingData(
+        _normalised(training), validation, encoding, inputs.batch_size, inputs.num_workers
+    )
 
 
 def targets_of(X: Any, y: Any) -> NDArray[Any]:
     """y as an array, from y itself or from what X holds beside the images."""
-    return as_targets(_pair(X, y)[1])
+    inputs, targets = _pair(X, y)
+    check_lengths(len(inputs.images), y=targets)
+    return as_targets(targets)
 
 
 def _pair(X: Any, y: Any) -> tuple[Inputs, Any]:
     """Images and targets, from y or from what X holds beside the images."""
-    holds_targets = isinstance(X, DataLoader) or (
-        hasattr(X, "__getitem__")
-        and hasattr(X, "__len__")
-        and not isinstance(X, (list, tuple, str))
-        and not hasattr(X, "dtype")
-    )
-    inputs = read_inputs(X, with_targets=y is None and holds_targets)
+    inputs = read_inputs(X, with_targets=y is None and holds_targets(X))
     return inputs, inputs.targets if y is None else y
 
 
@@ -105,8 +103,18 @@ def _validation(validation_data: Any, encoding: TargetEncoding) -> LabelledImage
 
 
 def _subset(data: LabelledImages, index: NDArray[np.intp]) -> LabelledImages:
-    images = Subset(data.images, index.tolist())  # type: ignore[arg-type]
+    images: Any = Subset(data.images, index.tolist())  # type: ignore[arg-type]
     return LabelledImages(images, data.targets[index], data.weights[index])
+
+
+def _normalised(data: LabelledImages) -> LabelledImages:
+    """The same, with weights whose mean is 1."""
+    if not data.weights.any():
+        raise InputError(
+            "sample_weight is zero for every image of the training part, or class_weight is: "
+            "nothing to learn from."
+        )
+    return replace(data, weights=data.weights / data.weights.mean())
 
 
 def _weights(
@@ -115,38 +123,46 @@ def _weights(
     """Weight of each image: its own times its class's (multi-label: the mean of its labels')."""
     weights = np.ones(len(encoded))
     if sample_weight is not None:
-        weights = np.asarray(sample_weight, dtype=float)
-        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any():
-            raise InputError(
-                "sample_weight must hold one finite number, at least 0, per image; found shape "
-                f"{weights.shape}."
-            )
+        weights = _numbers(sample_weight, "sample_weight")
         if not weights.any():
-            raise InputError("sample_weight is 0 for every image: nothing to learn from.")
+            raise InputError("sample_weight is zero for every image: nothing to learn from.")
     if class_weight is not None:
         per_class = _class_weights(encoded, encoding, class_weight)
         shares = encoded / np.maximum(encoded.sum(axis=1, keepdims=True), 1)
         unlabelled = encoded.sum(axis=1) == 0
         weights = weights * (shares @ per_class + unlabelled)
-    return (weights / weights.mean()).astype(np.float32)
+    return weights.astype(np.float32)
+
+
+def _numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """Weights as numbers, after making sure that they are some."""
+    found = as_array(values, name)
+    try:
+        numbers: NDArray[np.float64] = found.astype(np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(found.shape, np.nan)
+    if numbers.ndim != 1 or not np.isfinite(numbers).all() or (numbers < 0).any():
+        wrong = found[~(np.isfinite(numbers) & (numbers >= 0))].ravel().tolist()[:3]
+        raise InputError(
+            f"{name} must hold finite numbers of at least 0, one each; found shape {found.shape}"
+            + (f" with {wrong}." if wrong else ".")
+        )
+    return numbers
 
 
 def _class_weights(
     encoded: NDArray[np.float32], encoding: TargetEncoding, class_weight: Any
 ) -> NDArray[np.float64]:
-    if isinstance(class_weight, str) and class_weight != "balanced":
-        raise InputError(f"class_weight is {class_weight!r}; give None, 'balanced' or a dict.")
-    numbers = np.arange(len(encoding.classes))
-    if class_weight == "balanced":
-        present = encoded.any(axis=0)
+    names = encoding.classes.tolist()
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        numbers, present = np.arange(len(names)), encoded.any(axis=0)
         labels = np.repeat(numbers, encoded.sum(axis=0).astype(int))
-        balanced = np.ones(len(numbers))
+        balanced = np.ones(len(names))
         balanced[present] = compute_class_weight("balanced", classes=numbers[present], y=labels)
         return balanced
-    unknown = set(class_weight) - set(encoding.classes.tolist())
+    if not isinstance(class_weight, dict):
+        raise InputError(f"class_weight is {class_weight!r}; give None, 'balanced' or a dict.")
+    unknown = [name for name in class_weight if name not in names]
     if unknown:
-        raise InputError(
-            f"class_weight names {sorted(map(str, unknown))}; the classes are "
-            f"{encoding.classes.tolist()}."
-        )
-    return np.array([float(class_weight.get(c, 1.0)) for c in encoding.classes.tolist()])
+        raise InputError(f"class_weight names {unknown}, but the classes are {names}.")
+    return _numbers([class_weight.get(name, 1.0) for name in names], "class_weight")

@@ -1,6 +1,7 @@
 """Images on disk: a folder per class, or a CSV of file, label and split."""
 
 import csv
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,15 +48,19 @@ class ImageTable:
         InputError
             There are none.
         """
-        found = set() if self.splits is None else set(self.splits.tolist())
-        index = np.flatnonzero(np.isin(self.splits, names)) if found else np.zeros(0, int)
+        if self.splits is None:
+            raise InputError("The images have no splits; fit sets a validation part aside itself.")
+        index = np.flatnonzero(np.isin(self.splits, names))
         if len(index) == 0:
-            raise InputError(f"No image has the split {' or '.join(names)}; there are {found}.")
+            raise InputError(
+                f"No image has the split {' or '.join(map(repr, names))}; there are "
+                f"{np.unique(self.splits).tolist()}."
+            )
         return ImageTable(
             [self.paths[i] for i in index],
             self.labels[index],
             self.label_names,
-            self.splits[index] if self.splits is not None else None,
+            self.splits[index],
             self.groups[index] if self.groups is not None else None,
         )
 
@@ -80,10 +85,12 @@ def read_folders(folder: str | Path) -> ImageTable:
         len(p) == 3 and p[0] in ("train", "val", "validation", "test") for p in parts
     )
     depth = 3 if splits_known else 2
-    if not files or any(len(p) != depth for p in parts):
+    stray = next((f for f, p in zip(files, parts, strict=True) if len(p) != depth), None)
+    if not files or stray:
         raise InputError(
             f"{str(folder)!r} must hold a folder per class with images in it (or train, val and "
-            f"test folders with those in them); found {len(files)} images."
+            f"test folders with those in them); found {len(files)} images"
+            + (f", and {str(stray)!r} in another place." if stray else ".")
         )
     labels = np.asarray([p[-2] for p in parts])
     splits = np.asarray([p[0] for p in parts]) if splits_known else None
@@ -91,7 +98,7 @@ def read_folders(folder: str | Path) -> ImageTable:
 
 
 def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
-    """Images of a table with the columns ``file``, ``label`` (or a 0/1 column per label), ``split``.
+    """Images of a table with the columns ``file``, ``label`` and, where known, ``split``.
 
     Parameters
     ----------
@@ -104,17 +111,23 @@ def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
     Raises
     ------
     InputError
-        No such file, no rows, or columns that are missing.
+        No such file, no rows, or columns or cells that are missing.
     """
     file = Path(file)
     if not file.is_file():
         raise InputError(f"There is no file {str(file)!r}.")
-    with file.open(newline="", encoding="utf-8-sig") as stream:
-        rows = list(csv.DictReader(stream))
-    columns = list(rows[0]) if rows else []
+    columns, rows = _read_rows(file)
     if "file" not in columns or (group is not None and group not in columns):
         needed = ["file", "label"] + ([group] if group else [])
         raise InputError(f"{str(file)!r} needs the columns {needed}; found {columns}.")
+    if not rows:
+        raise InputError(f"{str(file)!r} has no rows below its header.")
+    for number, row in enumerate(rows, start=1):
+        empty = [column for column in ("file", "label", "split", group) if row.get(column) == ""]
+        if empty:
+            raise InputError(
+                f"Row {number} of {str(file)!r} has nothing in the column {empty[0]!r}."
+            )
     if "label" in columns:
         labels = np.asarray([_number(row["label"]) for row in rows])
         names = [str(name) for name in np.unique(labels).tolist()]
@@ -122,7 +135,8 @@ def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
         names = [
             column
             for column in columns
-            if column not in ("file", "split", group) and {row[column] for row in rows} <= {"0", "1"}
+            if column not in ("file", "split", group)
+            and {row[column] for row in rows} <= {"0", "1"}
         ]
         if len(names) < 2:
             raise InputError(f"{str(file)!r} has no column 'label' and no columns of 0 and 1.")
@@ -136,5 +150,20 @@ def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
     )
 
 
+def _read_rows(file: Path) -> tuple[list[str], list[dict[str | None, str]]]:
+    """Names of the columns, and the rows below them."""
+    try:
+        with file.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, restval="")
+            columns = list(reader.fieldnames or [])
+            rows: list[dict[str | None, str]] = list(reader)
+    except (UnicodeDecodeError, csv.Error) as reason:
+        raise InputError(f"{str(file)!r} cannot be read: {reason}. Save it as UTF-8.") from reason
+    for number, row in enumerate(rows, start=1):
+        if None in row:  # where csv puts cells beyond the header
+            raise InputError(f"Row {number} of {str(file)!r} has more cells than the header.")
+    return columns, rows
+
+
 def _number(text: str) -> int | str:
-    return int(text) if text.lstrip("-").isdigit() else text
+    return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else text

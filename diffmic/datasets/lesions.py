@@ -4,6 +4,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from ..errors import InputError
+
 LESION_CLASSES = ("no lesion", "smooth lesion", "spiculated lesion")
 
 
@@ -11,7 +13,7 @@ def make_lesions(
     n_samples: int = 300,
     *,
     image_size: int = 96,
-    noise: float = 0.06,
+    noise: float = 0.08,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Gray images of tissue with bright blobs, one of which may be a lesion.
@@ -37,12 +39,20 @@ def make_lesions(
     y : ndarray of shape (n_samples,)
         0, 1 or 2; see ``LESION_CLASSES`` for their words.
 
+    Raises
+    ------
+    InputError
+        No images are asked for, or images without pixels.
+
     Examples
     --------
     >>> X, y = make_lesions(6, image_size=64, random_state=0)
     >>> X.shape, X.dtype, sorted(set(y.tolist()))
     ((6, 64, 64), dtype('uint8'), [0, 1, 2])
     """
+    for name, value in (("n_samples", n_samples), ("image_size", image_size)):
+        if value < 1:
+            raise InputError(f"{name} is {value}; it must be at least 1.")
     rng = (
         random_state
         if isinstance(random_state, np.random.RandomState)
@@ -68,8 +78,8 @@ def _image(label: int, size: int, noise: float, rng: np.random.RandomState) -> N
         angle = np.arctan2(rows - y0, columns - x0) + rng.uniform(0, np.pi)
         radius = rng.uniform(0.065, 0.085)
         if label == 2:  # spikes, of about the same area
-            radius = radius * (1 + 0.5 * np.cos(rng.randint(6, 9) * angle))
-        image += 0.3 * (distance < radius)
+            radius = radius * (1 + 0.4 * np.cos(rng.randint(6, 9) * angle))
+        image += rng.uniform(0.12, 0.28) * (distance < radius)
     image += noise * rng.randn(size, size)
     pixels: NDArray[np.uint8] = (image.clip(0, 1) * 255).astype(np.uint8)
     return pixels

@@ -27,7 +27,7 @@ def guidance_by_distance(global_prior: Tensor, local_prior: Tensor, n_positions:
     Returns
     -------
     Tensor of shape (B, K, C)
-        Entry d serves every position (i, j) with |i − j| = d.
+        Entry d serves every position at distance d from the diagonal.
     """
     distance = torch.linspace(0, 1, n_positions, dtype=global_prior.dtype)
     delta = distance.to(global_prior.device)[:, None]  # (K, 1); K = 1 gives δ = 0

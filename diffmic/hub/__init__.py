@@ -1,5 +1,5 @@
 """Saved models."""
 
-from .estimator import load_estimator, save_estimator
+from .saved_model import FITTED, SavedModel, load_model, save_model
 
-__all__ = ["load_estimator", "save_estimator"]
+__all__ = ["FITTED", "SavedModel", "load_model", "save_model"]

@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,19 @@ WEIGHTS_FILE = "model.safetensors"
 
 
 def save_files(folder: Path, config: Mapping[str, Any], network: nn.Module) -> None:
-    """Write configuration and weights; each file is complete before it takes its name."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write configuration and weights; both are complete before either takes its name."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
     text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, ensure_ascii=False)
-    _write(folder / WEIGHTS_FILE, safetensors.torch.save(tensors, metadata={"format": "pt"}))
-    _write(folder / CONFIG_FILE, text.encode() + b"\n")
+    contents = {
+        WEIGHTS_FILE: safetensors.torch.save(tensors, metadata={"format": "pt"}),
+        CONFIG_FILE: text.encode() + b"\n",
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as staging:
+        for name, content in contents.items():
+            (Path(staging) / name).write_bytes(content)
+        for name in contents:
+            os.replace(Path(staging) / name, folder / name)
 
 
 def read_config(folder: Path, known: set[str]) -> dict[str, Any]:
@@ -45,19 +52,33 @@ def read_config(folder: Path, known: set[str]) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as reason:
-        raise ModelFileError(f"{str(file)!r} is damaged: {reason}. Save the model again.") from reason
+        raise ModelFileError(
+            f"{str(file)!r} is damaged: {reason}. Save the model again."
+        ) from reason
     version = config.pop("format_version", None) if isinstance(config, dict) else None
     if version != FORMAT_VERSION:
         raise ModelFileError(
             f"{str(file)!r} has the format version {version!r}; this diffmic reads "
             f"{FORMAT_VERSION}. Update diffmic, or save the model with this version."
         )
-    if config.keys() != known:
-        surplus, missing = sorted(config.keys() - known), sorted(known - config.keys())
-        raise ModelFileError(
-            f"{str(file)!r} is not as expected: unknown keys {surplus}, missing keys {missing}."
-        )
+    check_keys(config, known, where=str(file))
     return dict(config)
+
+
+def check_keys(values: Mapping[str, Any], known: Collection[str], *, where: str) -> None:
+    """Make sure that the keys are just the known ones.
+
+    Raises
+    ------
+    ModelFileError
+        Naming those that are too many or too few.
+    """
+    surplus, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
+    if surplus or missing:
+        raise ModelFileError(
+            f"{where} is not as expected: unknown keys {surplus}, missing keys {missing}. It may "
+            "have been saved by another version of diffmic, or been changed by hand."
+        )
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:
@@ -74,7 +95,9 @@ def load_weights(folder: Path, network: nn.Module) -> None:
     try:
         tensors: dict[str, Tensor] = safetensors.torch.load_file(file)
     except (safetensors.SafetensorError, OSError) as reason:
-        raise ModelFileError(f"{str(file)!r} is damaged: {reason}. Save the model again.") from reason
+        raise ModelFileError(
+            f"{str(file)!r} is damaged: {reason}. Save the model again."
+        ) from reason
     own = network.state_dict()
     missing, surplus = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
     unfit = [name for name in own.keys() & tensors.keys() if own[name].shape != tensors[name].shape]
@@ -85,17 +108,3 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         )
     with torch.no_grad():
         network.load_state_dict(tensors, strict=True)
-
-
-def _write(file: Path, content: bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's own mode would shut others out
-        os.replace(temporary, file)
-    except BaseException:
-        os.unlink(temporary)
-        raise

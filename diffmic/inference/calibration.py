@@ -1,4 +1,4 @@
-"""From scores to probabilities: a mapping of one parameter, fitted on held-out images."""
+"""From scores to probabilities: a mapping of one or two parameters, fitted on held-out images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
@@ -6,14 +6,15 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
+from scipy.optimize import minimize, minimize_scalar
 from torch import Tensor
 
 Stage = Literal["diffusion", "prior"]
 STAGES: tuple[Stage, Stage] = ("diffusion", "prior")
 
-SCORE_FLOOR = 1e-2  # a denoised score is read as a probability no nearer to 0 than this
+SCORE_FLOOR = 1e-3  # a denoised score is read as a probability no nearer to 0 than this
 TEMPERATURES = (0.05, 20.0)
+SHIFTS = (-10.0, 10.0)
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,9 @@ class Calibration:
 
     The fused logits of the prior are divided by a temperature (Guo et al., ICML 2017). The scores
     of the diffusion, means of label maps that should be 0 or 1, are clipped and their logarithms
-    (for multi-label their log-odds) divided by one. Softmax or sigmoid follows.
+    (for multi-label their log-odds) divided by one. Softmax or sigmoid follows. Multi-label logits
+    are shifted, too (Platt, 1999): findings are rare, and no temperature moves a probability
+    across ½.
 
     Attributes
     ----------
@@ -30,15 +33,18 @@ class Calibration:
     multilabel : bool
     temperature : float
         1 where there was nothing to fit it on.
+    shift : float
+        Added to multi-label logits; 0 for exclusive classes.
     """
 
     stage: Stage
     multilabel: bool
     temperature: float = 1.0
+    shift: float = 0.0
 
     @classmethod
     def fit(cls, stage: Stage, scores: Tensor, targets: Tensor, *, multilabel: bool) -> Self:
-        """The temperature with the least negative log-likelihood.
+        """The temperature (and shift) with the least negative log-likelihood.
 
         Parameters
         ----------
@@ -49,18 +55,27 @@ class Calibration:
         """
         logits = cls(stage, multilabel).logits(scores).double()
 
-        def loss(log_temperature: float) -> float:
-            return negative_log_likelihood(logits / np.exp(log_temperature), targets, multilabel)
+        def loss(log_temperature: float, shift: float = 0.0) -> float:
+            scaled = logits / np.exp(log_temperature) + shift
+            return negative_log_likelihood(scaled, targets, multilabel)
 
-        fitted = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
-        return cls(stage, multilabel, float(np.exp(fitted.x)))
+        bounds = np.log(TEMPERATURES)
+        best, shift = minimize_scalar(loss, bounds=bounds, method="bounded").x, 0.0
+        if multilabel:
+            best, shift = minimize(
+                lambda both: loss(*both),
+                (best, shift),
+                bounds=(bounds, SHIFTS),
+                method="Nelder-Mead",
+            ).x
+        return cls(stage, multilabel, float(np.exp(best)), float(shift))
 
     def logits(self, scores: Tensor) -> Tensor:
-        """Scores (n, C) as logits, temperature applied."""
+        """Scores (n, C) as logits, temperature and shift applied."""
         if self.stage == "diffusion":
             proba = scores.clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
             scores = torch.logit(proba) if self.multilabel else proba.log()
-        return scores / self.temperature
+        return scores / self.temperature + self.shift
 
     def __call__(self, scores: Tensor) -> Tensor:
         """Scores (n, C) → probabilities (n, C)."""

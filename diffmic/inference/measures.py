@@ -1,18 +1,19 @@
 """Measures of probabilities against the truth, from scikit-learn; calibration error is ours."""
 
-import warnings
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import (
     accuracy_score,
-    balanced_accuracy_score,
     cohen_kappa_score,
     f1_score,
     log_loss,
+    recall_score,
     roc_auc_score,
 )
+
+from ..errors import InputError
 
 
 def measure(
@@ -45,11 +46,21 @@ def measure(
         (macro, one against the rest), ``kappa`` (quadratic, if ordered), ``nll``, ``brier``,
         ``ece`` (15 bins of equal width). Classes that do not occur, or occur alone, are left out
         of the means that need them.
+
+    Raises
+    ------
+    InputError
+        A label that is none of the classes.
     """
     truth, p = np.asarray(y_true), np.asarray(proba, dtype=np.float64)
     if truth.ndim == 2:
         return _multilabel(truth, p, thresholds)
     labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
+    unknown = np.setdiff1d(truth, labels)
+    if len(unknown):
+        raise InputError(
+            f"y_true holds {unknown.tolist()[:10]}; the classes are {labels.tolist()}."
+        )
     onehot = (truth[:, None] == labels[None]).astype(float)
     predicted = labels[p.argmax(axis=1)]
     measures = {
@@ -61,8 +72,8 @@ def measure(
         "auc": _macro_auc(onehot, p),
     }
     if ordered:
-        measures["kappa"] = float(cohen_kappa_score(truth, predicted, weights="quadratic"))
-    measures["nll"] = float(log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
+        measures["kappa"] = _quadratic_kappa(truth, predicted, labels)
+    measures["nll"] = _log_loss(onehot, p)
     measures["brier"] = float(((p - onehot) ** 2).sum(axis=1).mean())
     measures["ece"] = expected_calibration_error(p.max(axis=1), predicted == truth)
     return measures
@@ -72,7 +83,7 @@ def _multilabel(
     truth: NDArray[Any], p: NDArray[np.float64], thresholds: ArrayLike
 ) -> dict[str, float]:
     predicted = (p >= np.asarray(thresholds)).astype(int)
-    present = truth.any(axis=0)
+    present = np.flatnonzero(truth.any(axis=0))
     balanced = [
         _balanced_accuracy(truth[:, c], predicted[:, c])
         for c in range(truth.shape[1])
@@ -83,8 +94,10 @@ def _multilabel(
         "accuracy": float((predicted == truth).mean()),
         "balanced_accuracy": float(np.mean(balanced)) if balanced else float("nan"),
         "macro_f1": float(
-            f1_score(truth[:, present], predicted[:, present], average="macro", zero_division=0)
-        ),
+            f1_score(truth, predicted, average="macro", labels=present, zero_division=0)
+        )
+        if len(present)
+        else float("nan"),
         "auc": _macro_auc(truth, p),
         "nll": float(-np.where(truth == 1, np.log(clipped), np.log1p(-clipped)).mean()),
         "brier": float(((p - truth) ** 2).mean()),
@@ -110,11 +123,23 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(confidence))
 
 
+def _quadratic_kappa(truth: NDArray[Any], predicted: NDArray[Any], labels: NDArray[Any]) -> float:
+    if len(np.union1d(truth, predicted)) < 2:
+        return float("nan")
+    # All grades are named: without one that does not occur, its neighbours would move together.
+    return float(cohen_kappa_score(truth, predicted, weights="quadratic", labels=labels))
+
+
+def _log_loss(onehot: NDArray[np.float64], p: NDArray[np.float64]) -> float:
+    sums = p.sum(axis=1, keepdims=True)
+    if np.allclose(sums, 1, atol=1e-5):  # rows of float32 miss 1 by more than scikit-learn allows
+        p = p / sums
+    return float(log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
+
+
 def _balanced_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
-    with warnings.catch_warnings():
-        # A class that is predicted but does not occur has no recall to average.
-        warnings.filterwarnings("ignore", message="y_pred contains classes not in y_true")
-        return float(balanced_accuracy_score(truth, predicted))
+    """Mean recall of the classes that occur; one that is predicted alone has none to average."""
+    return float(recall_score(truth, predicted, average="macro", labels=np.unique(truth)))
 
 
 def _macro_auc(truth: NDArray[Any], p: NDArray[np.float64]) -> float:

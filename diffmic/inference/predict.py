@@ -24,9 +24,7 @@ def encode_images(
 
     The network is in evaluation mode meanwhile.
     """
-    loader = images.loader(
-        batch_size, num_workers=num_workers, pin_memory=device.type == "cuda"
-    )
+    loader = images.loader(batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
     was_training = network.training
     network.eval()
     try:

@@ -1,7 +1,7 @@
 """The networks: backbone, prior, denoiser, and the network that composes them."""
 
 from .backbone import Backbone, FeatureMaps, build_backbone, default_image_size
-from .build import Architecture, build_network, carry_over
+from .build import Architecture, architecture_from, build_network, carry_over
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork, DiffusionSettings
@@ -18,6 +18,7 @@ __all__ = [
     "DualGranularityPrior",
     "FeatureMaps",
     "GatedAttention",
+    "architecture_from",
     "build_backbone",
     "build_network",
     "carry_over",

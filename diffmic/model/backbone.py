@@ -59,19 +59,20 @@ class Backbone(nn.Module):
 
     def forward(self, images: Tensor) -> FeatureMaps:
         """Feature maps of images (B, 3, H, W) in 0–1."""
-        maps = self.net((images - self.mean) / self.std)
-        return maps if isinstance(maps, tuple) else FeatureMaps(maps, maps)
+        maps: FeatureMaps | Tensor = self.net((images - self.mean) / self.std)
+        return maps if isinstance(maps, FeatureMaps) else FeatureMaps(maps, maps)
 
     def pooled(self, images: Tensor) -> Tensor:
         """Mean of the last map over its positions, (B, D)."""
-        return self(images).coarse.mean(dim=(2, 3))
+        maps: FeatureMaps = self(images)
+        return maps.coarse.mean(dim=(2, 3))
 
     @torch.no_grad()
     def _trial(self, image_size: int) -> FeatureMaps:
         was_training = self.net.training
         self.net.eval()
         try:
-            maps = self(torch.zeros(1, len(self.mean), image_size, image_size))
+            maps: FeatureMaps = self(torch.zeros(1, len(self.mean), image_size, image_size))
         except Exception as reason:  # whatever a third-party network raises means the same
             raise BackboneError(
                 f"The backbone {type(self.net).__name__} cannot take images of {image_size} × "
@@ -148,7 +149,7 @@ def build_backbone(
 
 
 def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
-    """The side for which a backbone was made, where that is fixed; else that of the images, ≤ 224."""
+    """The side for which a backbone was made, where that is fixed; else the images', ≤ 224."""
     if isinstance(backbone, str):
         import timm
 
@@ -186,6 +187,6 @@ def _timm_model(name: str, image_size: int, pretrained: bool | str):  # type: ig
         ) from reason
     if not hasattr(model, "forward_intermediates"):
         raise BackboneError(
-            f"timm's {name!r} does not give its feature maps (forward_intermediates); choose another."
+            f"timm's {name!r} gives no feature maps (forward_intermediates); choose another."
         )
     return model

@@ -1,6 +1,8 @@
 """Building a network from the choices of the estimator."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from torch import nn
 
@@ -44,6 +46,12 @@ class Architecture:
     feature_dim: int
     num_train_timesteps: int
     context_dropout: float = 0.0
+
+
+def architecture_from(parameters: Mapping[str, Any], **resolved: Any) -> Architecture:
+    """An :class:`Architecture` from the estimator's parameters; ``resolved`` ones come first."""
+    choices = {**parameters, **resolved}
+    return Architecture(**{field.name: choices[field.name] for field in fields(Architecture)})
 
 
 def build_network(

@@ -69,7 +69,11 @@ class TimeGain(nn.Module):
     def forward(self, features: Tensor, timesteps: Tensor | int) -> Tensor:
         """``timesteps`` is one for all, or of shape (B, ...), one per position."""
         # An embedding's gradient is far cheaper than that of an index.
-        gain = self.gain[timesteps] if isinstance(timesteps, int) else F.embedding(timesteps, self.gain)
+        gain = (
+            self.gain[timesteps]
+            if isinstance(timesteps, int)
+            else F.embedding(timesteps, self.gain)
+        )
         scaled: Tensor = gain * self.linear(features)
         return scaled
 

@@ -102,6 +102,7 @@ class DiffMICNetwork(nn.Module):
 
     def encode(self, images: Tensor) -> Conditions:
         """Everything the diffusion needs about images (B, 3, H, W) in 0–1; once per image."""
+        conditions: Conditions
         conditions, cells = self.prior(images)
         if self.image_encoder is not None:
             conditions = replace(conditions, image_features=self.image_encoder.pooled(images))

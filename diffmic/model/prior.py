@@ -29,7 +29,7 @@ class GatedAttention(nn.Module):
 
 
 def top_mean(saliency: Tensor, fraction: float = 1.0) -> Tensor:
-    """Mean of the largest ``fraction`` of the positions of each class map; (B, C, h, w) → (B, C)."""
+    """Mean of the largest ``fraction`` of each class map's positions; (B, C, h, w) → (B, C)."""
     flat = saliency.flatten(2)
     count = max(1, round(fraction * flat.shape[2]))
     return (
@@ -73,8 +73,8 @@ class DualGranularityPrior(nn.Module):
         if not 1 <= n_regions <= room:
             raise InputError(
                 f"n_regions is {n_regions}, but the saliency map of {backbone.map_size[0]} × "
-                f"{backbone.map_size[1]} cells (images of {image_size[0]} × {image_size[1]} pixels) "
-                f"has room for {room} windows of {self.window[0]} × {self.window[1]}. Use "
+                f"{backbone.map_size[1]} cells (images of {image_size[0]} × {image_size[1]} "
+                f"pixels) has room for {room} windows of {self.window[0]} × {self.window[1]}. Use "
                 "n_regions='auto', a larger image_size or a smaller region_size."
             )
         self.saliency = nn.Conv2d(backbone.channels, num_classes, 1, bias=False)

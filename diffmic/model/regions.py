@@ -17,7 +17,8 @@ def importance_map(saliency: Tensor) -> Tensor:
     low = flat.amin(dim=2, keepdim=True)
     span = flat.amax(dim=2, keepdim=True) - low
     scaled = torch.where(span > 0, (flat - low) / span.clamp_min(torch.finfo(flat.dtype).tiny), 0)
-    return scaled.sum(dim=1).unflatten(1, saliency.shape[2:])
+    summed: Tensor = scaled.sum(dim=1)
+    return summed.view(len(saliency), *saliency.shape[2:])
 
 
 def select_regions(saliency: Tensor, n_regions: int, window: tuple[int, int]) -> Tensor:
@@ -169,4 +170,4 @@ class PixelCrops(nn.Module):
         corners = upper_left(cells, self.map_size, (images.shape[2], images.shape[3]))
         crops = crop(images, corners, self.region_size)
         features = self.backbone.pooled(crops.flatten(0, 1))
-        return features.unflatten(0, crops.shape[:2])
+        return features.view(*crops.shape[:2], -1)

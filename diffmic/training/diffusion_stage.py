@@ -1,7 +1,7 @@
 """Stage two: the denoiser learns, on conditions cached from the frozen prior."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -55,14 +55,14 @@ def train_denoiser(
         )
     )
     averaged = moving_average(learner, recipe.ema, total_steps)
-    kept = learner if averaged is None else averaged.module
+    kept = learner if averaged is None else cast(nn.ModuleList, averaged.module)
     network.prior.requires_grad_(False)
     try:
         train(
             objective,
             batches,
             learner=kept,
-            evaluate=evaluate and (lambda: evaluate(_with_parts(network, kept))),
+            evaluate=None if evaluate is None else lambda: evaluate(_with_parts(network, kept)),
             accelerator=accelerator,
             optimizer=optimizer,
             scheduler=learning_rate_schedule(optimizer.optimizer, recipe, total_steps),
@@ -71,7 +71,7 @@ def train_denoiser(
             stage="diffusion",
             history=history,
             verbose=options.verbose,
-            after_step=averaged and (lambda: averaged.update_parameters(learner)),
+            after_step=None if averaged is None else lambda: averaged.update_parameters(learner),
         )
     finally:
         network.prior.requires_grad_(True)
@@ -86,7 +86,7 @@ def build_cache(
     n_views = 1 if options.augment is None else 1 + options.recipe.n_views
     for view in range(n_views):
         images = training.prepared(options, augmented=view > 0)
-        images.epoch = -view  # other draws than those of stage one
+        images.epoch = options.max_epochs + view  # other draws than those of stage one
         encoded = encode_images(
             network,
             images,
@@ -110,7 +110,8 @@ def moving_average(
     if horizon is None:
         return None
     decay = 1 - 1 / max(1.0, horizon * total_steps)
-    return AveragedModel(learner, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True)
+    average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+    return AveragedModel(learner, multi_avg_fn=average, use_buffers=True)
 
 
 def _cached_batches(
@@ -141,7 +142,7 @@ def _encoded_batches(
     )
 
     def batches(epoch: int) -> Iterator[tuple[Conditions, Tensor, Tensor]]:
-        images.epoch = -epoch
+        images.epoch = options.max_epochs + epoch
         for batch in loader:
             conditions = network.encode(pixels(batch["image"], options.device))
             yield conditions, *training.labels(batch["index"], options.device)

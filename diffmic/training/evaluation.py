@@ -59,9 +59,7 @@ class Evaluation:
         thresholds = best_thresholds(targets.numpy(), proba)
         return Verdict(calibration, thresholds, measure(targets, proba, thresholds=thresholds))
 
-    def _measures(
-        self, stage: Stage, network: DiffMICNetwork, *, frozen: bool
-    ) -> dict[str, float]:
+    def _measures(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> dict[str, float]:
         scores = self._scores(stage, network, frozen=frozen)
         calibration = self._fitted(stage, scores, network)
         targets = self.part.targets.to(scores.device)

@@ -65,7 +65,7 @@ def fit_network(
                     training,
                     options,
                     accelerator=accelerator,
-                    evaluate=evaluation and (lambda: evaluation.prior(network)),
+                    evaluate=None if evaluation is None else lambda: evaluation.prior(network),
                     history=result.history,
                 )
             with accelerator_for(options.device, "no") as accelerator:
@@ -74,14 +74,14 @@ def fit_network(
                     training,
                     options,
                     accelerator=accelerator,
-                    evaluate=evaluation and evaluation.diffusion,
+                    evaluate=None if evaluation is None else evaluation.diffusion,
                     history=result.history,
                 )
         except TrainingDivergedError as diverged:
             result.diverged = diverged
         network.eval()
-        for stage in STAGES if result.diffusion_trained else ("prior",):
-            if evaluation is not None:
+        for stage in STAGES:
+            if evaluation is not None and (stage == "prior" or result.diffusion_trained):
                 calibration, thresholds, measures = evaluation.verdict(stage, network)
                 result.calibrations[stage] = calibration
                 result.validation_scores[stage] = measures

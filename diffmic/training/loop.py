@@ -90,7 +90,7 @@ def train(
             bar.set_postfix({k: f"{v:.3f}" for k, v in _shown(row).items()})
             bar.update()
             score = measures.get("score", math.inf)
-            if score > best_score or patience is None:
+            if score > best_score or patience is None or evaluate is None:
                 good, best_score, best_epoch = _state(learner), score, epoch
             elif epoch - best_epoch >= patience:
                 break
@@ -113,7 +113,7 @@ def _shown(row: dict[str, Any]) -> dict[str, float]:
 def _diverged(stage: str, epoch: int, loss: float) -> str:
     kept = "the initial state" if epoch == 1 else f"the best state of epochs 1 to {epoch - 1}"
     return (
-        f"The loss of the {stage} stage became {loss} in epoch {epoch}; training stopped and {kept} "
-        "was kept. Lower learning_rate, set precision='fp32', or look for images or weights that "
+        f"The loss of the {stage} stage became {loss} in epoch {epoch}; training stopped and "
+        f"{kept} was kept. Lower learning_rate, set precision='fp32', or look for images or weights that "
         "are out of the ordinary."
     )

@@ -132,7 +132,9 @@ class DenoiserObjective(nn.Module):
         shares = distance_weights(n_regions, device=device)
         if self.recipe.n_positions >= n_regions**2:
             counts = (shares * n_regions**2).round().long()
-            return torch.arange(n_regions, device=device).repeat_interleave(counts).expand(batch, -1)
+            return (
+                torch.arange(n_regions, device=device).repeat_interleave(counts).expand(batch, -1)
+            )
         return torch.multinomial(
             shares.expand(batch, -1), self.recipe.n_positions, replacement=True
         )

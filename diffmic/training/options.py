@@ -81,14 +81,10 @@ def pixels(batch: Tensor, device: torch.device) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def learning_rate_schedule(
-    optimizer: Optimizer, recipe: Recipe, total_steps: int
-) -> LRScheduler:
+def learning_rate_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LRScheduler:
     """One cycle (Smith and Topin, 2019), or a cosine down to 1 %, over all steps of a stage."""
-    if recipe.schedule == "cosine":
-        scheduler = CosineAnnealingLR(optimizer, total_steps)
-        scheduler.eta_min = 0.01 * min(scheduler.base_lrs)
-        return scheduler
     rates = [group["lr"] for group in optimizer.param_groups]
+    if recipe.schedule == "cosine":
+        return CosineAnnealingLR(optimizer, total_steps, eta_min=0.01 * min(rates))
     # The scheduler's last call comes after the last step: one more than there are steps.
     return OneCycleLR(optimizer, rates, total_steps=total_steps + 1)

@@ -62,7 +62,7 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
 def to_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network; convolutions are faster with channels last, on CPUs and GPUs alike."""
     if any(isinstance(module, nn.Conv2d) for module in network.modules()):
-        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        network = network.to(memory_format=torch.channels_last)
     return network.to(device)
 
 

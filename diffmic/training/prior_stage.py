@@ -39,12 +39,8 @@ def train_prior(
         pin_memory=options.device.type == "cuda",
         generator=torch.Generator().manual_seed(options.seed),
     )
-    optimizer = AdamW(
-        parameter_groups(network, options), weight_decay=options.recipe.weight_decay
-    )
-    scheduler = learning_rate_schedule(
-        optimizer, options.recipe, options.max_epochs * len(loader)
-    )
+    optimizer = AdamW(parameter_groups(network, options), weight_decay=options.recipe.weight_decay)
+    scheduler = learning_rate_schedule(optimizer, options.recipe, options.max_epochs * len(loader))
     objective = PriorObjective(network, options.recipe)
     prepared, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
 

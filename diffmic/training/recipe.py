@@ -110,6 +110,6 @@ def resolve_recipe(recipe: Any) -> Recipe:
     """
     if isinstance(recipe, Recipe):
         return recipe
-    if recipe not in RECIPES:
+    if not isinstance(recipe, str) or recipe not in RECIPES:
         raise InputError(f"recipe is {recipe!r}; give one of {sorted(RECIPES)} or a Recipe.")
     return RECIPES[recipe]

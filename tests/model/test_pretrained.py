@@ -65,7 +65,9 @@ def test_a_file_of_another_model_is_an_error(tmp_path, weights):
 
     file = tmp_path / "other.safetensors"
     save_file(timm.create_model("test_vit").state_dict(), file)
-    with pytest.raises(PretrainedWeightsError, match="does not hold weights of timm's 'test_resnet'"):
+    with pytest.raises(
+        PretrainedWeightsError, match="does not hold weights of timm's 'test_resnet'"
+    ):
         load_pretrained("test_resnet", str(file))
 
 

@@ -32,7 +32,9 @@ def greedy(importance, n_regions, window):
 @pytest.mark.parametrize(
     ("size", "window"), [((7, 7), (1, 1)), ((7, 7), (2, 2)), ((5, 8), (2, 3)), ((3, 3), (3, 3))]
 )
-@pytest.mark.parametrize("levels", [None, 4])  # few levels: many ties, and sums that floats hold exactly
+@pytest.mark.parametrize(
+    "levels", [None, 4]
+)  # few levels: many ties, and sums that floats hold exactly
 def test_regions_are_those_of_a_plain_loop(size, window, levels):
     draw = torch.Generator().manual_seed(0)
     saliency = torch.rand(8, 1, *size, generator=draw)

@@ -13,7 +13,9 @@ pytestmark = pytest.mark.real_data
 
 def few(table, per_class):
     """The first images of each class."""
-    index = np.concatenate([np.flatnonzero(table.labels == c)[:per_class] for c in table.label_names])
+    index = np.concatenate(
+        [np.flatnonzero(table.labels == c)[:per_class] for c in table.label_names]
+    )
     return [table.paths[i] for i in index], table.labels[index]
 
 
@@ -69,7 +71,5 @@ def test_multilabel_radiographs_are_ranked_better_than_by_chance(data_folder):
     for stage in STAGES:
         proba = clf.predict_proba(test.paths, stage=stage)
         rng = np.random.RandomState(0)
-        shuffled = [
-            measure(truth[rng.permutation(len(truth))], proba)["auc"] for _ in range(200)
-        ]
+        shuffled = [measure(truth[rng.permutation(len(truth))], proba)["auc"] for _ in range(200)]
         assert measure(truth, proba)["auc"] > np.quantile(shuffled, 0.99), stage

@@ -1,0 +1,172 @@
+"""Labels of any kind to one-hot rows and back, and what is no label."""
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.exceptions import DataConversionWarning
+
+from diffmic.data import TargetEncoding
+from diffmic.data.targets import as_targets, check_lengths
+from diffmic.errors import InputError
+
+LABELS = st.one_of(
+    st.lists(st.integers(-(2**60), 2**60), min_size=2, max_size=30),
+    st.lists(st.text(max_size=5).filter(lambda s: "\0" not in s), min_size=2, max_size=30),
+    st.lists(st.booleans(), min_size=2, max_size=30),
+).filter(lambda labels: len(set(labels)) > 1)
+
+
+@given(LABELS)
+def test_labels_come_back_as_they_were(labels):
+    encoding = TargetEncoding.learn(labels)
+    encoded = encoding.encode(labels)
+    assert encoded.shape == (len(labels), len(set(labels)))
+    assert encoded.dtype == np.float32
+    assert set(np.unique(encoded)) <= {0.0, 1.0}
+    assert (encoded.sum(axis=1) == 1).all()
+    assert encoding.decode(encoded.argmax(axis=1)).tolist() == labels
+
+
+@given(LABELS)
+def test_classes_are_sorted_and_of_the_kind_that_was_passed(labels):
+    encoding = TargetEncoding.learn(labels)
+    assert encoding.classes.tolist() == sorted(set(labels))
+    assert not encoding.multilabel
+
+
+@given(st.integers(1, 20), st.integers(2, 6), st.randoms())
+def test_an_indicator_matrix_stays_what_it_is(n, n_labels, random):
+    y = [[random.randint(0, 1) for _ in range(n_labels)] for _ in range(n)]
+    encoding = TargetEncoding.learn(y)
+    assert encoding.multilabel
+    assert encoding.classes.tolist() == list(range(n_labels))
+    assert encoding.encode(y).tolist() == y
+    assert encoding.encode(y).dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("y", "classes"),
+    [
+        ([1, 0, 2], [0, 1, 2]),
+        ((1, 0, 2), [0, 1, 2]),
+        (np.array([7, -1, 7], np.int8), [-1, 7]),
+        (np.array([1.0, 0.0]), [0.0, 1.0]),
+        (["b", "a"], ["a", "b"]),
+        (np.array(["b", "a"], object), ["a", "b"]),
+        (np.array(["b", "a"], np.dtypes.StringDType()), ["a", "b"]),
+        ([True, False], [False, True]),
+        (torch.tensor([1, 0]), [0, 1]),
+        (torch.tensor([1.0, 0.0], requires_grad=True), [0, 1]),
+        ([torch.tensor(1), torch.tensor(0)], [0, 1]),
+    ],
+)
+def test_labels_may_be_numbers_strings_or_tensors(y, classes):
+    assert TargetEncoding.learn(y).classes.tolist() == classes
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.tensor, lambda y: y])
+def test_indicators_may_be_lists_arrays_or_tensors(kind):
+    y = kind([[0, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(TargetEncoding.learn(y).encode(y), [[0, 1, 1], [0, 0, 0]])
+
+
+def test_a_pandas_column_of_labels_is_read():
+    pandas = pytest.importorskip("pandas")
+    y = pandas.Series(["b", "a", "b"], index=[5, 6, 7])
+    assert TargetEncoding.learn(y).encode(y).tolist() == [[0, 1], [1, 0], [0, 1]]
+
+
+def test_a_column_of_labels_is_flattened_as_scikit_learn_does():
+    with pytest.warns(DataConversionWarning):
+        assert as_targets([[3], [1]]).tolist() == [3, 1]
+
+
+def test_labels_of_shape_n_give_no_warning():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_targets([3, 1])
+
+
+@pytest.mark.parametrize("y", [[0, 0, 0], ["a", "a"], [5]])
+def test_a_single_class_is_an_error(y):
+    with pytest.raises(InputError, match=rf"y holds one class, .*{y[0]}.*at least 2 classes"):
+        TargetEncoding.learn(y)
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        (None, "y is missing"),
+        ([0.0, np.nan, 1.0], "NaN, infinity or None"),
+        ([0.0, np.inf, 1.0], "NaN, infinity or None"),
+        (["a", None, "b"], "NaN, infinity or None"),
+        (np.array(["a", np.nan], object), "NaN, infinity or None"),
+        ([0.5, 1.7, 2.1], "continuous.*Labels must be integers, strings, or an indicator"),
+        ([1 + 2j, 1j], "Complex"),
+        ([[0, 2], [1, 0]], r"multi-label, so 0 and 1 alone are allowed; found \[2\]"),
+        ([[0.0, 0.3], [0.7, 1.0]], r"found \[0\.3, 0\.7\]"),
+        ([[0, np.nan], [1, 0]], r"found \[nan\]"),
+        ([["a", "b"], ["a", "c"]], r"found \['a', 'b', 'c'\]"),
+        (np.zeros((4, 2, 2), int), r"y has shape \(4, 2, 2\); labels of shape \(n,\)"),
+        (5, r"y has shape \(\)"),
+        ("benign", r"y has shape \(\)"),
+        ([], r"y has shape \(0,\)"),
+        (np.zeros((0, 1)), r"y has shape \(0, 1\)"),
+        ([[0, 1], [1]], "y is no array.*inhomogeneous"),
+        (np.array(["a", 1], object), "mixes strings and numbers"),
+    ],
+)
+def test_what_is_no_label_is_an_error_that_says_so(y, message):
+    with pytest.raises(InputError, match=message):
+        as_targets(y)
+
+
+def test_pandas_na_is_a_missing_label():
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(InputError, match="NaN, infinity or None"):
+        as_targets(pandas.Series([1, None, 0], dtype="Int64"))
+    with pytest.raises(InputError, match="NaN, infinity or None"):
+        as_targets(np.array(["a", pandas.NA], object))
+
+
+@pytest.mark.parametrize(
+    ("known", "y", "message"),
+    [
+        ([0, 1], [0, 7, 7, -1], r"unseen labels: \[7, -1\]; the known classes are \[0, 1\]"),
+        ([0, 1], ["0", "1"], r"unseen labels: \['0', '1'\]; the known classes are \[0, 1\]"),
+        (["a", "b"], [0, 1], r"unseen labels: \[0, 1\]; the known classes are \['a', 'b'\]"),
+        (["a", "b"], ["A"], r"unseen labels: \['A'\]"),
+    ],
+)
+def test_a_label_that_was_not_learnt_is_an_error_that_names_it(known, y, message):
+    with pytest.raises(InputError, match=message):
+        TargetEncoding.learn(known).encode(y)
+
+
+def test_labels_may_be_encoded_where_some_classes_do_not_occur():
+    assert TargetEncoding.learn(["a", "b", "c"]).encode(["c"]).tolist() == [[0, 0, 1]]
+
+
+def test_indicators_and_labels_do_not_replace_one_another():
+    with pytest.raises(InputError, match=r"shape \(2, 3\); one label per image"):
+        TargetEncoding.learn([0, 1]).encode([[0, 1, 1], [0, 0, 0]])
+    for y in ([0, 1], [[0, 1], [1, 1]]):
+        with pytest.raises(InputError, match="an indicator matrix with 3 columns"):
+            TargetEncoding.learn([[0, 1, 1], [0, 0, 0]]).encode(y)
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [([1, 2], 2), (np.zeros((2, 3)), 2), (torch.zeros(2), 2), (5, 1), ("abc", 1)],
+)
+def test_other_numbers_of_entries_are_an_error_with_both_numbers(values, found):
+    with pytest.raises(InputError, match=f"3 images, but y has {found} entries"):
+        check_lengths(3, y=values)
+
+
+def test_as_many_entries_or_none_at_all_are_fine():
+    check_lengths(2, y=[0, 1], sample_weight=None, groups=np.zeros(2))

@@ -1,0 +1,189 @@
+"""The files of a saved model: complete, plain, and read strictly."""
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from diffmic import ModelFileError
+from diffmic.hub.files import load_weights, read_config, save_files
+
+KEYS = {"classes", "seed"}
+
+
+def network(width=3):
+    return nn.Sequential(nn.Linear(2, width), nn.BatchNorm1d(width))
+
+
+def config(**changes):
+    return {"classes": ["gut", "böse"], "seed": 7} | changes
+
+
+@pytest.fixture
+def folder(tmp_path):
+    save_files(tmp_path / "a" / "model", config(), network())
+    return tmp_path / "a" / "model"
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+def edit(folder, change):
+    values = json.loads((folder / "config.json").read_text())
+    change(values)
+    (folder / "config.json").write_text(json.dumps(values))
+
+
+def test_a_model_is_a_configuration_and_weights_and_nothing_else(folder):
+    assert contents(folder).keys() == {"config.json", "model.safetensors"}
+
+
+def test_both_come_back_as_they_were_saved(tmp_path):
+    saved, loaded = network(), network()
+    with torch.no_grad():
+        saved[1].running_mean.fill_(0.25)
+    save_files(tmp_path, config(), saved)
+    assert read_config(tmp_path, KEYS) == config()
+    load_weights(tmp_path, loaded)
+    for name, tensor in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor)
+
+
+def test_tensors_of_any_memory_layout_are_saved(tmp_path):
+    saved, loaded = (nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last) for _ in range(2))
+    save_files(tmp_path, config(), saved)
+    load_weights(tmp_path, loaded)
+    assert torch.equal(saved.weight, loaded.weight)
+
+
+def test_the_configuration_is_readable_text(folder):
+    text = (folder / "config.json").read_text(encoding="utf-8")
+    assert "böse" in text
+    assert text.endswith("}\n")
+    assert len(text.splitlines()) > 3
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_have_the_permissions_of_any_new_file(tmp_path, umask, mode):
+    before = os.umask(umask)
+    try:
+        save_files(tmp_path, config(), network())
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(file.stat().st_mode) for file in tmp_path.iterdir()} == {mode}
+
+
+def test_saving_again_replaces_the_old_model(folder):
+    other = network()
+    save_files(folder, config(seed=8), other)
+    loaded = network()
+    load_weights(folder, loaded)
+    assert torch.equal(loaded[0].weight, other[0].weight)
+    assert read_config(folder, KEYS)["seed"] == 8
+
+
+class Interrupted(BaseException):
+    """Like KeyboardInterrupt, but nobody else's."""
+
+
+@pytest.mark.parametrize("when", ["first write", "second write", "replace"])
+def test_an_interrupted_save_leaves_the_old_files_whole(folder, monkeypatch, when):
+    before = contents(folder)
+    write, written = Path.write_bytes, []
+
+    def failing_write(file, content):
+        written.append(file)
+        if len(written) == (1 if when == "first write" else 2):
+            write(file, content[:10])
+            raise Interrupted
+        write(file, content)
+
+    def failing_replace(*_):
+        raise Interrupted
+
+    if when == "replace":
+        monkeypatch.setattr(os, "replace", failing_replace)
+    else:
+        monkeypatch.setattr(Path, "write_bytes", failing_write)
+    with pytest.raises(Interrupted):
+        save_files(folder, config(seed=8), network())
+    assert contents(folder) == before
+
+
+def test_what_json_cannot_hold_leaves_the_old_files_whole(folder):
+    before = contents(folder)
+    with pytest.raises(TypeError):
+        save_files(folder, config(seed=object()), network())
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(extra=1), r"unknown keys \['extra'\]"),
+        (lambda c: c.pop("seed"), r"missing keys \['seed'\]"),
+        (lambda c: c.update(format_version=99), "version 99.*Update diffmic"),
+        (lambda c: c.pop("format_version"), "version None"),
+    ],
+)
+def test_an_unfitting_configuration_is_an_error_that_names_what_is_wrong(folder, change, message):
+    edit(folder, change)
+    with pytest.raises(ModelFileError, match=message):
+        read_config(folder, KEYS)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "\xff\xfe"])
+def test_a_damaged_configuration_is_an_error_that_names_the_file(folder, text):
+    (folder / "config.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ModelFileError, match=r"config\.json"):
+        read_config(folder, KEYS)
+
+
+@pytest.mark.parametrize("missing", ["folder", "config.json"])
+def test_what_is_no_model_is_an_error_that_says_so(folder, missing):
+    if missing == "folder":
+        folder = folder / "nowhere"
+    else:
+        (folder / missing).unlink()
+    with pytest.raises(ModelFileError, match="not a saved model"):
+        read_config(folder, KEYS)
+
+
+def test_missing_weights_are_an_error(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"has no model\.safetensors"):
+        load_weights(folder, network())
+
+
+@pytest.mark.parametrize("keep", [0, 7, 40, -1])
+def test_truncated_weights_are_an_error(folder, keep):
+    file = folder / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ModelFileError, match="is damaged"):
+        load_weights(folder, network())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("1.bias"), r"missing \['1.bias'\]"),
+        (lambda t: t.update(extra=torch.zeros(1)), r"surplus \['extra'\]"),
+        (lambda t: t.update({"1.bias": torch.zeros(4)}), r"shape \['1.bias'\]"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_an_error_that_names_them(folder, change, message):
+    file = folder / "model.safetensors"
+    tensors = safetensors.torch.load_file(file)
+    change(tensors)
+    safetensors.torch.save_file(tensors, file)
+    loaded = network()
+    before = loaded[0].weight.clone()
+    with pytest.raises(ModelFileError, match=message):
+        load_weights(folder, loaded)
+    assert torch.equal(loaded[0].weight, before)

@@ -1,0 +1,223 @@
+"""Saved and loaded estimators answer alike."""
+
+import json
+import random
+import socket
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from tiny import RECIPE, TinyBackbone, small, stripes
+
+from diffmic import DiffMICClassifier, InputError, ModelFileError
+from diffmic.model import DiffusionSettings
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+FITTED = (
+    *("classes_", "multilabel_", "image_size_", "channels_", "seed_", "calibrations_"),
+    *("validation_scores_", "history_"),
+)
+
+
+def load(folder, **options):
+    return DiffMICClassifier.from_pretrained(
+        folder, **{"backbone": TinyBackbone(12), "device": "cpu"} | options
+    )
+
+
+@pytest.fixture(scope="module")
+def timm_folder(tmp_path_factory):
+    """A model with a backbone of timm's, fitted with weights that were said to be pretrained."""
+    X, y = stripes(30)
+    folder = tmp_path_factory.mktemp("models")
+    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1)
+    DiffMICClassifier(**parameters).fit(X, y).save_pretrained(folder)
+    edit(folder, lambda config: config["parameters"].update(pretrained=True))
+    return folder
+
+
+def edit(folder, change):
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    change(config)
+    file.write_text(json.dumps(config))
+
+
+LABELS = {
+    "integers": lambda y: y * 10 - 3,
+    "strings": lambda y: np.array(["quer", "längs", "ohne"])[y],
+    "objects": lambda y: np.array(["quer", "längs", "ohne"], dtype=object)[y],
+    "booleans": lambda y: y > 0,
+    "multi-label": lambda y: (y[:, None] == [0, 1, 2]).astype(int),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_a_loaded_model_gives_the_same_answers(images, new_images, labels, tmp_path):
+    X, y = images
+    parameters = small(backbone=TinyBackbone(12), max_epochs=4)
+    classifier = DiffMICClassifier(**parameters).fit(X, LABELS[labels](y))
+    classifier.save_pretrained(tmp_path)
+    loaded = load(tmp_path)
+    for stage in ("prior", "diffusion"):
+        assert_array_equal(
+            loaded.predict_proba(new_images[0], stage=stage),
+            classifier.predict_proba(new_images[0], stage=stage),
+        )
+        assert_array_equal(
+            loaded.predict(new_images[0], stage=stage),
+            classifier.predict(new_images[0], stage=stage),
+        )
+    for name in FITTED:
+        expected, found = getattr(classifier, name), getattr(loaded, name)
+        assert np.array_equal(expected, found) if name == "classes_" else expected == found, name
+    assert loaded.classes_.dtype.kind == np.asarray(classifier.classes_.tolist()).dtype.kind
+
+
+def test_parameters_come_back(images, tmp_path):
+    names = ("across", "up", "plain")
+    parameters = small(max_epochs=1, class_names=names, precision="fp32", learning_rate=np.float64(1e-3))
+    classifier = DiffMICClassifier(**parameters).fit(*images)
+    classifier.save_pretrained(tmp_path)
+    loaded = load(tmp_path, backbone=TinyBackbone())
+    given = {"backbone", "augment", "random_state", "class_weight", "device", "class_names"}
+    for name in set(classifier.get_params()) - given:
+        assert getattr(loaded, name) == getattr(classifier, name), name
+    assert list(loaded.class_names) == list(names)
+    assert loaded.device == "cpu"
+
+
+def test_a_recipe_of_ones_own_comes_back(images, new_images, tmp_path):
+    settings = DiffusionSettings(parameterization="label", start="uniform", sampler="dpm-solver++")
+    recipe = replace(RECIPE, diffusion=settings, context_dropout=0.2, ema=None)
+    classifier = DiffMICClassifier(**small(recipe=recipe)).fit(*images)
+    classifier.save_pretrained(tmp_path)
+    loaded = load(tmp_path, backbone=TinyBackbone())
+    assert loaded.recipe == recipe
+    assert_array_equal(
+        loaded.predict_proba(new_images[0]), classifier.predict_proba(new_images[0])
+    )
+
+
+def test_a_model_whose_diffusion_was_not_trained_comes_back_as_such(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    edit(tmp_path, lambda config: config.update(diffusion_trained=False))
+    loaded = load(tmp_path, backbone=TinyBackbone())
+    assert loaded.predict_proba(stripes(3)[0], stage="prior").shape == (3, 3)
+    with pytest.raises(ValueError, match="diffusion"):
+        loaded.predict_proba(stripes(3)[0])
+
+
+def test_the_files_hold_nothing_that_can_be_executed(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    for file in tmp_path.iterdir():
+        content = file.read_bytes()
+        assert not content.startswith((b"\x80", b"PK"))  # pickle, and torch.save's zip of one
+    json.loads((tmp_path / "config.json").read_text())
+
+
+def test_a_loaded_model_can_be_saved_again(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path / "first")
+    load(tmp_path / "first", backbone=TinyBackbone()).save_pretrained(tmp_path / "second")
+    for name in ("config.json", "model.safetensors"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+
+
+def test_loading_needs_no_network(timm_folder, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("Something asked for the network.")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    loaded = load(timm_folder, backbone=None)
+    assert loaded.pretrained is True
+    assert loaded.predict_proba(stripes(3)[0]).shape == (3, 3)
+
+
+def test_loading_leaves_the_global_random_state_alone(timm_folder):
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    load(timm_folder, backbone=None)
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+
+
+def test_a_module_must_be_given_again(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    with pytest.raises(ModelFileError, match="TinyBackbone.*backbone="):
+        load(tmp_path, backbone=None)
+    with pytest.raises(ModelFileError, match="shape"):
+        load(tmp_path, backbone=TinyBackbone(12))
+
+
+def test_a_module_that_was_not_asked_for_is_an_error(timm_folder):
+    with pytest.raises(ModelFileError, match="test_resnet"):
+        load(timm_folder)
+
+
+def test_the_given_module_is_left_alone(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    backbone = TinyBackbone()
+    before = backbone.layers[0].weight.clone()
+    load(tmp_path, backbone=backbone)
+    assert torch.equal(backbone.layers[0].weight, before)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(surplus=1), "surplus"),
+        (lambda c: c.pop("classes"), "classes"),
+        (lambda c: c["parameters"].update(backbones="resnet18"), "backbones"),
+        (lambda c: c["parameters"].pop("recipe"), "recipe"),
+        (lambda c: c["parameters"].update(recipe="unknown"), "unknown"),
+        (lambda c: c["parameters"]["recipe"].update(steps=3), "steps"),
+        (lambda c: c["parameters"]["recipe"].pop("diffusion"), "DiffusionSettings"),
+        (lambda c: c["parameters"].update(num_train_timesteps=0), "num_train_timesteps"),
+        (lambda c: c.update(parameters=[]), "parameters"),
+        (lambda c: c["calibrations"]["prior"].pop("stage"), "stage"),
+        (lambda c: c["calibrations"].pop("prior"), "prior"),
+        (lambda c: c["classes"].append(3), "shape"),
+    ],
+)
+def test_a_configuration_that_cannot_be_followed_is_an_error_that_says_why(
+    fitted, tmp_path, change, message
+):
+    fitted.save_pretrained(tmp_path)
+    edit(tmp_path, change)
+    with pytest.raises(ModelFileError, match=message):
+        load(tmp_path, backbone=TinyBackbone())
+
+
+def test_saving_needs_a_fitted_estimator(tmp_path):
+    with pytest.raises(ValueError, match="not fitted"):
+        DiffMICClassifier().save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_could_not_be_loaded_is_not_saved(images, tmp_path):
+    classifier = DiffMICClassifier(**small(prior_backbone=TinyBackbone(), max_epochs=1))
+    with pytest.raises(InputError, match="prior_backbone"):
+        classifier.fit(*images).save_pretrained(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_papers_arrangement_is_saved_by_the_names_of_its_networks(images, new_images, tmp_path):
+    classifier = DiffMICClassifier(
+        **small(
+            backbone="test_vit",
+            prior_backbone="test_resnet",
+            region_backbone="test_resnet",
+            pretrained=False,
+            recipe="paper-v2",
+            image_size=160,
+            region_size=32,
+            max_epochs=1,
+        )
+    ).fit(images[0][:20], images[1][:20])
+    classifier.save_pretrained(tmp_path)
+    X = new_images[0][:5]
+    assert_array_equal(load(tmp_path, backbone=None).predict_proba(X), classifier.predict_proba(X))

@@ -1,0 +1,78 @@
+"""The cache of conditions: what is drawn, and that everything drawn belongs together."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from diffmic.model import Conditions
+from diffmic.training.cache import ConditionCache, drawing_chances
+
+N_IMAGES, N_VIEWS = 4, 3
+
+
+@pytest.fixture
+def cache():
+    """Every tensor of row r says r: of view r // 4 and image r % 4."""
+    rows = torch.arange(N_IMAGES * N_VIEWS).float()
+    conditions = Conditions(
+        global_logits=rows[:, None].repeat(1, 2),
+        local_logits=rows[:, None].repeat(1, 2),
+        image_features=rows[:, None].repeat(1, 5),
+        region_features=rows[:, None, None].repeat(1, 6, 5),
+        saliency=rows[:, None, None, None].repeat(1, 2, 4, 4),
+        boxes=rows[:, None, None].repeat(1, 6, 4),
+        attention=rows[:, None].repeat(1, 6),
+    )
+    images = torch.arange(N_IMAGES).float()
+    return ConditionCache(conditions, images[:, None].repeat(1, 2), images * 10)
+
+
+def test_batches_pair_conditions_with_the_targets_of_their_image(cache):
+    seen = set()
+    for conditions, targets, weights in cache.batches(20, 8, torch.ones(N_IMAGES)):
+        rows = conditions.global_logits[:, 0]
+        assert len(rows) == 8
+        assert torch.equal(targets[:, 0], rows % N_IMAGES)
+        assert torch.equal(weights, rows % N_IMAGES * 10)
+        assert torch.equal(conditions.region_features[:, 5, 4], rows)
+        seen |= set(rows.tolist())
+    assert seen == set(range(N_IMAGES * N_VIEWS))  # every image in every view
+
+
+def test_as_many_batches_come_as_are_asked_for(cache):
+    assert len(list(cache.batches(7, 2, torch.ones(N_IMAGES)))) == 7
+
+
+def test_images_are_drawn_by_their_chances(cache):
+    (_, targets, _), *_ = cache.batches(1, 4000, torch.tensor([0.0, 1.0, 1.0, 2.0]))
+    shares = torch.bincount(targets[:, 0].long(), minlength=4) / 4000
+    torch.testing.assert_close(shares, torch.tensor([0, 0.25, 0.25, 0.5]), atol=0.03, rtol=0)
+
+
+def test_scales_are_standard_deviations_over_images_and_regions(cache):
+    image, region = cache.feature_scales()
+    expected = torch.arange(12.0).std()
+    torch.testing.assert_close(image, expected.expand(5))
+    assert region.shape == (5,)
+    torch.testing.assert_close(region, torch.arange(12.0).repeat_interleave(6).std().expand(5))
+
+
+@pytest.mark.parametrize(
+    ("balance", "shares"),
+    [(0.0, [8 / 10, 2 / 10]), (1.0, [1 / 2, 1 / 2]), (0.5, [2 / 3, 1 / 3])],
+)
+def test_balance_evens_out_how_often_classes_are_drawn(balance, shares):
+    targets = F.one_hot(torch.tensor([0] * 8 + [1] * 2)).float()
+    chances = drawing_chances(targets, balance, multilabel=False)
+    by_class = torch.stack([chances[:8].sum(), chances[8:].sum()]) / chances.sum()
+    torch.testing.assert_close(by_class, torch.tensor(shares))
+
+
+def test_multi_label_images_are_drawn_as_they_are():
+    targets = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
+    assert drawing_chances(targets, 1.0, multilabel=True).tolist() == [1, 1, 1]
+
+
+def test_a_class_without_images_is_no_trouble():
+    targets = F.one_hot(torch.tensor([0, 0, 2]), 3).float()
+    assert torch.isfinite(drawing_chances(targets, 1.0, multilabel=False)).all()

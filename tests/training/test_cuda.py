@@ -1,0 +1,68 @@
+"""On a GPU: the same answers as on the CPU."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from tiny import TinyBackbone, small, stripes
+
+from diffmic import DiffMICClassifier
+
+pytestmark = [
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
+    pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning"),
+]
+
+
+def test_a_model_predicts_the_same_on_the_gpu_and_on_the_cpu(fitted, new_images, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    on_gpu = DiffMICClassifier.from_pretrained(tmp_path, backbone=TinyBackbone(), device="cuda")
+    assert next(on_gpu.network_.parameters()).device.type == "cuda"
+    for stage in ("prior", "diffusion"):
+        assert_allclose(
+            on_gpu.predict_proba(new_images[0], stage=stage),
+            fitted.predict_proba(new_images[0], stage=stage),
+            atol=1e-3,
+        )
+    assert_allclose(
+        on_gpu.explain(new_images[0]).saliency, fitted.explain(new_images[0]).saliency, atol=1e-3
+    )
+
+
+def test_the_prior_learns_the_same_on_the_gpu_and_on_the_cpu(images, new_images):
+    parameters = {"augment": None, "max_epochs": 2, "precision": "fp32"}
+    on_cpu, on_gpu = (
+        DiffMICClassifier(**small(device=device, **parameters)).fit(*images)
+        for device in ("cpu", "cuda")
+    )
+    assert_allclose(
+        on_gpu.predict_proba(new_images[0], stage="prior"),
+        on_cpu.predict_proba(new_images[0], stage="prior"),
+        atol=1e-3,
+    )
+
+
+@pytest.mark.parametrize("precision", ["auto", "fp32", "bf16", "fp16"])
+def test_every_precision_learns_on_a_gpu(precision):
+    X, y = stripes(60)
+    classifier = DiffMICClassifier(
+        **small(device="cuda", precision=precision, max_epochs=12, augment=None)
+    ).fit(X, y)
+    assert classifier.score(X, y) > 0.9
+    assert classifier.predict_proba(X).dtype == np.float64
+
+
+def test_a_pickle_from_a_gpu_holds_its_tensors_on_the_cpu(images):
+    classifier = DiffMICClassifier(**small(device="cuda", max_epochs=1)).fit(*images)
+    copied = pickle.loads(pickle.dumps(classifier))
+    assert next(copied.network_.parameters()).device.type == "cpu"
+    assert next(classifier.network_.parameters()).device.type == "cuda"
+    assert_allclose(copied.predict_proba(images[0]), classifier.predict_proba(images[0]), atol=1e-3)
+
+
+def test_the_gpus_random_state_is_left_alone(images):
+    before = torch.cuda.get_rng_state()
+    DiffMICClassifier(**small(device="cuda", max_epochs=1)).fit(*images).predict_proba(images[0])
+    assert torch.equal(torch.cuda.get_rng_state(), before)

@@ -1,0 +1,240 @@
+"""What the stages minimise, and what learns from it."""
+
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import RECIPE, TinyBackbone
+
+from diffmic.model import Architecture, build_network
+from diffmic.training.objectives import (
+    DenoiserObjective,
+    PriorObjective,
+    classification_loss,
+)
+
+
+def network(*, region_backbone=None, multilabel=False, recipe=RECIPE, n_regions=6):
+    torch.manual_seed(0)
+    architecture = Architecture(
+        backbone=TinyBackbone(),
+        prior_backbone=None,
+        region_backbone=region_backbone,
+        pretrained=False,
+        image_size=32,
+        n_regions=n_regions,
+        region_size="auto",
+        feature_dim=16,
+        num_train_timesteps=50,
+    )
+    return build_network(architecture, 3, multilabel=multilabel, settings=recipe.diffusion)
+
+
+@pytest.fixture(autouse=True)
+def _chance_of_this_test_alone():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+@pytest.fixture
+def images():
+    return torch.rand(6, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+TARGETS = F.one_hot(torch.tensor([0, 1, 2, 0, 1, 2])).float()
+WEIGHTS = torch.ones(6)
+
+
+def conditions(of, images):
+    with torch.no_grad():
+        return of.eval().encode(images)
+
+
+# --- Classification -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_exclusive_classes_have_a_cross_entropy(smoothing):
+    logits = torch.randn(6, 3)
+    labels = TARGETS.argmax(dim=1)
+    expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
+    loss = classification_loss(logits, TARGETS, multilabel=False, label_smoothing=smoothing)
+    torch.testing.assert_close(loss, expected)
+
+
+def test_labels_have_the_mean_of_their_binary_cross_entropies():
+    logits, targets = torch.randn(6, 3), torch.randint(2, (6, 3)).float()
+    smooth = torch.where(targets == 1, 0.95, 0.05)
+    p = logits.sigmoid()
+    expected = -(smooth * p.log() + (1 - smooth) * (1 - p).log()).mean(dim=1)
+    loss = classification_loss(logits, targets, multilabel=True, label_smoothing=0.1)
+    torch.testing.assert_close(loss, expected)
+
+
+# --- Prior --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("branch_losses", [True, False])
+@pytest.mark.parametrize("regions", ["windows", "crops"])
+def test_the_priors_loss_reaches_both_branches(images, regions, branch_losses):
+    of = network(region_backbone=TinyBackbone() if regions == "crops" else None)
+    objective = PriorObjective(of, replace(RECIPE, branch_losses=branch_losses)).train()
+    objective(images, TARGETS, WEIGHTS).backward()
+    for name, parameter in of.prior.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.abs().sum() > 0, name
+    assert all(parameter.grad is None for parameter in of.denoiser.parameters())
+
+
+def test_the_papers_loss_is_that_of_the_fused_logits(images):
+    of = network()
+    recipe = replace(RECIPE, branch_losses=False, label_smoothing=0.0)
+    fused = conditions(of, images).fused_logits
+    loss = PriorObjective(of, recipe).eval()(images, TARGETS, WEIGHTS)
+    torch.testing.assert_close(loss, F.cross_entropy(fused, TARGETS))
+
+
+def test_branch_losses_are_averaged_with_the_fused_ones(images):
+    of = network()
+    found = conditions(of, images)
+    readings = (found.fused_logits, found.global_logits, found.local_logits)
+    expected = sum(F.cross_entropy(logits, TARGETS, label_smoothing=0.05) for logits in readings) / 3
+    torch.testing.assert_close(PriorObjective(of, RECIPE).eval()(images, TARGETS, WEIGHTS), expected)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_images_without_weight_do_not_count_for_the_prior(images, multilabel):
+    objective = PriorObjective(network(multilabel=multilabel), RECIPE).eval()
+    weights = torch.tensor([2.0, 2.0, 2.0, 0.0, 0.0, 0.0])
+    half = objective(images[:3], TARGETS[:3], WEIGHTS[:3])
+    torch.testing.assert_close(objective(images, TARGETS, weights), half)
+
+
+# --- Denoiser -----------------------------------------------------------------------------------
+
+
+def test_the_denoisers_loss_leaves_the_prior_alone(images):
+    of = network()
+    objective = DenoiserObjective(of, RECIPE).train()
+    before = {name: tensor.clone() for name, tensor in of.prior.state_dict().items()}
+    assert not of.prior.training
+    assert not of.prior.backbone.net.layers[1].training
+    assert of.denoiser.training
+    assert of.context.training
+    of.prior.requires_grad_(False)
+    objective(of.encode(images), TARGETS, WEIGHTS).backward()
+    assert all(parameter.grad is None for parameter in of.prior.parameters())
+    assert all(torch.equal(before[name], t) for name, t in of.prior.state_dict().items())
+    for part in (of.denoiser, of.context):
+        for name, parameter in part.named_parameters():
+            assert parameter.grad is not None, name
+
+
+@pytest.mark.parametrize("feature", ["image_features", "region_features"])
+def test_gradients_reach_encoders_of_the_denoisers_own(images, feature):
+    of = network()
+    found = conditions(of, images)
+    features = getattr(found, feature).requires_grad_()
+    DenoiserObjective(of, RECIPE).train()(found, TARGETS, WEIGHTS).backward()
+    assert features.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("n_regions", [1, 4, 6])
+def test_with_as_many_draws_as_positions_each_position_counts_once(n_regions):
+    of = network(n_regions=n_regions)
+    recipe = replace(RECIPE, n_positions=n_regions**2)
+    distances = DenoiserObjective(of, recipe)._distances(5, torch.device("cpu"))
+    expected = Counter(abs(i - j) for i in range(n_regions) for j in range(n_regions))
+    assert distances.shape == (5, n_regions**2)
+    for image in distances:
+        assert Counter(image.tolist()) == expected
+
+
+def test_fewer_positions_are_drawn_in_proportion_to_their_number():
+    of = network()
+    distances = DenoiserObjective(of, replace(RECIPE, n_positions=20))._distances(
+        2000, torch.device("cpu")
+    )
+    assert distances.shape == (2000, 20)
+    shares = torch.bincount(distances.flatten(), minlength=6) / distances.numel()
+    expected = torch.tensor([6, 10, 8, 6, 4, 2]) / 36
+    torch.testing.assert_close(shares, expected, atol=0.01, rtol=0)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("parameterization", ["noise", "v", "label"])
+def test_a_denoiser_that_knows_the_answer_has_no_squared_error(
+    images, monkeypatch, parameterization, multilabel
+):
+    settings = replace(RECIPE.diffusion, parameterization=parameterization)
+    recipe = replace(RECIPE, diffusion=settings, cross_entropy=0.0, alpha=2.0)
+    of = network(recipe=recipe, multilabel=multilabel)
+    schedule = of.schedule
+    monkeypatch.setattr(torch, "randn_like", lambda like: torch.full_like(like, 0.5))
+
+    def perfect(guidance, noisy, timesteps, context):
+        label = TARGETS[:, None].expand_as(noisy)
+        noise = torch.full_like(noisy, 0.5)
+        signal_level = schedule.signal[timesteps, None]
+        noise_level = schedule.noise[timesteps, None]
+        torch.testing.assert_close(noisy, signal_level * label + noise_level * noise)
+        return {
+            "noise": noise,
+            "label": label,
+            "v": signal_level * noise - noise_level * label,
+        }[parameterization]
+
+    found = conditions(of, images)
+    monkeypatch.setattr(of.denoiser, "forward", perfect)
+    loss = DenoiserObjective(of, recipe)(found, TARGETS, WEIGHTS)
+    assert float(loss) == pytest.approx(0, abs=1e-10)
+
+
+def test_images_without_weight_do_not_count_for_the_denoiser(images):
+    of = network()
+    objective = DenoiserObjective(of, RECIPE).eval()
+    found = conditions(of, images)
+
+    def loss(weights, targets=TARGETS):
+        torch.manual_seed(3)
+        return objective(found, targets, torch.tensor(weights))
+
+    wrong = TARGETS.clone()
+    wrong[4] = 1 - wrong[4]
+    silent = [1.0, 1.0, 1.0, 1.0, 0.0, 1.0]
+    torch.testing.assert_close(loss(silent), loss(silent, wrong))
+    assert not torch.isclose(loss([1.0] * 6), loss([1.0] * 6, wrong))
+
+
+def test_the_cross_entropy_is_added_by_its_weight(images):
+    of = network()
+    found = conditions(of, images)
+    losses = []
+    for weight in (0.0, 1.0, 2.0):
+        torch.manual_seed(3)
+        objective = DenoiserObjective(of, replace(RECIPE, cross_entropy=weight)).eval()
+        losses.append(objective(found, TARGETS, WEIGHTS))
+    assert losses[1] > losses[0]
+    torch.testing.assert_close(losses[2] - losses[1], losses[1] - losses[0])
+
+
+def test_feature_noise_is_in_standard_deviations_of_the_features(images, monkeypatch):
+    of = network()
+    found = conditions(of, images)
+    seen = {}
+    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
+    forward = of.context.forward
+
+    def spy(image_features, region_features):
+        seen.update(image=image_features, region=region_features)
+        return forward(image_features, region_features)
+
+    monkeypatch.setattr(of.context, "forward", spy)
+    scales = torch.full((16,), 2.0), torch.full((16,), 3.0)
+    objective = DenoiserObjective(of, replace(RECIPE, feature_noise=0.5), scales)
+    objective(found, TARGETS, WEIGHTS)
+    torch.testing.assert_close(seen["image"], found.image_features + 1.0)
+    torch.testing.assert_close(seen["region"], found.region_features + 1.5)

@@ -1,0 +1,226 @@
+"""The two stages: what each trains, and what it leaves alone."""
+
+import copy
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from tiny import RECIPE, TinyBackbone, stripes
+
+from diffmic import TrainingDivergedError
+from diffmic.data import default_augment
+from diffmic.model import Architecture, build_network
+from diffmic.training import Part, TrainingOptions, fit_network, resolve_recipe
+from diffmic.training.diffusion_stage import build_cache, moving_average, train_denoiser
+from diffmic.training.precision import accelerator_for
+from diffmic.training.prior_stage import parameter_groups, train_prior
+
+OPTIONS = TrainingOptions(
+    recipe=RECIPE,
+    image_size=32,
+    max_epochs=2,
+    batch_size=16,
+    learning_rate=1e-2,
+    pretrained=False,
+    patience=None,
+    augment=None,
+    num_workers=0,
+    num_steps=3,
+    n_samples=2,
+    precision="fp32",
+    device=torch.device("cpu"),
+    seed=0,
+    verbose=0,
+)
+PAPER = replace(resolve_recipe("paper-v2"), n_positions=9)
+
+
+@pytest.fixture(autouse=True)
+def _chance_of_this_test_alone():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        yield
+
+
+def network(*, own_encoders=False, recipe=RECIPE):
+    architecture = Architecture(
+        backbone=TinyBackbone(12) if own_encoders else TinyBackbone(),
+        prior_backbone=TinyBackbone() if own_encoders else None,
+        region_backbone=TinyBackbone() if own_encoders else None,
+        pretrained=False,
+        image_size=32,
+        n_regions=3,
+        region_size=8,
+        feature_dim=16,
+        num_train_timesteps=50,
+    )
+    return build_network(architecture, 3, multilabel=False, settings=recipe.diffusion)
+
+
+def part(n_images=30, *, size=32):
+    X, y = stripes(n_images, size=size)
+    targets = torch.nn.functional.one_hot(torch.from_numpy(y), 3).float()
+    return Part(torch.from_numpy(X)[:, None], targets, torch.ones(n_images))
+
+
+def state(module):
+    return copy.deepcopy(module.state_dict())
+
+
+def changed(module, before):
+    """Names of the tensors that differ from an earlier state."""
+    return {name for name, t in module.state_dict().items() if not torch.equal(t, before[name])}
+
+
+@contextmanager
+def stage_two(of, options, *, history=None, evaluate=None):
+    with accelerator_for(options.device, "no") as accelerator:
+        train_denoiser(
+            of,
+            part(),
+            options,
+            accelerator=accelerator,
+            evaluate=evaluate,
+            history=[] if history is None else history,
+        )
+    yield
+
+
+def stage_one(of, options, data):
+    history = []
+    with accelerator_for(options.device, "no") as accelerator:
+        train_prior(of, data, options, accelerator=accelerator, evaluate=None, history=history)
+    return history
+
+
+def test_stage_one_trains_the_prior_alone():
+    of = network(own_encoders=True)
+    before = state(of)
+    stage_one(of, OPTIONS, part())
+    assert {name.split(".")[0] for name in changed(of, before)} == {"prior"}
+
+
+@pytest.mark.parametrize("n_images", [17, 33, 2, 16])
+def test_no_batch_of_one_image_reaches_batch_norm(n_images):
+    sizes = []
+    of = network()
+    of.prior.register_forward_hook(lambda module, args, _: sizes.append(len(args[0])))
+    stage_one(of, replace(OPTIONS, max_epochs=1), part(n_images))
+    assert min(sizes) > 1
+    assert n_images - sum(sizes) <= 1
+
+
+def test_backbones_and_heads_have_learning_rates_of_their_own():
+    recipe = replace(RECIPE, head_factor=2.0, pretrained_factor=0.25)
+    of = network(own_encoders=True)
+    names = {parameter: name for name, parameter in of.prior.named_parameters()}
+    for pretrained, factor in ((True, 0.25), (False, 1.0)):
+        options = replace(OPTIONS, recipe=recipe, learning_rate=0.1, pretrained=pretrained)
+        backbones, heads = parameter_groups(of, options)
+        assert backbones["lr"] == pytest.approx(0.1 * factor)
+        assert heads["lr"] == pytest.approx(0.2)
+        in_backbones = {names[p] for p in backbones["params"]}
+        in_heads = {names[p] for p in heads["params"]}
+        assert in_backbones | in_heads == set(names.values())
+        assert in_heads == {
+            *("saliency.weight", "classifier.weight"),
+            *("attention.V.weight", "attention.U.weight", "attention.w.weight"),
+        }
+
+
+@pytest.mark.parametrize("recipe", [RECIPE, PAPER], ids=["default", "paper-v2"])
+@pytest.mark.parametrize("own_encoders", [False, True])
+def test_stage_two_leaves_the_prior_as_it_is(recipe, own_encoders):
+    of = network(own_encoders=own_encoders, recipe=recipe)
+    before = state(of)
+    with stage_two(of, replace(OPTIONS, recipe=recipe)):
+        parts = {name.split(".")[0] for name in changed(of, before)}
+    encoders = {"image_encoder", "region_encoder"} if own_encoders else set()
+    assert parts == {"context", "denoiser"} | encoders
+    assert all(parameter.requires_grad for parameter in of.parameters())
+    assert all(parameter.grad is None for parameter in of.prior.parameters())
+
+
+def test_what_is_kept_is_the_moving_average():
+    trained = []
+    for ema in (None, 0.5):
+        torch.manual_seed(1)
+        of = network()
+        with stage_two(of, replace(OPTIONS, recipe=replace(RECIPE, ema=ema))):
+            trained.append(of.denoiser.out.weight)
+    assert not torch.allclose(*trained)
+
+
+@pytest.mark.parametrize("ema", [None, 0.5])
+def test_what_is_evaluated_is_what_is_kept(ema):
+    seen = []
+    of = network()
+
+    def evaluate(candidate):
+        seen.append(state(candidate))
+        return {"score": float(len(seen))}
+
+    options = replace(OPTIONS, recipe=replace(RECIPE, ema=ema), max_epochs=3, patience=5)
+    with stage_two(of, options, evaluate=evaluate):
+        assert changed(of, seen[-1]) == set()
+
+
+def test_the_moving_average_spans_a_share_of_all_steps():
+    learner = torch.nn.Linear(1, 1, bias=False)
+    averaged = moving_average(learner, horizon=0.1, total_steps=100)
+    averaged.update_parameters(learner)  # the first is a copy
+    with torch.no_grad():
+        learner.weight += 1
+    before = averaged.module.weight.clone()
+    averaged.update_parameters(learner)
+    torch.testing.assert_close(averaged.module.weight, before + 0.1)
+    assert moving_average(learner, None, 100) is None
+
+
+@pytest.mark.parametrize("own_encoders", [False, True])
+def test_a_denoiser_that_diverges_is_left_in_a_good_state(monkeypatch, own_encoders):
+    recipe = PAPER if own_encoders else RECIPE
+    of = network(own_encoders=own_encoders, recipe=recipe)
+    before = state(of)
+    monkeypatch.setattr(
+        "diffmic.training.objectives.weighted_mse", lambda *args: args[0].mean() * float("nan")
+    )
+    with pytest.raises(TrainingDivergedError), stage_two(of, replace(OPTIONS, recipe=recipe)):
+        pass
+    assert changed(of, before) == set()
+    assert all(parameter.requires_grad for parameter in of.parameters())
+
+
+@pytest.mark.parametrize(("augment", "views"), [(None, 1), (default_augment(), 3)])
+def test_the_cache_holds_each_image_as_it_is_and_in_augmented_views(augment, views):
+    of = network().eval()
+    data = part(10)
+    options = replace(OPTIONS, augment=augment, recipe=replace(RECIPE, n_views=2))
+    cache = build_cache(of, data, options)
+    assert len(cache.conditions) == 10 * views
+    with torch.no_grad():
+        plain = of.encode(data.images.expand(-1, 3, -1, -1) / 255)
+    torch.testing.assert_close(cache.conditions[slice(10)].image_features, plain.image_features)
+    torch.testing.assert_close(cache.conditions[slice(10)].saliency, plain.saliency)
+    if views > 1:
+        first, second = (cache.conditions[slice(10 * v, 10 * v + 10)].saliency for v in (1, 2))
+        for one, other in ((first, plain.saliency), (second, plain.saliency), (first, second)):
+            assert not torch.allclose(one, other)
+    assert not cache.conditions.image_features.is_inference()
+
+
+def test_a_fit_without_validation_calibrates_nothing():
+    result = fit_network(network(), part(), None, OPTIONS)
+    assert {c.temperature for c in result.calibrations.values()} == {1.0}
+    assert result.validation_scores == {}
+    assert result.diffusion_trained
+    assert result.diverged is None
+
+
+def test_a_fit_reports_both_stages():
+    result = fit_network(network(), part(), part(12), OPTIONS)
+    assert [row["stage"] for row in result.history] == ["prior"] * 2 + ["diffusion"] * 2
+    assert result.validation_scores.keys() == {"prior", "diffusion"}
+    assert all(np.isfinite(s["nll"]) for s in result.validation_scores.values())
