@@ -22,7 +22,7 @@ from diffmic.inference import STAGES, measure
 def parts(images: ImageTable, seed: int) -> tuple[ImageTable, ImageTable | None, ImageTable]:
     """Training, validation (where the data names one) and test part."""
     if images.splits is None:
-        train, test = train_test_split(
+        _, test = train_test_split(
             np.arange(len(images)),
             test_size=0.2,
             random_state=seed,

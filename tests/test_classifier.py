@@ -46,7 +46,11 @@ def test_an_unfitted_classifier_says_so(method, images):
 
 def test_a_preset_takes_overrides():
     classifier = DiffMICClassifier.from_preset("paper-v2", num_steps=3)
-    assert (classifier.recipe, classifier.feature_dim, classifier.num_steps) == ("paper-v2", 6144, 3)
+    assert (classifier.recipe, classifier.feature_dim, classifier.num_steps) == (
+        "paper-v2",
+        6144,
+        3,
+    )
 
 
 def test_an_unknown_preset_names_the_close_one():

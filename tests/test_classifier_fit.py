@@ -247,6 +247,39 @@ def test_without_early_stopping_all_epochs_are_trained_and_the_last_is_kept(imag
         assert classifier.validation_scores_[stage]["nll"] == pytest.approx(-scores[-1], abs=1e-5)
 
 
+# --- Machines -----------------------------------------------------------------------------------
+
+
+@quiet
+def test_the_number_of_workers_changes_nothing(images, new_images):
+    alone, helped = (
+        DiffMICClassifier(**small(num_workers=n, max_epochs=1)).fit(*images) for n in (0, 2)
+    )
+    for stage in ("prior", "diffusion"):
+        expected = alone.predict_proba(new_images[0], stage=stage)
+        assert_array_equal(helped.predict_proba(new_images[0], stage=stage), expected)
+
+
+@quiet
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_training_may_be_mixed_and_predictions_are_not(images, new_images, precision):
+    classifier = DiffMICClassifier(**small(precision=precision, max_epochs=10)).fit(*images)
+    assert {t.dtype for t in classifier.network_.parameters()} == {torch.float32}
+    assert classifier.transform(new_images[0]).dtype == np.float32
+    assert classifier.score(*new_images) > 0.9
+
+
+def test_precision_changes_what_is_learnt_by_roundings(images, new_images):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DiffMICWarning)
+        single, mixed = (
+            DiffMICClassifier(**small(precision=p, max_epochs=1)).fit(*images).transform(images[0])
+            for p in ("fp32", "bf16")
+        )
+    assert not np.array_equal(single, mixed)
+    assert_allclose(single, mixed, atol=0.2)
+
+
 # --- Going on -----------------------------------------------------------------------------------
 
 

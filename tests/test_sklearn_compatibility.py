@@ -145,7 +145,9 @@ def with_joblib(classifier, folder):
     ],
     ids=["pickle", "deepcopy", "joblib"],
 )
-def test_a_copy_predicts_the_same_and_can_be_fitted_on(fitted, images, new_images, copied, tmp_path):
+def test_a_copy_predicts_the_same_and_can_be_fitted_on(
+    fitted, images, new_images, copied, tmp_path
+):
     other = copied(fitted, tmp_path)
     expected = fitted.predict_proba(new_images[0])
     assert_array_equal(other.predict_proba(new_images[0]), expected)

@@ -116,7 +116,7 @@ def as_batch(X: "np.ndarray | Tensor", *, known_channels: int | None = None) -> 
     if images.ndim == 3:
         single = known_channels in (images.shape[0], images.shape[2])
         images = images[None] if single else images[:, None]
-    elif images.ndim == 2 and known_channels is not None:
+    elif images.ndim == 2 and known_channels == 1:
         images = images[None, None]
     if images.ndim != 4:
         raise InputError(

@@ -6,7 +6,8 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize, minimize_scalar
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
 
 Stage = Literal["diffusion", "prior"]
@@ -46,6 +47,9 @@ class Calibration:
     def fit(cls, stage: Stage, scores: Tensor, targets: Tensor, *, multilabel: bool) -> Self:
         """The temperature (and shift) with the least negative log-likelihood.
 
+        A penalty that weighs as much as one image keeps few images, all of them right, from
+        making every later answer certain.
+
         Parameters
         ----------
         scores : Tensor of shape (n, C)
@@ -55,20 +59,15 @@ class Calibration:
         """
         logits = cls(stage, multilabel).logits(scores).double()
 
-        def loss(log_temperature: float, shift: float = 0.0) -> float:
-            scaled = logits / np.exp(log_temperature) + shift
-            return negative_log_likelihood(scaled, targets, multilabel)
+        def loss(parameters: NDArray[np.float64]) -> float:
+            scale, shift = parameters  # in these, 1 / temperature and shift, the NLL is convex
+            nll = negative_log_likelihood(scale * logits + shift, targets, multilabel)
+            return nll + float(np.log(scale) ** 2 + shift**2) / (2 * len(targets))
 
-        bounds = np.log(TEMPERATURES)
-        best, shift = minimize_scalar(loss, bounds=bounds, method="bounded").x, 0.0
-        if multilabel:
-            best, shift = minimize(
-                lambda both: loss(*both),
-                (best, shift),
-                bounds=(bounds, SHIFTS),
-                method="Nelder-Mead",
-            ).x
-        return cls(stage, multilabel, float(np.exp(best)), float(shift))
+        low, high = TEMPERATURES
+        bounds = [(1 / high, 1 / low), SHIFTS if multilabel else (0.0, 0.0)]
+        scale, shift = minimize(loss, [1.0, 0.0], bounds=bounds, method="L-BFGS-B").x
+        return cls(stage, multilabel, float(1 / scale), float(shift))
 
     def logits(self, scores: Tensor) -> Tensor:
         """Scores (n, C) as logits, temperature and shift applied."""

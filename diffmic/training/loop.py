@@ -114,6 +114,6 @@ def _diverged(stage: str, epoch: int, loss: float) -> str:
     kept = "the initial state" if epoch == 1 else f"the best state of epochs 1 to {epoch - 1}"
     return (
         f"The loss of the {stage} stage became {loss} in epoch {epoch}; training stopped and "
-        f"{kept} was kept. Lower learning_rate, set precision='fp32', or look for images or weights that "
-        "are out of the ordinary."
+        f"{kept} was kept. Lower learning_rate, set precision='fp32', or look for images or "
+        "weights that are out of the ordinary."
     )

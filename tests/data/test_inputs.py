@@ -322,8 +322,13 @@ def test_a_single_channels_last_image_is_a_batch_of_one_when_predicting():
     np.testing.assert_array_equal(pixels(inputs), RGB[:1])
 
 
-def test_a_single_gray_image_is_a_batch_of_one_for_a_colour_model():
-    np.testing.assert_array_equal(pixels(read_inputs(GRAY[0], known_channels=3))[0, 0], GRAY[0])
+def test_a_single_gray_image_is_a_batch_of_one_for_a_gray_model():
+    np.testing.assert_array_equal(pixels(read_inputs(GRAY[0], known_channels=1))[0, 0], GRAY[0])
+
+
+def test_a_table_is_no_image_for_a_colour_model():
+    with pytest.raises(InputError, match="dim 2"):
+        read_inputs(GRAY[0], known_channels=3)
 
 
 def test_a_batch_of_gray_images_is_a_batch_for_a_colour_model():

@@ -78,7 +78,9 @@ def test_a_loaded_model_gives_the_same_answers(images, new_images, labels, tmp_p
 
 def test_parameters_come_back(images, tmp_path):
     names = ("across", "up", "plain")
-    parameters = small(max_epochs=1, class_names=names, precision="fp32", learning_rate=np.float64(1e-3))
+    parameters = small(
+        max_epochs=1, class_names=names, precision="fp32", learning_rate=np.float64(1e-3)
+    )
     classifier = DiffMICClassifier(**parameters).fit(*images)
     classifier.save_pretrained(tmp_path)
     loaded = load(tmp_path, backbone=TinyBackbone())
@@ -96,9 +98,7 @@ def test_a_recipe_of_ones_own_comes_back(images, new_images, tmp_path):
     classifier.save_pretrained(tmp_path)
     loaded = load(tmp_path, backbone=TinyBackbone())
     assert loaded.recipe == recipe
-    assert_array_equal(
-        loaded.predict_proba(new_images[0]), classifier.predict_proba(new_images[0])
-    )
+    assert_array_equal(loaded.predict_proba(new_images[0]), classifier.predict_proba(new_images[0]))
 
 
 def test_a_model_whose_diffusion_was_not_trained_comes_back_as_such(fitted, tmp_path):

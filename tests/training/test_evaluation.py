@@ -89,7 +89,9 @@ def test_a_verdict_agrees_with_what_is_predicted(fitted, stage):
     verdict = Evaluation(validation, OPTIONS).verdict(stage, fitted.network_)
     proba = fitted.predict_proba(validation.images, stage=stage)
     own, found = fitted.calibrations_[stage], verdict.calibration
-    tempered = proba ** (own.temperature / found.temperature)  # the same scores, as they are seen here
+    tempered = proba ** (
+        own.temperature / found.temperature
+    )  # the same scores, as they are seen here
     tempered /= tempered.sum(axis=1, keepdims=True)
     expected = measure(validation.targets.argmax(dim=1), tempered)
     assert verdict.measures["nll"] == pytest.approx(expected["nll"], abs=1e-4)

@@ -101,8 +101,12 @@ def test_branch_losses_are_averaged_with_the_fused_ones(images):
     of = network()
     found = conditions(of, images)
     readings = (found.fused_logits, found.global_logits, found.local_logits)
-    expected = sum(F.cross_entropy(logits, TARGETS, label_smoothing=0.05) for logits in readings) / 3
-    torch.testing.assert_close(PriorObjective(of, RECIPE).eval()(images, TARGETS, WEIGHTS), expected)
+    expected = (
+        sum(F.cross_entropy(logits, TARGETS, label_smoothing=0.05) for logits in readings) / 3
+    )
+    torch.testing.assert_close(
+        PriorObjective(of, RECIPE).eval()(images, TARGETS, WEIGHTS), expected
+    )
 
 
 @pytest.mark.parametrize("multilabel", [False, True])

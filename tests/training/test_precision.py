@@ -41,7 +41,12 @@ def pretend(monkeypatch, *, cuda=False, mps=False, bf16=True, amx=False):
 
 @pytest.mark.parametrize(
     ("there", "expected"),
-    [({}, "cpu"), ({"mps": True}, "mps"), ({"cuda": True}, "cuda"), ({"cuda": 1, "mps": 1}, "cuda")],
+    [
+        ({}, "cpu"),
+        ({"mps": True}, "mps"),
+        ({"cuda": True}, "cuda"),
+        ({"cuda": 1, "mps": 1}, "cuda"),
+    ],
 )
 def test_auto_takes_a_gpu_where_there_is_one(monkeypatch, there, expected):
     pretend(monkeypatch, **there)
