@@ -1,5 +1,6 @@
 """The validation part: measures after each epoch, and the calibration at the end."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,11 +50,15 @@ class Evaluation:
         own_encoders = network.image_encoder is not None or network.region_encoder is not None
         return self._measures("diffusion", network, frozen=not own_encoders)
 
-    def verdict(self, stage: Stage, network: DiffMICNetwork) -> Verdict:
-        """Calibration, thresholds and all measures of a stage, once training is over."""
-        scores, targets = self._scores(stage, network, frozen=False), self.part.targets
+    def verdicts(self, network: DiffMICNetwork, stages: Sequence[Stage]) -> dict[Stage, Verdict]:
+        """Calibration, thresholds and all measures of the stages, once training is over."""
+        self._conditions = None
+        return {stage: self._verdict(stage, network) for stage in stages}
+
+    def _verdict(self, stage: Stage, network: DiffMICNetwork) -> Verdict:
+        scores, targets = self._scores(stage, network, frozen=True), self.part.targets
         calibration = self._fitted(stage, scores, network)
-        proba = calibration(scores).cpu().numpy()
+        proba = calibration(scores).numpy()
         if not network.multilabel:
             return Verdict(calibration, None, measure(targets.argmax(dim=1).numpy(), proba))
         thresholds = best_thresholds(targets.numpy(), proba)
@@ -62,7 +67,7 @@ class Evaluation:
     def _measures(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> dict[str, float]:
         scores = self._scores(stage, network, frozen=frozen)
         calibration = self._fitted(stage, scores, network)
-        targets = self.part.targets.to(scores.device)
+        targets = self.part.targets
         # With the temperature that suits it best a network is judged by what it knows, and not
         # by how loudly it says so.
         logits = calibration.logits(scores.double())
@@ -74,21 +79,24 @@ class Evaluation:
         return {"score": -nll, "nll": nll, "accuracy": float(right.float().mean())}
 
     def _fitted(self, stage: Stage, scores: Tensor, network: DiffMICNetwork) -> Calibration:
-        targets = self.part.targets.to(scores.device)
-        return Calibration.fit(stage, scores, targets, multilabel=network.multilabel)
+        return Calibration.fit(stage, scores, self.part.targets, multilabel=network.multilabel)
 
     def _scores(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> Tensor:
         options = self.options
         conditions = self._encoded(network, frozen=frozen)
         if stage == "prior":
-            return conditions.fused_logits.float()
-        return sample_scores(
-            network,
-            conditions,
-            num_steps=options.num_steps,
-            n_samples=options.n_samples,
-            seed=options.seed,
-        ).mean(dim=1)
+            return conditions.fused_logits.float().cpu()
+        return (
+            sample_scores(
+                network,
+                conditions,
+                num_steps=options.num_steps,
+                n_samples=options.n_samples,
+                seed=options.seed,
+            )
+            .mean(dim=1)
+            .cpu()
+        )
 
     def _encoded(self, network: DiffMICNetwork, *, frozen: bool) -> Conditions:
         """Conditions of the validation part, kept while the encoders are frozen."""

@@ -80,11 +80,11 @@ def fit_network(
         except TrainingDivergedError as diverged:
             result.diverged = diverged
         network.eval()
-        for stage in STAGES:
-            if evaluation is not None and (stage == "prior" or result.diffusion_trained):
-                calibration, thresholds, measures = evaluation.verdict(stage, network)
-                result.calibrations[stage] = calibration
-                result.validation_scores[stage] = measures
-                if thresholds is not None:
-                    result.thresholds[stage] = thresholds
+        if evaluation is not None:
+            stages: tuple[Stage, ...] = STAGES if result.diffusion_trained else ("prior",)
+            for stage, verdict in evaluation.verdicts(network, stages).items():
+                result.calibrations[stage] = verdict.calibration
+                result.validation_scores[stage] = verdict.measures
+                if verdict.thresholds is not None:
+                    result.thresholds[stage] = verdict.thresholds
     return result

@@ -51,9 +51,9 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
     if precision == "auto":
         if device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        if device.type == "cpu" and torch.cpu._is_amx_tile_supported() and not _depthwise(network):
-            return "bf16"
-        return "no"
+        # Not a public function yet, so that it may be missing.
+        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+        return "bf16" if device.type == "cpu" and has_amx() and not _depthwise(network) else "no"
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
     return PRECISIONS[precision]  # type: ignore[return-value]

@@ -27,8 +27,8 @@ EXCEPTIONS = {
     ),
     "check_methods_subset_invariance": (
         "The networks compute in float32, and a batch of another size is summed in another order: "
-        "probabilities move by about 2e-7, where the check allows 1e-7. That they stay within 1e-5 "
-        "is tested in test_classifier.py."
+        "probabilities may move by about 2e-7, where the check allows 1e-7. That they stay within "
+        "1e-5 is tested in test_classifier.py."
     ),
 }
 

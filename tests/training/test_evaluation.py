@@ -77,7 +77,7 @@ def test_encoders_that_learn_in_stage_two_encode_anew(images):
 def test_the_score_is_the_likelihood_under_the_best_temperature(fitted, stage):
     evaluation = Evaluation(part(), OPTIONS)
     measures = getattr(evaluation, stage)(fitted.network_)
-    verdict = evaluation.verdict(stage, fitted.network_)
+    verdict = evaluation.verdicts(fitted.network_, [stage])[stage]
     assert measures["score"] == -measures["nll"]
     assert measures["nll"] == pytest.approx(verdict.measures["nll"], abs=1e-6)
     assert measures["accuracy"] == pytest.approx(verdict.measures["accuracy"])
@@ -86,12 +86,10 @@ def test_the_score_is_the_likelihood_under_the_best_temperature(fitted, stage):
 @pytest.mark.parametrize("stage", ["prior", "diffusion"])
 def test_a_verdict_agrees_with_what_is_predicted(fitted, stage):
     validation = part()
-    verdict = Evaluation(validation, OPTIONS).verdict(stage, fitted.network_)
+    verdict = Evaluation(validation, OPTIONS).verdicts(fitted.network_, [stage])[stage]
     proba = fitted.predict_proba(validation.images, stage=stage)
     own, found = fitted.calibrations_[stage], verdict.calibration
-    tempered = proba ** (
-        own.temperature / found.temperature
-    )  # the same scores, as they are seen here
+    tempered = proba ** (own.temperature / found.temperature)
     tempered /= tempered.sum(axis=1, keepdims=True)
     expected = measure(validation.targets.argmax(dim=1), tempered)
     assert verdict.measures["nll"] == pytest.approx(expected["nll"], abs=1e-4)
@@ -99,9 +97,20 @@ def test_a_verdict_agrees_with_what_is_predicted(fitted, stage):
     assert verdict.thresholds is None
 
 
+def test_verdicts_encode_anew_and_once_for_both_stages(fitted, encodings):
+    evaluation = Evaluation(part(), OPTIONS)
+    evaluation.diffusion(fitted.network_)
+    encodings.clear()
+    verdicts = evaluation.verdicts(fitted.network_, ["prior", "diffusion"])
+    assert verdicts.keys() == {"prior", "diffusion"}
+    assert len(encodings) == 2
+
+
 @pytest.mark.parametrize("stage", ["prior", "diffusion"])
 def test_labels_get_thresholds(fitted_multilabel, stage):
-    verdict = Evaluation(part(multilabel=True), OPTIONS).verdict(stage, fitted_multilabel.network_)
+    verdict = Evaluation(part(multilabel=True), OPTIONS).verdicts(
+        fitted_multilabel.network_, [stage]
+    )[stage]
     assert verdict.thresholds.shape == (2,)
     assert verdict.calibration.multilabel
     assert verdict.measures["accuracy"] > 0.7

@@ -129,7 +129,7 @@ def test_a_loss_that_is_not_finite_stops_training_with_the_best_state(bad, epoch
     history = []
     with pytest.raises(TrainingDivergedError, match=f"prior stage .* in epoch {epoch}"):
         run([1, 2, 1, 1, 1], learner=learner, history=history)
-    assert float(learner.weight) == kept
+    assert learner.weight.item() == kept
     assert len(history) == epoch - 1
 
 
@@ -142,4 +142,4 @@ def test_weights_that_are_not_finite_stop_training():
 
     with pytest.raises(TrainingDivergedError, match="initial state"):
         run([1], learner=learner, max_epochs=1, after_step=spoil)
-    assert float(learner.weight) == 0
+    assert learner.weight.item() == 0
