@@ -10,8 +10,13 @@ from tiny import small, stripes
 
 from diffmic import DiffMICClassifier, DiffMICWarning
 
-# More threads than free cores wait for each other: on a busy machine that costs a factor of ten.
-torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+
+def pytest_runtest_setup(item):
+    """One thread for tiny networks: two that wait for each other on a busy machine cost tenfold."""
+    threads = os.environ.get(
+        "OMP_NUM_THREADS", "2" if item.get_closest_marker("real_data") else "1"
+    )
+    torch.set_num_threads(int(threads))
 
 
 @pytest.fixture(scope="session")

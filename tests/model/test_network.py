@@ -68,7 +68,7 @@ def test_conditions_hold_what_their_names_say(parts):
     expected = (conditions.global_logits + conditions.local_logits) / 2
     assert torch.equal(conditions.fused_logits, expected)
     x0, y0, x1, y1 = conditions.boxes.unbind(-1)
-    assert ((0 <= x0) & (x0 < x1) & (x1 <= 1) & (0 <= y0) & (y0 < y1) & (y1 <= 1)).all()
+    assert ((x0 >= 0) & (x0 < x1) & (x1 <= 1) & (y0 >= 0) & (y0 < y1) & (y1 <= 1)).all()
 
 
 def test_boxes_lie_where_the_saliency_is():
