@@ -1,6 +1,7 @@
 """What cannot be used is refused before any work, and told what was found and what to do."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -152,7 +153,6 @@ def test_a_file_that_is_no_image_is_named(tmp_path, fitted):
 
 @pytest.mark.usefixtures("no_training")
 def test_tables_are_refused_and_their_columns_named(fitted):
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"file": ["a.png"] * N, "label": Y})
     message = r"table with the columns \['file', 'label'\]; give the column of image paths"
     assert_refused(message, frame)
@@ -206,6 +206,12 @@ def test_targets_that_cannot_be_used_are_refused(kind):
 @pytest.mark.usefixtures("no_training")
 def test_data_without_targets_are_refused(data):
     assert_refused(r"no target|with 0 targets.*fit needs \(image, target\) pairs", data, None)
+
+
+@pytest.mark.usefixtures("no_training")
+def test_a_loader_of_single_images_is_refused():
+    loader = DataLoader(Items(lambda image, label: (image, label)))
+    assert_refused("batch_size is 1; .* Give the DataLoader a batch_size", loader, None)
 
 
 @pytest.mark.parametrize(

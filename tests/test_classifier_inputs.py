@@ -1,6 +1,7 @@
 """What a DiffMICClassifier can be given: images and targets of every kind."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
@@ -48,7 +49,7 @@ def paths(X, folder):
 
 
 def pandas_column(values):
-    return pytest.importorskip("pandas").Series(list(map(str, values)))
+    return pandas.Series(list(map(str, values)))
 
 
 def pairs(X, y):

@@ -77,10 +77,6 @@ class TargetEncoding:
         ]
         return onehot
 
-    def decode(self, indices: NDArray[np.intp]) -> NDArray[Any]:
-        """Class numbers (n,) → labels (n,)."""
-        return self.classes[indices]
-
 
 def as_targets(y: Any) -> NDArray[Any]:
     """y as an array of shape (n,) or, for a multi-label indicator, (n, L).

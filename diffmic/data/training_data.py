@@ -62,6 +62,11 @@ def read_training_data(
         Anything that cannot be learnt from; the message says what and what to do.
     """
     inputs, targets = _pair(X, y)
+    if inputs.batch_size == 1:
+        raise InputError(
+            "The DataLoader's batch_size is 1; batch norm needs at least 2 images to learn from. "
+            "Give the DataLoader a batch_size, for example 32."
+        )
     check_lengths(len(inputs.images), y=targets, sample_weight=sample_weight, groups=groups)
     encoding = TargetEncoding.learn(targets)
     encoded = encoding.encode(targets)

@@ -22,7 +22,9 @@ WEIGHTS_FILE = "model.safetensors"
 def save_files(folder: Path, config: Mapping[str, Any], network: nn.Module) -> None:
     """Write configuration and weights; both are complete before either takes its name."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
-    text = json.dumps({"format_version": FORMAT_VERSION, **config}, indent=2, ensure_ascii=False)
+    text = json.dumps(
+        {"format_version": FORMAT_VERSION, **config}, indent=2, ensure_ascii=False, allow_nan=False
+    )
     contents = {
         WEIGHTS_FILE: safetensors.torch.save(tensors, metadata={"format": "pt"}),
         CONFIG_FILE: text.encode() + b"\n",

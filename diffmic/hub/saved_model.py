@@ -1,5 +1,7 @@
 """A fitted model as a folder of files, and back."""
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,16 +51,20 @@ class SavedModel:
 
 
 FITTED = tuple(field.name for field in fields(SavedModel) if field.name != "parameters")
-CONFIG_KEYS = {"parameters", "versions", *FITTED} - {"network"}
+CONFIG_KEYS = {"parameters", "diffusion", "versions", *FITTED} - {"network"}
 
 
 def save_model(folder: Path, model: SavedModel) -> None:
     """Write ``config.json`` and ``model.safetensors``."""
     config = {name: getattr(model, name) for name in FITTED if name != "network"} | {
         "parameters": _plain_parameters(model.parameters),
+        # Spelt out: what a recipe's name stands for may change, what was learnt may not.
+        "diffusion": asdict(model.network.settings),
         "classes": model.classes.tolist(),
         "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
         "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
+        "validation_scores": _nan_as_none(model.validation_scores),
+        "history": _nan_as_none(model.history),
         "versions": {name: version(name) for name in ("diffmic", "torch", "timm")},
     }
     save_files(folder, config, model.network)
@@ -82,6 +88,7 @@ def load_model(
     target = resolve_device(device)
     config = read_config(folder, CONFIG_KEYS)
     del config["versions"]
+    plain_settings = config.pop("diffusion")
     try:
         saved = _parameters(config["parameters"], set(defaults) - set(UNSAVED_PARAMETERS), backbone)
         parameters = defaults | saved | {"device": device}
@@ -99,7 +106,7 @@ def load_model(
                 architecture,
                 len(config["classes"]),
                 multilabel=config["multilabel"],
-                settings=recipe.diffusion,
+                settings=_instance(DiffusionSettings, plain_settings),
             )
         model = SavedModel(
             **config
@@ -111,6 +118,8 @@ def load_model(
                     s: _instance(Calibration, v) for s, v in config["calibrations"].items()
                 },
                 "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
+                "validation_scores": _none_as_nan(config["validation_scores"]),
+                "history": _none_as_nan(config["history"]),
             }
         )
     except (AttributeError, KeyError, TypeError, InputError) as reason:
@@ -173,3 +182,20 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     if isinstance(plain["pretrained"], str):
         plain["pretrained"] = True  # the path of a file is no part of the model
     return plain
+
+
+def _nan_as_none(value: Any) -> Any:
+    """JSON has no NaN, which is what a measure is for labels that a part lacks."""
+    return _replaced(value, lambda leaf: isinstance(leaf, float) and math.isnan(leaf), None)
+
+
+def _none_as_nan(value: Any) -> Any:
+    return _replaced(value, lambda leaf: leaf is None, math.nan)
+
+
+def _replaced(value: Any, wanted: Callable[[Any], bool], by: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _replaced(entry, wanted, by) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_replaced(entry, wanted, by) for entry in value]
+    return by if wanted(value) else value

@@ -1,6 +1,7 @@
 """Every kind of X that is accepted gives the same images, and the targets that came along."""
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -120,7 +121,6 @@ def test_lists_and_arrays_of_paths_are_read(files, form):
 
 
 def test_a_pandas_column_of_paths_is_read(files):
-    pandas = pytest.importorskip("pandas")
     frame = pandas.DataFrame({"file": [str(path) for path in files]}, index=range(10, 10 + N))
     np.testing.assert_array_equal(pixels(read_inputs(frame["file"])), RGB)
 
@@ -353,7 +353,6 @@ def test_another_kind_of_x_is_an_error_that_names_it(X):
 
 
 def test_a_table_is_an_error_that_names_its_columns():
-    pandas = pytest.importorskip("pandas")
     with pytest.raises(
         InputError, match=r"table with the columns \['file', 'label'\]; give the col"
     ):

@@ -221,3 +221,33 @@ def test_the_papers_arrangement_is_saved_by_the_names_of_its_networks(images, ne
     classifier.save_pretrained(tmp_path)
     X = new_images[0][:5]
     assert_array_equal(load(tmp_path, backbone=None).predict_proba(X), classifier.predict_proba(X))
+
+
+def test_a_model_keeps_its_settings_whatever_its_recipe_comes_to_mean(
+    timm_folder, monkeypatch, new_images
+):
+    from dataclasses import replace
+
+    from diffmic.training import recipe as recipes
+
+    loaded = load(timm_folder, backbone=None)
+    changed = replace(
+        recipes.RECIPES["default"],
+        diffusion=replace(loaded.network_.settings, parameterization="noise"),
+    )
+    monkeypatch.setitem(recipes.RECIPES, "default", changed)
+    again = load(timm_folder, backbone=None)
+    assert again.network_.settings == loaded.network_.settings
+
+
+def test_measures_that_are_not_numbers_survive_as_valid_json(fitted, tmp_path):
+    import copy
+    import json
+    import math
+
+    classifier = copy.deepcopy(fitted)
+    classifier.validation_scores_["prior"]["auc"] = math.nan
+    classifier.save_pretrained(tmp_path)
+    text = (tmp_path / "config.json").read_text()
+    assert json.loads(text, parse_constant=pytest.fail)["validation_scores"]["prior"]["auc"] is None
+    assert math.isnan(load(tmp_path, backbone=TinyBackbone()).validation_scores_["prior"]["auc"])
