@@ -1,8 +1,10 @@
 """The estimator: DiffMICClassifier."""
 
 import copy
+import threading
 import warnings
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Self
 
@@ -25,7 +27,7 @@ from .data import (
     read_inputs,
     read_training_data,
 )
-from .data.training_data import targets_of
+from .data.training_data import read_labelled
 from .errors import DiffMICWarning, InputError
 from .hub import FITTED, SavedModel, load_model, save_model
 from .inference import (
@@ -38,6 +40,7 @@ from .inference import (
     sample_scores,
 )
 from .model import (
+    Architecture,
     Conditions,
     DiffMICNetwork,
     architecture_from,
@@ -71,7 +74,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     backbone : str or torch.nn.Module, default="tf_efficientnet_lite0"
         Name of a timm model, or a module that maps images (B, 3, H, W) to a feature map
         (B, D, h, w). Encodes the image; also gives the saliency, unless ``prior_backbone`` does.
-    pretrained : bool or str, default=True
+    pretrained : bool, str or Path, default=True
         Whether named backbones start from pretrained weights; or a file of weights of
         ``backbone``. If they cannot be had, ``fit`` raises ``PretrainedWeightsError``.
     prior_backbone : str, torch.nn.Module or None, default=None
@@ -175,7 +178,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         self,
         *,
         backbone: str | torch.nn.Module = "tf_efficientnet_lite0",
-        pretrained: bool | str = True,
+        pretrained: bool | str | Path = True,
         prior_backbone: str | torch.nn.Module | None = None,
         region_backbone: str | torch.nn.Module | None = None,
         n_regions: int | str = "auto",
@@ -284,7 +287,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         TrainingDivergedError
             The loss is not finite; the estimator keeps the last good state.
         """
-        check_parameters(self.get_params(deep=False))
+        with ONE_FIT_AT_A_TIME:
+            return self._fit(X, y, sample_weight, groups, validation_data)
+
+    def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, validation_data: Any) -> Self:
+        parameters = self.get_params(deep=False)
+        check_parameters(parameters)
         recipe, device = resolve_recipe(self.recipe), resolve_device(self.device)
         seed = draw_seed(self.random_state)
         data = read_training_data(
@@ -296,9 +304,10 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             validation_fraction=self.validation_fraction,
             class_weight=self.class_weight,
             rng=np.random.RandomState(seed),
+            verbose=self.verbose,
         )
         self._check_class_names(data.encoding)
-        image_size = self._resolve_image_size(data.training)
+        image_size = self._resolve_image_size(data)
         options = self._options(data, image_size, recipe, device, seed)
         training = _part(data.training)
         training.prepared(options, augmented=True)[0]  # what augment returns is checked right away
@@ -308,8 +317,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             training,
             None if data.validation is None else _part(data.validation),
             options,
+            diffusion_trained=self._goes_on_with(data.encoding) and self.diffusion_trained_,
         )
-        self.channels_ = int(data.training.images[0].shape[0])
+        if result.stopped is not None and not result.history:
+            raise result.stopped  # nothing was learnt: whatever was fitted before stays
+        self.channels_ = data.image_shape[0]
+        self.built_with_ = {name: parameters[name] for name in ARCHITECTURE_PARAMETERS}
         self._keep(network, data.encoding, image_size, seed, result)
         return self
 
@@ -389,8 +402,14 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         X, y : as in :meth:`fit`
         sample_weight : array-like of shape (n,) or None
         """
-        truth = targets_of(X, y)
-        return float(accuracy_score(truth, self.predict(X), sample_weight=sample_weight))
+        check_is_fitted(self)
+        images, truth = read_labelled(X, y, known_channels=self.channels_)
+        try:
+            return float(accuracy_score(truth, self.predict(images), sample_weight=sample_weight))
+        except ValueError as reason:
+            raise InputError(
+                f"y cannot be compared with the classes {self.classes_.tolist()[:20]}: {reason}"
+            ) from reason
 
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embeddings: the pooled features of the image encoder, shape (n, D)."""
@@ -421,8 +440,28 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         )
 
     def save_pretrained(self, path: str | Path) -> None:
-        """Save the fitted estimator into a folder, as ``config.json`` and ``model.safetensors``."""
+        """Save the fitted estimator into a folder, as ``config.json`` and ``model.safetensors``.
+
+        Code is not saved: a module as the backbone must be given again when loading, a transform
+        as ``augment`` comes back as ``"auto"``, class weights in a dict as None, and the file of
+        ``pretrained`` as True.
+
+        Raises
+        ------
+        InputError
+            A parameter of the architecture was changed after the fit.
+        """
         check_is_fitted(self)
+        changed = [
+            f"{name} is {getattr(self, name)!r} and was {value!r}"
+            for name, value in self.built_with_.items()
+            if getattr(self, name) is not value and getattr(self, name) != value
+        ]
+        if changed:
+            raise InputError(
+                f"Since the fit these were changed: {', '.join(changed)}. Set them back, or fit "
+                "again."
+            )
         fitted = {name: getattr(self, f"{name}_") for name in FITTED}
         save_model(Path(path), SavedModel(parameters=self.get_params(deep=False), **fitted))
 
@@ -451,32 +490,51 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         ModelFileError
             A missing, damaged or unfitting file.
         """
+        if not isinstance(path, (str, Path)):
+            raise InputError(f"path is {path!r}; give the folder of a saved model.")
         defaults = cls().get_params(deep=False)
         model = load_model(Path(path), defaults=defaults, backbone=backbone, device=device)
         estimator = cls(**model.parameters)
         for name in FITTED:
             setattr(estimator, f"{name}_", getattr(model, name))
+        estimator.built_with_ = {name: model.parameters[name] for name in ARCHITECTURE_PARAMETERS}
         return estimator
 
     def _check_class_names(self, encoding: TargetEncoding) -> None:
-        if self.class_names is not None and len(self.class_names) != len(encoding.classes):
+        names = None if self.class_names is None else list(self.class_names)
+        if names is not None and len(names) != len(encoding.classes):
             raise InputError(
-                f"class_names has {len(self.class_names)} names, but y holds "
+                f"class_names has {len(names)} names, but y holds "
                 f"{len(encoding.classes)} classes: {encoding.classes.tolist()}."
             )
 
-    def _resolve_image_size(self, training: LabelledImages) -> int:
+    @property
+    def _going_on(self) -> bool:
+        """Whether a fit starts from what the last one learnt."""
+        return bool(self.warm_start) and hasattr(self, "network_")
+
+    def _goes_on_with(self, encoding: TargetEncoding) -> bool:
+        """Whether that holds for the heads, too: the classes are the same."""
+        return (
+            self._going_on
+            and self.multilabel_ == encoding.multilabel
+            and np.array_equal(self.classes_, encoding.classes)
+        )
+
+    def _resolve_image_size(self, data: TrainingData) -> int:
         if self.image_size != "auto":
             return int(self.image_size)
+        if self._going_on:
+            return int(self.image_size_)
         backbones = [b for b in (self.backbone, self.prior_backbone) if b is not None]
-        longest_side = max(training.images[0].shape[1:])
+        longest_side = max(data.image_shape[1:])
         return max(default_image_size(backbone, longest_side) for backbone in backbones)
 
     def _build(
         self, encoding: TargetEncoding, image_size: int, recipe: Recipe, seed: int
     ) -> DiffMICNetwork:
         """A network for these classes; with ``warm_start`` it knows what the last one knew."""
-        learnt = getattr(self, "network_", None) if self.warm_start else None
+        learnt = self.network_ if self._going_on else None
         architecture = architecture_from(
             self.get_params(deep=False),
             pretrained=self.pretrained if learnt is None else False,
@@ -491,10 +549,16 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 settings=recipe.diffusion,
             )
         if learnt is not None:
-            same = self.multilabel_ == encoding.multilabel and np.array_equal(
-                self.classes_, encoding.classes
-            )
+            same = self._goes_on_with(encoding)
             carry_over(learnt, network, heads=same)
+            if not same and np.isin(encoding.classes, self.classes_).any():
+                warnings.warn(
+                    f"warm_start: the classes are {encoding.classes.tolist()[:20]} and were "
+                    f"{self.classes_.tolist()[:20]}, so that the backbone goes on and the heads "
+                    "begin anew.",
+                    DiffMICWarning,
+                    stacklevel=4,
+                )
         return network
 
     def _options(
@@ -505,7 +569,6 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         device: torch.device,
         seed: int,
     ) -> TrainingOptions:
-        going_on = self.warm_start and hasattr(self, "network_")
         named = isinstance(self.backbone, str) and bool(self.pretrained)
         return TrainingOptions(
             recipe=recipe,
@@ -513,7 +576,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             max_epochs=self.max_epochs,
             batch_size=data.batch_size or self.batch_size,
             learning_rate=self.learning_rate,
-            pretrained=going_on or named,
+            pretrained=self._going_on or named,
             patience=self.n_iter_no_change if self.early_stopping else None,
             augment=default_augment() if self.augment == "auto" else self.augment,
             num_workers=self.num_workers if data.num_workers is None else data.num_workers,
@@ -544,15 +607,15 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         self.history_ = result.history
         self.validation_scores_ = result.validation_scores
         self.diffusion_trained_ = result.diffusion_trained
-        if result.diverged is not None:
-            raise result.diverged
+        if result.stopped is not None:
+            raise result.stopped
         if not result.validation_scores:
             warnings.warn(
                 "There was no validation part, so probabilities are not calibrated (temperature 1) "
                 "and it is not known whether diffusion gains on the prior. Pass validation_data, "
                 "or set validation_fraction.",
                 DiffMICWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
             return
         prior, diffusion = (
@@ -564,7 +627,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 f"{diffusion:.3f}) is behind its prior ({prior:.3f}). See validation_scores_; "
                 "predict_proba(X, stage='prior') gives the prior's probabilities.",
                 DiffMICWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     def _calibration(self, stage: Stage) -> Calibration:
@@ -580,6 +643,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
     def _encode(self, X: Any) -> Iterator[tuple[Conditions, Tensor]]:
         """Conditions of each batch of X, and the sizes of its images."""
+        check_parameters(self.get_params(deep=False))
         inputs = read_inputs(X, known_channels=self.channels_)
         return encode_images(
             self.network_,
@@ -603,6 +667,14 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         tags.classifier_tags.multi_label = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+
+# Accelerate's state and torch's generators belong to the process, not to a thread.
+ONE_FIT_AT_A_TIME = threading.RLock()
+ARCHITECTURE_PARAMETERS = sorted(
+    {field.name for field in fields(Architecture)}
+    & set(DiffMICClassifier().get_params(deep=False)) - {"pretrained"}
+)
 
 
 def _part(data: LabelledImages) -> Part:

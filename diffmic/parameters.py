@@ -1,7 +1,9 @@
 """Checks of the estimator's parameters, before any work is done."""
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 from .errors import InputError
@@ -48,6 +50,12 @@ def check_parameters(parameters: dict[str, Any]) -> None:
     precision = parameters["precision"]
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
+    pretrained = parameters["pretrained"]
+    if not isinstance(pretrained, (bool, str, Path)):
+        raise InputError(f"pretrained is {pretrained!r}; give True, False, or a file of weights.")
+    names = parameters["class_names"]
+    if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
+        raise InputError(f"class_names is {names!r}; give a list with one name per class, or None.")
     augment = parameters["augment"]
     if augment is not None and augment != "auto" and not callable(augment):
         raise InputError(

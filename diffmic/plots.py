@@ -73,8 +73,9 @@ def plot_predictions(
         From ``predict_proba`` with each stage.
     class_names : sequence of str
         C names.
-    truth : array-like of shape (n,) or None
-        Number of the true class of each image.
+    truth : array-like of shape (n,) or (n, C), or None
+        True class of each image, as a number or as one of ``class_names``; for multi-label an
+        indicator of the true labels.
     explanation : Explanation or None
         Regions to draw on the images.
     columns : int
@@ -99,15 +100,23 @@ def plot_predictions(
             picture.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1)
         else:
             plot_regions(image, explanation, number, ax=picture)
-        chosen = int(diffusion[number].argmax())
-        title, colour = f"predicted: {class_names[chosen]}", "black"
+        chosen = str(class_names[int(diffusion[number].argmax())])
+        title, colour = f"predicted: {chosen}", "black"
         if truth is not None:
-            actual = int(np.asarray(truth)[number])
-            title = f"{class_names[actual]}\n{title}"
-            colour = "black" if actual == chosen else "#c0392b"
+            actual = _names(np.asarray(truth)[number], class_names)
+            title = f"{', '.join(actual) or 'none'}\n{title}"
+            colour = "black" if chosen in actual else "#c0392b"
         picture.set_title(title, fontsize=8, color=colour)
         _bars(bars, prior[number], diffusion[number], class_names, legend=number == 0)
     return figure  # type: ignore[no-any-return]
+
+
+def _names(truth: Any, class_names: Sequence[str]) -> list[str]:
+    """Names of the true labels of an image."""
+    if np.ndim(truth) == 1 and len(truth) > 1:
+        return [str(n) for n, present in zip(class_names, truth, strict=True) if present]
+    label = np.ravel(truth)[0]
+    return [str(label) if isinstance(label, str) else str(class_names[int(label)])]
 
 
 def _bars(

@@ -11,9 +11,10 @@ import argparse
 from pathlib import Path
 
 import numpy as np
-from sklearn.model_selection import train_test_split
 
 from diffmic import DiffMICClassifier
+from diffmic.data import TargetEncoding
+from diffmic.data.splits import validation_split
 from diffmic.datasets import ImageTable, read_csv, read_folders
 from diffmic.demo import table
 from diffmic.inference import STAGES, measure
@@ -22,16 +23,22 @@ from diffmic.inference import STAGES, measure
 def parts(images: ImageTable, seed: int) -> tuple[ImageTable, ImageTable | None, ImageTable]:
     """Training, validation (where the data names one) and test part."""
     if images.splits is None:
-        _, test = train_test_split(
-            np.arange(len(images)),
-            test_size=0.2,
-            random_state=seed,
-            stratify=images.labels if images.labels.ndim == 1 else None,
+        encoding = TargetEncoding.learn(images.labels)
+        _, test = validation_split(
+            encoding.encode(images.labels),
+            0.2,
+            np.random.RandomState(seed),
+            groups=images.groups,
+            multilabel=encoding.multilabel,
         )
         splits = np.full(len(images), "train")
         splits[test] = "test"
         images = ImageTable(images.paths, images.labels, images.label_names, splits, images.groups)
-    names = set(images.splits.tolist()) & {"val", "validation"}
+    validation_names = {"val", "valid", "validation"}
+    unknown = set(images.splits.tolist()) - {"train", "test"} - validation_names
+    if unknown:
+        raise SystemExit(f"Splits must be train, val or test; found {sorted(unknown)}.")
+    names = set(images.splits.tolist()) & validation_names
     validation = images.part(*names) if names else None
     return images.part("train"), validation, images.part("test")
 

@@ -11,6 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 from tiny import TinyBackbone, small, stripes
+from torch.utils.data import IterableDataset
 
 from diffmic import DiffMICClassifier, InputError
 
@@ -323,3 +324,40 @@ def test_class_names_must_be_as_many_as_the_classes(images):
     assert fit(*images, max_epochs=1, class_names=names).class_names is names
     with pytest.raises(InputError, match="2 names"):
         fit(*images, class_names=names[:2])
+
+
+@pytest.mark.parametrize("region_size", [8, 16, 20])
+def test_boxes_are_as_large_as_the_regions_that_are_read(images, new_images, region_size):
+    classifier = DiffMICClassifier(
+        **small(region_size=region_size, region_backbone=TinyBackbone(), max_epochs=1)
+    )
+    classifier.fit(*images)
+    x0, y0, x1, y1 = np.moveaxis(classifier.explain(new_images[0]).boxes, 2, 0)
+    inside = (x1 < 32) & (y1 < 32)  # crops that pass the border end there
+    assert_allclose((x1 - x0)[inside], region_size, atol=1e-4)
+    assert_allclose((y1 - y0)[inside], region_size, atol=1e-4)
+    assert (x1 <= 32).all()
+    assert (y1 <= 32).all()
+
+
+def test_scores_of_a_stream_read_it_once(fitted, new_images):
+    class Shuffled(IterableDataset):
+        def __iter__(self):
+            for index in np.random.default_rng().permutation(len(new_images[0])):
+                yield new_images[0][index], int(new_images[1][index])
+
+    expected = fitted.score(*new_images)
+    assert [fitted.score(Shuffled()) for _ in range(3)] == [expected] * 3
+
+
+def test_a_score_against_labels_of_another_kind_is_an_input_error(fitted, new_images):
+    with pytest.raises(InputError, match="cannot be compared with the classes"):
+        fitted.score(new_images[0], [str(label) for label in new_images[1]])
+
+
+def test_numbers_of_numpy_are_numbers(images):
+    classifier = DiffMICClassifier(
+        **small(n_regions=np.int64(2), region_size=np.int32(8), max_epochs=1)
+    )
+    classifier.fit(*images)
+    assert classifier.explain(images[0][:1]).boxes.shape == (1, 2, 4)

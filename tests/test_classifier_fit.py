@@ -2,6 +2,7 @@
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -29,10 +30,10 @@ def fits(monkeypatch):
     seen = []
     original = diffmic.classifier.fit_network
 
-    def spy(network, training, validation, options):
+    def spy(network, training, validation, options, **more):
         state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
         seen.append((state, training, validation, options))
-        return original(network, training, validation, options)
+        return original(network, training, validation, options, **more)
 
     monkeypatch.setattr(diffmic.classifier, "fit_network", spy)
     return seen
@@ -124,8 +125,8 @@ def test_fit_warns_just_if_the_diffusion_is_behind_its_prior(
 ):
     original = diffmic.classifier.fit_network
 
-    def rigged(*arguments):
-        result = original(*arguments)
+    def rigged(*arguments, **more):
+        result = original(*arguments, **more)
         scores = result.validation_scores
         scores["diffusion"]["nll"] = scores["prior"]["nll"] + difference
         return result
@@ -347,6 +348,71 @@ def test_a_loaded_model_can_be_fitted_on_other_classes(fitted, images, new_image
 
 
 @quiet
+def test_warm_start_keeps_the_size_for_which_the_network_was_built(images):
+    classifier = DiffMICClassifier(**small(warm_start=True, max_epochs=1)).fit(*images)
+    larger = np.repeat(np.repeat(images[0], 2, axis=1), 2, axis=2)
+    classifier.fit(larger, images[1])
+    assert classifier.image_size_ == images[0].shape[1]
+
+
+def test_warm_start_without_a_class_says_that_the_heads_are_new(images):
+    X, y = images
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        classifier = DiffMICClassifier(**small(warm_start=True, max_epochs=1)).fit(X, y)
+        classifier.fit(X[y < 2], y[y < 2])
+    said = [str(w.message) for w in caught if "heads begin anew" in str(w.message)]
+    assert len(said) == 1
+    assert "[0, 1]" in said[0]
+    assert "[0, 1, 2]" in said[0]
+
+
+@quiet
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_fit_that_learns_nothing_leaves_what_was_fitted_before(images, new_images, warm_start):
+    classifier = DiffMICClassifier(**small(warm_start=warm_start)).fit(*images)
+    expected = classifier.predict_proba(new_images[0])
+    with pytest.raises(TrainingDivergedError):
+        classifier.set_params(learning_rate=1e30).fit(*images)
+    assert_array_equal(classifier.predict_proba(new_images[0]), expected)
+
+
+@quiet
+def test_an_interrupted_warm_start_still_has_its_diffusion_stage(images, new_images, monkeypatch):
+    classifier = DiffMICClassifier(**small(warm_start=True, max_epochs=4)).fit(*images)
+    interrupt(monkeypatch, "prior", 3)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*images)
+    assert len(rows(classifier, "prior")) == 2
+    assert np.isfinite(classifier.predict_proba(new_images[0])).all()
+
+
+@quiet
+def test_an_interrupted_fit_keeps_the_epochs_that_it_had(images, new_images, monkeypatch):
+    interrupt(monkeypatch, "diffusion", 3)
+    classifier = DiffMICClassifier(**small(max_epochs=4))
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*images)
+    assert (len(rows(classifier, "prior")), len(rows(classifier, "diffusion"))) == (4, 2)
+    assert np.isfinite(classifier.predict_proba(new_images[0])).all()
+    assert set(classifier.validation_scores_) == {"prior", "diffusion"}
+
+
+@quiet
+def test_fits_in_threads_are_as_those_one_after_another(images, new_images):
+    parameters = small(max_epochs=2)  # made here: a new backbone draws from torch's generator
+
+    def proba(seed):
+        classifier = DiffMICClassifier(**parameters | {"random_state": seed})
+        return classifier.fit(*images).predict_proba(new_images[0])
+
+    expected = [proba(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        for one, other in zip(pool.map(proba, range(4)), expected, strict=True):
+            assert_allclose(one, other, atol=1e-6)
+
+
+@quiet
 def test_the_callers_backbone_is_left_alone(images):
     backbone = TinyBackbone().eval()
     before = copy.deepcopy(backbone.state_dict())
@@ -381,6 +447,21 @@ def diverge(monkeypatch, stage, epoch):
     monkeypatch.setattr(objective, "forward", failing)
 
 
+def interrupt(monkeypatch, stage, epoch):
+    """Press Ctrl-C in one of a stage's epochs."""
+    objective = OBJECTIVES[stage]
+    train = objective.train
+    epochs = []
+
+    def counting(self, mode=True):
+        epochs.append(mode)
+        if len(epochs) == epoch:
+            raise KeyboardInterrupt
+        return train(self, mode)
+
+    monkeypatch.setattr(objective, "train", counting)
+
+
 @quiet
 @pytest.mark.parametrize("epoch", [1, 4])
 @pytest.mark.parametrize("stage", OBJECTIVES)
@@ -391,6 +472,10 @@ def test_a_loss_that_is_not_finite_stops_the_fit_and_the_last_good_state_is_kept
     classifier = DiffMICClassifier(**small(max_epochs=10, augment=None))
     with pytest.raises(TrainingDivergedError, match=f"{stage} stage .* in epoch {epoch};"):
         classifier.fit(*images)
+    if (stage, epoch) == ("prior", 1):  # nothing was learnt
+        with pytest.raises(NotFittedError):
+            classifier.predict(new_images[0])
+        return
     assert len(rows(classifier, stage)) == epoch - 1
     for tensor in classifier.network_.state_dict().values():
         assert torch.isfinite(tensor).all()

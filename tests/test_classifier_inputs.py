@@ -102,7 +102,7 @@ def test_training_is_the_same_for_every_kind_of_input(images, new_images, expect
     given = (KINDS | PAIRED)[kind](X, y, tmp_path)
     classifier = DiffMICClassifier(**small(augment=None))
     classifier.fit(given, None if kind in PAIRED else y)
-    proba = classifier.predict_proba(new_images[0], stage="prior")
+    proba = classifier.predict_proba(new_images[0][:, None], stage="prior")
     assert_allclose(proba, expected, atol=1e-3)
 
 

@@ -63,3 +63,22 @@ def test_without_matplotlib_the_error_names_the_extra(monkeypatch, explanation):
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(DiffMICError, match=r"diffmic\[plots\]"):
         plot_regions(np.zeros((20, 30), np.uint8), explanation)
+
+
+@pytest.mark.parametrize(
+    ("truth", "titles"),
+    [
+        (["b", "a"], ["b", "a"]),
+        ([[1], [0]], ["b", "a"]),
+        ([[1, 1], [0, 0]], ["a, b", "none"]),
+    ],
+)
+def test_the_truth_may_be_names_a_column_or_an_indicator(truth, titles):
+    proba = np.array([[0.2, 0.8], [0.7, 0.3]])
+    images = np.zeros((2, 8, 8), np.uint8)
+    figure = plot_predictions(images, proba, proba, ["a", "b"], truth=truth)
+    found = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert found == [
+        f"{titles[0]}\npredicted: b",
+        f"{titles[1]}\npredicted: a",
+    ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from ..errors import InputError
@@ -134,9 +134,15 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _from_pil(image: Image.Image) -> Tensor:
+    image = ImageOps.exif_transpose(image)  # as a viewer would show it
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.array(image, dtype=np.float32)
         if image.mode != "F":  # 16-bit gray, whichever way Pillow spells it
+            if image.mode == "I" and not 255 < pixels.max() <= 65535:
+                raise InputError(
+                    f"32-bit pixels of at most {pixels.max():g}: their range is not known. Scale "
+                    "them to 8 bits (mode L), 16 bits (mode I;16) or to floats in 0–1."
+                )
             pixels /= 65535
         return checked_range(torch.from_numpy(pixels)[None, None])[0]
     gray = image.mode in ("1", "L", "LA")

@@ -1,6 +1,6 @@
 """What people pass as X: arrays, tensors, paths, PIL images, Datasets, DataLoaders."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -8,10 +8,24 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    default_collate,
+    default_convert,
+)
+from tqdm.auto import tqdm
 
 from ..errors import InputError
 from .images import (
+    CHANNELS,
     as_image,
     as_tensor,
     channels_first,
@@ -22,6 +36,7 @@ from .images import (
 
 IMAGE_KEYS = ("image", "images")
 LABEL_KEYS = ("label", "labels", "target")
+PLAIN = (SequentialSampler, RandomSampler, BatchSampler, type(None))  # all items, each once
 
 
 class ImageSource(Protocol):
@@ -60,14 +75,17 @@ def read_inputs(X: Any, *, with_targets: bool = False, known_channels: int | Non
     with_targets : bool
         Whether the targets of a Dataset or DataLoader are wanted.
     known_channels : int or None
-        When predicting: the channels of the images of the fit. An array of one such image then
-        stands for a batch of one.
+        When predicting: the channels of the images of the fit. An array of three dimensions is
+        then one image where it has channels last or the fit's images were of colour, else
+        (n, H, W); one of two dimensions is one image.
 
     Raises
     ------
     InputError
         Nothing to read, or images that cannot be used.
     """
+    if isinstance(X, Inputs):
+        return X
     if isinstance(X, DataLoader):
         return _from_loader(X, with_targets)
     if isinstance(X, IterableDataset):
@@ -113,11 +131,18 @@ def _is_dataset(X: Any) -> bool:
 def as_batch(X: "np.ndarray | Tensor", *, known_channels: int | None = None) -> Tensor:
     """An array of images → Tensor (n, C, H, W); see :func:`read_inputs`."""
     images = as_tensor(X)
-    if images.ndim == 3:
-        single = known_channels in (images.shape[0], images.shape[2])
-        images = images[None] if single else images[:, None]
-    elif images.ndim == 2 and known_channels == 1:
+    if known_channels is None:
+        images = images[:, None] if images.ndim == 3 else images
+    elif images.ndim == 2:
         images = images[None, None]
+    elif images.ndim == 3:
+        single = images.shape[2] in CHANNELS or known_channels == 3
+        if single and not {images.shape[0], images.shape[2]} & set(CHANNELS):
+            raise InputError(
+                f"X has shape {tuple(images.shape)}, which is no colour image, and the model was "
+                "fitted on those. For gray images of shape (n, H, W) pass X[:, None]."
+            )
+        images = images[None] if single else images[:, None]
     if images.ndim != 4:
         raise InputError(
             f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
@@ -127,6 +152,20 @@ def as_batch(X: "np.ndarray | Tensor", *, known_channels: int | None = None) -> 
     if len(images) == 0:
         raise InputError("X holds no images: Found array with 0 sample(s), at least 1 is required.")
     return checked_range(channels_first(images))
+
+
+def check_every_image(images: ImageSource, progress: str | None = None) -> None:
+    """Read all images once, so that one that cannot be used is found before any work is done.
+
+    Raises
+    ------
+    InputError
+        Naming the image.
+    """
+    if isinstance(images, (ArrayImages, ListImages)):  # seen when they were passed
+        return
+    for index in tqdm(range(len(images)), desc=progress, disable=progress is None, leave=False):
+        images[index]
 
 
 class ArrayImages:
@@ -250,7 +289,7 @@ def _from_dataset(dataset: Any, with_targets: bool) -> Inputs:
 
 def _from_loader(loader: "DataLoader[Any]", with_targets: bool) -> Inputs:
     if not isinstance(loader.dataset, IterableDataset):
-        inputs = read_inputs(loader.dataset, with_targets=with_targets)
+        inputs = read_inputs(_items_of(loader), with_targets=with_targets)
         return Inputs(inputs.images, inputs.targets, loader.batch_size, loader.num_workers)
     images: list[Any] = []
     targets: list[Any] = []
@@ -267,6 +306,37 @@ def _from_loader(loader: "DataLoader[Any]", with_targets: bool) -> Inputs:
             "pairs, dicts with 'image' and 'label', or y."
         )
     return Inputs(source, _stacked(targets) if with_targets else None, loader.batch_size)
+
+
+class CollatedItems(Dataset[Any]):
+    """Items of a Dataset as a DataLoader's own ``collate_fn`` makes them, one at a time."""
+
+    def __init__(self, dataset: Any, collate_fn: Callable[[list[Any]], Any]) -> None:
+        self.dataset, self.collate_fn = dataset, collate_fn
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Any:
+        image, target = split_item(self.collate_fn([self.dataset[index]]))
+        return image[0] if target is None else (image[0], target[0])
+
+
+def _items_of(loader: "DataLoader[Any]") -> Any:
+    """The items that a DataLoader gives, in the order of its dataset."""
+    dataset, sampler = loader.dataset, getattr(loader.batch_sampler, "sampler", loader.sampler)
+    if isinstance(sampler, SubsetRandomSampler):
+        dataset = Subset(dataset, [int(index) for index in sampler.indices])
+        sampler = SequentialSampler(dataset)
+    special = [type(s).__name__ for s in (sampler, loader.batch_sampler) if type(s) not in PLAIN]
+    if special:
+        raise InputError(
+            f"The DataLoader has a {special[0]}, but its dataset is read, each item "
+            "once. Pass torch.utils.data.Subset(dataset, indices) for some of its images, and "
+            "sample_weight or class_weight to make some count more."
+        )
+    plain = (default_collate, default_convert)
+    return dataset if loader.collate_fn in plain else CollatedItems(dataset, loader.collate_fn)
 
 
 def _from_list(values: Sequence[Any]) -> ImageSource:

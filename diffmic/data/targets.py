@@ -1,5 +1,6 @@
 """What people pass as y: labels of any kind, or an indicator matrix, which means multi-label."""
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -9,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import DiffMICWarning, InputError
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,16 @@ def as_targets(y: Any) -> NDArray[Any]:
     if y.dtype.kind == "c":
         raise InputError("y: Complex data not supported.")
     if y.ndim == 2 and y.shape[1] > 1:
-        return _indicator(y)
+        indicator = _indicator(y)
+        if len(y) > 1 and (indicator.astype(int).sum(axis=1) == 1).all():
+            warnings.warn(
+                "Each row of y has a single 1. An indicator matrix means multi-label, where an "
+                "image may have several labels or none; for exclusive classes pass "
+                "y.argmax(axis=1).",
+                DiffMICWarning,
+                stacklevel=2,
+            )
+        return indicator
     if y.ndim not in (1, 2) or y.size == 0:
         raise InputError(
             f"y has shape {y.shape}; labels of shape (n,) or (n, 1), or an indicator matrix (n, L) "

@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch.utils.data import Subset
 
 from ..errors import InputError
-from .inputs import ImageSource, Inputs, holds_targets, read_inputs
+from .inputs import ImageSource, Inputs, check_every_image, holds_targets, read_inputs
 from .splits import validation_split
 from .targets import TargetEncoding, as_array, as_targets, check_lengths
 
@@ -32,6 +32,8 @@ class TrainingData:
     training : LabelledImages
     validation : LabelledImages or None
     encoding : TargetEncoding
+    image_shape : tuple of int
+        (C, H, W) of the first image of all.
     batch_size, num_workers : int or None
         Of the DataLoader that was passed, if one was.
     """
@@ -39,6 +41,7 @@ class TrainingData:
     training: LabelledImages
     validation: LabelledImages | None
     encoding: TargetEncoding
+    image_shape: tuple[int, ...]
     batch_size: int | None
     num_workers: int | None
 
@@ -53,6 +56,7 @@ def read_training_data(
     validation_fraction: float | None,
     class_weight: Any,
     rng: np.random.RandomState,
+    verbose: int = 0,
 ) -> TrainingData:
     """Understand and check what ``fit`` was given, and set a validation part aside.
 
@@ -81,21 +85,38 @@ def read_training_data(
         training, validation = (_subset(everything, part) for part in split)
     else:
         training, validation = everything, None
+    if len(training.targets) < 2:
+        raise InputError(
+            f"The training part holds {len(training.targets)} image; at least 2 are needed. Pass "
+            "more images, or a smaller validation_fraction."
+        )
+    training = _normalised(training)
+    progress = "checking images" if verbose else None
+    check_every_image(everything.images, progress)
+    if validation_data is not None and validation is not None:
+        check_every_image(validation.images, progress)
+    channels, height, width = everything.images[0].shape
     return TrainingData(
-        _normalised(training), validation, encoding, inputs.batch_size, inputs.num_workers
+        training,
+        validation,
+        encoding,
+        (channels, height, width),
+        inputs.batch_size,
+        inputs.num_workers,
     )
 
 
-def targets_of(X: Any, y: Any) -> NDArray[Any]:
-    """y as an array, from y itself or from what X holds beside the images."""
-    inputs, targets = _pair(X, y)
+def read_labelled(X: Any, y: Any, *, known_channels: int) -> tuple[Inputs, NDArray[Any]]:
+    """Images, and y as an array, from y itself or from what X holds beside the images."""
+    inputs, targets = _pair(X, y, known_channels=known_channels)
     check_lengths(len(inputs.images), y=targets)
-    return as_targets(targets)
+    return inputs, as_targets(targets)
 
 
-def _pair(X: Any, y: Any) -> tuple[Inputs, Any]:
+def _pair(X: Any, y: Any, *, known_channels: int | None = None) -> tuple[Inputs, Any]:
     """Images and targets, from y or from what X holds beside the images."""
-    inputs = read_inputs(X, with_targets=y is None and holds_targets(X))
+    with_targets = y is None and holds_targets(X)
+    inputs = read_inputs(X, with_targets=with_targets, known_channels=known_channels)
     return inputs, inputs.targets if y is None else y
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,11 @@ def read_folders(folder: str | Path) -> ImageTable:
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"There is no folder {str(folder)!r}.")
-    files = sorted(f for f in folder.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+    files = sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
+    )
     parts = [f.relative_to(folder).parts for f in files]
     splits_known = bool(parts) and all(
         len(p) == 3 and p[0] in ("train", "val", "validation", "test") for p in parts
@@ -97,7 +102,9 @@ def read_folders(folder: str | Path) -> ImageTable:
     return ImageTable(files, labels, np.unique(labels).tolist(), splits)
 
 
-def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
+def read_csv(
+    file: str | Path, *, group: str | None = None, labels: Sequence[str] | None = None
+) -> ImageTable:
     """Images of a table with the columns ``file``, ``label`` and, where known, ``split``.
 
     Parameters
@@ -107,6 +114,8 @@ def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
         ``split``, are labels of a multi-label task where there is no ``label``.
     group : str or None
         Column with the patient or lesion.
+    labels : sequence of str or None
+        The columns of a multi-label task; None: all of 0 and 1 alone, as above.
 
     Raises
     ------
@@ -128,22 +137,27 @@ def read_csv(file: str | Path, *, group: str | None = None) -> ImageTable:
             raise InputError(
                 f"Row {number} of {str(file)!r} has nothing in the column {empty[0]!r}."
             )
-    if "label" in columns:
-        labels = np.asarray([_number(row["label"]) for row in rows])
-        names = [str(name) for name in np.unique(labels).tolist()]
+    if "label" in columns and labels is None:
+        y = _numbers([row["label"] for row in rows])
+        names = [str(name) for name in np.unique(y).tolist()]
     else:
-        names = [
+        binary = [
             column
             for column in columns
             if column not in ("file", "split", group)
             and {row[column] for row in rows} <= {"0", "1"}
         ]
-        if len(names) < 2:
-            raise InputError(f"{str(file)!r} has no column 'label' and no columns of 0 and 1.")
-        labels = np.asarray([[int(row[name]) for name in names] for row in rows])
+        names = binary if labels is None else list(labels)
+        if len(names) < 2 or not set(names) <= set(binary):
+            raise InputError(
+                f"{str(file)!r} needs a column 'label', or at least 2 columns of 0 and 1"
+                + ("" if labels is None else f", {names}")
+                + f"; those of 0 and 1 are {binary}."
+            )
+        y = np.asarray([[int(row[name]) for name in names] for row in rows])
     return ImageTable(
         [file.parent / row["file"] for row in rows],
-        labels,
+        y,
         names,
         np.asarray([row["split"] for row in rows]) if "split" in columns else None,
         np.asarray([row[group] for row in rows]) if group is not None else None,
@@ -165,5 +179,7 @@ def _read_rows(file: Path) -> tuple[list[str], list[dict[str | None, str]]]:
     return columns, rows
 
 
-def _number(text: str) -> int | str:
-    return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else text
+def _numbers(texts: list[str]) -> NDArray[Any]:
+    """Integers where all are written as such, without leading zeros; else the texts."""
+    whole = all(re.fullmatch(r"0|-?[1-9]\d*", text, re.ASCII) for text in texts)
+    return np.asarray([int(text) for text in texts] if whole else texts)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from importlib.metadata import version
+from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,8 +23,8 @@ from .files import CONFIG_FILE, check_keys, load_weights, read_config, save_file
 
 Settings = TypeVar("Settings", Calibration, DiffusionSettings, Recipe)
 
-# What only training uses, or this machine alone, is left at its default when loading.
-UNSAVED_PARAMETERS = ("augment", "random_state", "class_weight", "device")
+# For training alone: saved where JSON can hold the value, else left at the default when loading.
+TRAINING_PARAMETERS = {"augment": "auto", "random_state": None, "class_weight": None}
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def load_model(
     del config["versions"]
     plain_settings = config.pop("diffusion")
     try:
-        saved = _parameters(config["parameters"], set(defaults) - set(UNSAVED_PARAMETERS), backbone)
+        saved = _parameters(config["parameters"], set(defaults) - {"device"}, backbone)
         parameters = defaults | saved | {"device": device}
         check_parameters(parameters)
         check_keys(config["calibrations"], STAGES, where="calibrations")
@@ -165,9 +166,11 @@ def _instance(kind: type[Settings], values: dict[str, Any]) -> Settings:
 
 def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     """Constructor parameters as JSON can hold them."""
-    plain = {name: v for name, v in parameters.items() if name not in UNSAVED_PARAMETERS}
+    plain = {name: value for name, value in parameters.items() if name != "device"}
     for name, value in plain.items():
-        if isinstance(value, nn.Module):
+        if name in TRAINING_PARAMETERS and not isinstance(value, (str, Integral, type(None))):
+            plain[name] = TRAINING_PARAMETERS[name]
+        elif isinstance(value, nn.Module):
             if name != "backbone":
                 raise InputError(
                     f"{name} is a module of your own. Code is not saved, and only backbone can be "
@@ -179,7 +182,9 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
             plain[name] = asdict(value)
         elif isinstance(value, (np.ndarray, np.generic)):
             plain[name] = value.tolist()
-    if isinstance(plain["pretrained"], str):
+    if plain["class_names"] is not None:
+        plain["class_names"] = [str(label) for label in plain["class_names"]]
+    if isinstance(plain["pretrained"], (str, Path)):
         plain["pretrained"] = True  # the path of a file is no part of the model
     return plain
 

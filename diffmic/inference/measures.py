@@ -28,7 +28,7 @@ def measure(
 
     Parameters
     ----------
-    y_true : array-like of shape (n,) or (n, L)
+    y_true : array-like of shape (n,), (n, 1) or (n, L)
         Labels, or an indicator matrix for multi-label.
     proba : array-like of shape (n, C)
         Probabilities, columns in the order of ``classes``.
@@ -53,6 +53,8 @@ def measure(
         A label that is none of the classes.
     """
     truth, p = np.asarray(y_true), np.asarray(proba, dtype=np.float64)
+    if truth.ndim == 2 and truth.shape[1] == 1:
+        truth = truth[:, 0]
     if truth.ndim == 2:
         return _multilabel(truth, p, thresholds)
     labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)

@@ -3,6 +3,7 @@
 import copy
 import difflib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -40,6 +41,8 @@ class Backbone(nn.Module):
         D and D' of the maps.
     map_size, fine_size : tuple of int
         (h, w) and (h', w') for images of ``image_size``.
+    strides_single_cell : bool
+        Whether images are so small that a strided convolution meets a map of one cell.
     """
 
     mean: Tensor
@@ -71,6 +74,12 @@ class Backbone(nn.Module):
     def _trial(self, image_size: int) -> FeatureMaps:
         was_training = self.net.training
         self.net.eval()
+        self.strides_single_cell = False
+        hooks = [
+            module.register_forward_pre_hook(self._look_at_input)
+            for module in self.net.modules()
+            if isinstance(module, nn.Conv2d) and max(module.stride) > 1
+        ]
         try:
             maps: FeatureMaps = self(torch.zeros(1, len(self.mean), image_size, image_size))
         except Exception as reason:  # whatever a third-party network raises means the same
@@ -80,6 +89,8 @@ class Backbone(nn.Module):
             ) from reason
         finally:
             self.net.train(was_training)
+            for hook in hooks:
+                hook.remove()
         if not (isinstance(maps.coarse, Tensor) and maps.coarse.ndim == 4):
             found = (
                 tuple(maps.coarse.shape) if isinstance(maps.coarse, Tensor) else type(maps.coarse)
@@ -89,6 +100,9 @@ class Backbone(nn.Module):
                 "(B, D, h, w) is needed. Leave out its pooling and its classifier."
             )
         return maps
+
+    def _look_at_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        self.strides_single_cell |= args[0].shape[2:] == (1, 1)
 
 
 class TimmFeatures(nn.Module):
@@ -115,7 +129,7 @@ class TimmFeatures(nn.Module):
 
 
 def build_backbone(
-    backbone: str | nn.Module, *, image_size: int, pretrained: bool | str = False
+    backbone: str | nn.Module, *, image_size: int, pretrained: bool | str | Path = False
 ) -> Backbone:
     """A :class:`Backbone` from a timm name, or from a module that returns a feature map.
 
@@ -136,7 +150,7 @@ def build_backbone(
         Weights were asked for and could not be had.
     """
     if isinstance(backbone, nn.Module):
-        if isinstance(pretrained, str):
+        if isinstance(pretrained, (str, Path)):
             raise PretrainedWeightsError(
                 "pretrained is a file, but backbone is a module: load the weights into the module."
             )
@@ -159,7 +173,7 @@ def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
     return min(224, longest_side)
 
 
-def _timm_model(name: str, image_size: int, pretrained: bool | str):  # type: ignore[no-untyped-def]
+def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # type: ignore[no-untyped-def]
     import timm  # takes seconds to import: only those who name a timm model pay
 
     if not isinstance(name, str):

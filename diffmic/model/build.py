@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -28,7 +30,7 @@ class Architecture:
     region_backbone : str, nn.Module or None
         Network for crops of pixels (two copies: one for the prior, one for the context); None:
         regions are windows of the global map's backbone.
-    pretrained : bool or str
+    pretrained : bool, str or Path
         Source of weights; a file is for ``backbone`` alone, and True is meant for the others.
     image_size : int
         Side of the network's input, in pixels.
@@ -39,7 +41,7 @@ class Architecture:
     backbone: str | nn.Module
     prior_backbone: str | nn.Module | None
     region_backbone: str | nn.Module | None
-    pretrained: bool | str
+    pretrained: bool | str | Path
     image_size: int
     n_regions: int | str
     region_size: int | str
@@ -82,6 +84,7 @@ def build_network(
                     a.region_backbone, image_size=region_size[0], pretrained=others_pretrained
                 ),
                 region_size,
+                image_size,
                 map_size,
             )
             for _ in range(2)
@@ -119,11 +122,11 @@ def _n_regions(
     """K: explicit, or the smaller of 6 and what fits."""
     if architecture.n_regions == "auto":
         return min(6, max_regions(map_size, window))
-    if not isinstance(architecture.n_regions, int):
+    if not isinstance(architecture.n_regions, Integral):
         raise InputError(
             f"n_regions is {architecture.n_regions!r}; it must be 'auto' or an integer."
         )
-    return architecture.n_regions
+    return int(architecture.n_regions)
 
 
 def _region_size(architecture: Architecture, map_size: tuple[int, int]) -> tuple[int, int]:
@@ -131,12 +134,12 @@ def _region_size(architecture: Architecture, map_size: tuple[int, int]) -> tuple
     size, image_size = architecture.region_size, architecture.image_size
     if size == "auto":
         return max(1, round(image_size / map_size[0])), max(1, round(image_size / map_size[1]))
-    if not isinstance(size, int) or not 1 <= size <= image_size:
+    if not isinstance(size, Integral) or not 1 <= size <= image_size:
         raise InputError(
             f"region_size is {size!r}; it must be 'auto' or a number of pixels between 1 and the "
             f"image_size of {image_size}."
         )
-    return size, size
+    return int(size), int(size)
 
 
 def carry_over(learnt: DiffMICNetwork, network: DiffMICNetwork, *, heads: bool) -> None:

@@ -1,7 +1,7 @@
 """Conditions: everything about an image that the diffusion needs, and what people want to see."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -44,9 +44,9 @@ class Conditions:
         """The same with ``function`` applied to every tensor."""
         return Conditions(*(function(getattr(self, field.name)) for field in fields(self)))
 
-    def to(self, device: torch.device) -> "Conditions":
-        """The same on another device."""
-        return self.map(lambda tensor: tensor.to(device, non_blocking=True))
+    def without_pictures(self) -> "Conditions":
+        """The same with an empty saliency, which is for people and not for the diffusion."""
+        return replace(self, saliency=self.saliency[..., :0, :0])
 
     def __len__(self) -> int:
         return len(self.global_logits)

@@ -1,7 +1,7 @@
 """The network: prior, encoders, denoiser and schedule, with ``encode`` and ``sample``."""
 
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from ..diffusion import (
     guidance_by_distance,
     scores_by_distance,
 )
+from ..errors import InputError
 from .backbone import Backbone
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser
@@ -47,6 +48,13 @@ class DiffusionSettings:
     start: Literal["gaussian", "uniform"] = "gaussian"
     grid: Literal["trailing", "leading"] = "trailing"
     sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+
+    def __post_init__(self) -> None:
+        for name, kind in get_type_hints(type(self)).items():
+            if getattr(self, name) not in get_args(kind):
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}; give one of {list(get_args(kind))}."
+                )
 
 
 class DiffMICNetwork(nn.Module):

@@ -20,7 +20,7 @@ WEIGHT_PACKAGES = {
 }
 
 
-def load_pretrained(name: str, pretrained: bool | str, **options: Any) -> nn.Module:
+def load_pretrained(name: str, pretrained: bool | str | Path, **options: Any) -> nn.Module:
     """A timm model with the weights that were asked for, or an error: never silently without.
 
     Parameters

@@ -102,14 +102,7 @@ class DualGranularityPrior(nn.Module):
             image_features=maps.coarse.mean(dim=(2, 3)),
             region_features=features,
             saliency=saliency,
-            boxes=self._boxes(cells, saliency),
+            boxes=self.regions.boxes(cells),
             attention=attention,
         )
         return conditions, cells
-
-    def _boxes(self, cells: Tensor, saliency: Tensor) -> Tensor:
-        """Regions as fractions of the image, (B, K, 4): x0, y0, x1, y1."""
-        size = cells.new_tensor(saliency.shape[2:]).float()
-        start = cells / size
-        end = (cells + cells.new_tensor(self.window)) / size
-        return torch.cat([start.flip(-1), end.flip(-1)], dim=-1)

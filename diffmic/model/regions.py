@@ -134,11 +134,19 @@ class FeatureWindows(nn.Module):
     def forward(self, images: Tensor, maps: FeatureMaps, cells: Tensor) -> Tensor:
         """Mean of the finer map over each region, (B, K, D')."""
         means = F.avg_pool2d(maps.fine, self.window, stride=1)
-        corners = upper_left(cells, self.map_size, self.fine_size)
-        rows = corners[..., 0].clamp(max=means.shape[2] - 1)
-        columns = corners[..., 1].clamp(max=means.shape[3] - 1)
+        rows, columns = self._corners(cells).unbind(-1)
         batch = torch.arange(len(images), device=images.device)[:, None]
         return means[batch, :, rows, columns]
+
+    def boxes(self, cells: Tensor) -> Tensor:
+        """What is read of the image, in fractions of it: x0, y0, x1, y1; (B, K, 4)."""
+        return _fractions(self._corners(cells), self.window, self.fine_size)
+
+    def _corners(self, cells: Tensor) -> Tensor:
+        """Upper-left cells of the windows on the finer map, (B, K, 2)."""
+        corners = upper_left(cells, self.map_size, self.fine_size)
+        last = [size - side for size, side in zip(self.fine_size, self.window, strict=True)]
+        return torch.minimum(corners, corners.new_tensor(last))
 
 
 class PixelCrops(nn.Module):
@@ -151,23 +159,39 @@ class PixelCrops(nn.Module):
     ----------
     backbone : Backbone
         Network for the crops, built for images of ``region_size``.
-    region_size : tuple of int
-        Height and width of a crop, in pixels of the network's input.
+    region_size, image_size : tuple of int
+        Height and width of a crop, and of the network's input, in pixels.
     map_size : tuple of int
         Height and width of the saliency map, in cells.
     """
 
     def __init__(
-        self, backbone: Backbone, region_size: tuple[int, int], map_size: tuple[int, int]
+        self,
+        backbone: Backbone,
+        region_size: tuple[int, int],
+        image_size: tuple[int, int],
+        map_size: tuple[int, int],
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.channels = backbone.channels
-        self.region_size, self.map_size = region_size, map_size
+        self.region_size, self.image_size, self.map_size = region_size, image_size, map_size
 
     def forward(self, images: Tensor, maps: FeatureMaps | None, cells: Tensor) -> Tensor:
         """Pooled features of each crop, (B, K, D)."""
-        corners = upper_left(cells, self.map_size, (images.shape[2], images.shape[3]))
+        corners = upper_left(cells, self.map_size, self.image_size)
         crops = crop(images, corners, self.region_size)
         features = self.backbone.pooled(crops.flatten(0, 1))
         return features.view(*crops.shape[:2], -1)
+
+    def boxes(self, cells: Tensor) -> Tensor:
+        """What is read of the image, in fractions of it: x0, y0, x1, y1; (B, K, 4)."""
+        corners = upper_left(cells, self.map_size, self.image_size)
+        return _fractions(corners, self.region_size, self.image_size).clamp(max=1)
+
+
+def _fractions(corners: Tensor, side: tuple[int, int], whole: tuple[int, int]) -> Tensor:
+    """Rectangles as fractions of a whole: x0, y0, x1, y1."""
+    scale = torch.tensor(whole, device=corners.device)
+    ends = corners + corners.new_tensor(side)
+    return torch.cat([(corners / scale).flip(-1), (ends / scale).flip(-1)], dim=-1)

@@ -28,8 +28,14 @@ def train_denoiser(
     accelerator: Accelerator,
     evaluate: Callable[[DiffMICNetwork], dict[str, float]] | None,
     history: History,
+    cache: ConditionCache | None = None,
 ) -> None:
     """Train context and denoiser, and encoders that the prior does not share.
+
+    Parameters
+    ----------
+    cache : ConditionCache or None
+        Conditions of the training images, where they are at hand; None: they are encoded here.
 
     Raises
     ------
@@ -40,7 +46,7 @@ def train_denoiser(
     own_encoders = [m for m in (network.image_encoder, network.region_encoder) if m is not None]
     objective = DenoiserObjective(network, recipe)
     if recipe.cached and not own_encoders:
-        cache = build_cache(network, training, options)
+        cache = cache or build_cache(network, training, options)
         objective.feature_scales = cache.feature_scales()
         batches, n_batches = _cached_batches(cache, network, options), recipe.steps_per_epoch
     else:
@@ -95,7 +101,7 @@ def build_cache(
             device=options.device,
             progress=f"encoding view {view + 1} of {n_views}" if options.verbose else None,
         )
-        parts += [conditions for conditions, _ in encoded]
+        parts += [conditions.without_pictures() for conditions, _ in encoded]
     # Tensors made in inference mode cannot take part in training; copies can.
     conditions = Conditions.cat(parts).map(torch.clone)
     return ConditionCache(
@@ -132,7 +138,7 @@ def _encoded_batches(
         training.targets, options.recipe.balance, multilabel=network.multilabel
     )
     loader = images.loader(
-        min(options.recipe.batch_size, len(images)),
+        min(options.batch_size, options.recipe.batch_size, len(images)),
         sampler=WeightedRandomSampler(
             chances.tolist(), len(images), generator=torch.Generator().manual_seed(options.seed)
         ),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -86,17 +87,17 @@ class Evaluation:
         conditions = self._encoded(network, frozen=frozen)
         if stage == "prior":
             return conditions.fused_logits.float().cpu()
-        return (
+        scores = [
             sample_scores(
                 network,
-                conditions,
+                conditions[start : start + options.batch_size],
                 num_steps=options.num_steps,
                 n_samples=options.n_samples,
                 seed=options.seed,
-            )
-            .mean(dim=1)
-            .cpu()
-        )
+            ).mean(dim=1)
+            for start in range(0, len(conditions), options.batch_size)
+        ]
+        return torch.cat(scores).cpu()
 
     def _encoded(self, network: DiffMICNetwork, *, frozen: bool) -> Conditions:
         """Conditions of the validation part, kept while the encoders are frozen."""
@@ -109,6 +110,6 @@ class Evaluation:
             num_workers=self.options.num_workers,
             device=self.options.device,
         )
-        conditions = Conditions.cat([conditions for conditions, _ in encoded])
+        conditions = Conditions.cat([c.without_pictures() for c, _ in encoded])
         self._conditions = conditions if frozen else None
         return conditions

@@ -31,26 +31,35 @@ class FitResult:
         All measures of each stage on the validation part; empty where there is none.
     history : list of dict
         A row per epoch of each stage.
-    diverged : TrainingDivergedError or None
+    stopped : TrainingDivergedError, KeyboardInterrupt or None
         Why training stopped early; the network holds the last good state.
+    diffusion_trained : bool
+        Whether stage two came to an epoch's end, so that its scores mean something.
     """
 
     calibrations: dict[Stage, Calibration]
     thresholds: dict[Stage, NDArray[np.float64]] = field(default_factory=dict)
     validation_scores: dict[Stage, dict[str, float]] = field(default_factory=dict)
     history: History = field(default_factory=list)
-    diverged: TrainingDivergedError | None = None
-
-    @property
-    def diffusion_trained(self) -> bool:
-        """Whether stage two came to an epoch's end, so that its scores mean something."""
-        return any(row["stage"] == "diffusion" for row in self.history)
+    stopped: TrainingDivergedError | KeyboardInterrupt | None = None
+    diffusion_trained: bool = False
 
 
 def fit_network(
-    network: DiffMICNetwork, training: Part, validation: Part | None, options: TrainingOptions
+    network: DiffMICNetwork,
+    training: Part,
+    validation: Part | None,
+    options: TrainingOptions,
+    *,
+    diffusion_trained: bool = False,
 ) -> FitResult:
-    """Train both stages of a network and calibrate each; chance comes from ``options.seed``."""
+    """Train both stages of a network and calibrate each; chance comes from ``options.seed``.
+
+    Parameters
+    ----------
+    diffusion_trained : bool
+        Whether the network's denoiser has learnt something before.
+    """
     result = FitResult({stage: Calibration(stage, network.multilabel) for stage in STAGES})
     if network.multilabel:
         result.thresholds = {stage: np.full(network.num_classes, 0.5) for stage in STAGES}
@@ -77,9 +86,14 @@ def fit_network(
                     evaluate=None if evaluation is None else evaluation.diffusion,
                     history=result.history,
                 )
-        except TrainingDivergedError as diverged:
-            result.diverged = diverged
+        except (TrainingDivergedError, KeyboardInterrupt) as reason:
+            result.stopped = reason
         network.eval()
+        result.diffusion_trained = diffusion_trained or any(
+            row["stage"] == "diffusion" for row in result.history
+        )
+        if result.stopped is not None and not result.history:
+            return result
         if evaluation is not None:
             stages: tuple[Stage, ...] = STAGES if result.diffusion_trained else ("prior",)
             for stage, verdict in evaluation.verdicts(network, stages).items():

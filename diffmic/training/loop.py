@@ -60,41 +60,44 @@ def train(
     Raises
     ------
     TrainingDivergedError
-        The loss is not finite; ``learner`` holds the last good state.
+        The loss or a weight is not finite; ``learner`` holds the last good state.
+    KeyboardInterrupt
+        The same holds.
     """
     good = _state(learner)
     best_score, best_epoch = -math.inf, 0
-    with tqdm(total=max_epochs, desc=stage, unit="epoch", disable=not verbose) as bar:
-        for epoch in range(1, max_epochs + 1):
-            started = time.perf_counter()
-            objective.train()
-            losses = []
-            for batch in batches(epoch):
-                loss = objective(*batch)
-                accelerator.backward(loss)
-                optimizer.step()
-                scheduler.step()
-                optimizer.zero_grad()
-                if after_step is not None:
-                    after_step()
-                losses.append(loss.detach())
-            train_loss = float(torch.stack(losses).mean())
-            if not math.isfinite(train_loss) or not _finite(learner):
-                learner.load_state_dict(good)
-                raise TrainingDivergedError(_diverged(stage, epoch, train_loss))
-            row: dict[str, Any] = {"stage": stage, "epoch": epoch, "train_loss": train_loss}
-            measures = evaluate() if evaluate is not None else {}
-            row |= {f"validation_{name}": value for name, value in measures.items()}
-            row["seconds"] = round(time.perf_counter() - started, 3)
-            history.append(row)
-            bar.set_postfix({k: f"{v:.3f}" for k, v in _shown(row).items()})
-            bar.update()
-            score = measures.get("score", math.inf)
-            if score > best_score or patience is None or evaluate is None:
-                good, best_score, best_epoch = _state(learner), score, epoch
-            elif epoch - best_epoch >= patience:
-                break
-    learner.load_state_dict(good)
+    try:
+        with tqdm(total=max_epochs, desc=stage, unit="epoch", disable=not verbose) as bar:
+            for epoch in range(1, max_epochs + 1):
+                started = time.perf_counter()
+                objective.train()
+                losses = []
+                for batch in batches(epoch):
+                    loss = objective(*batch)
+                    accelerator.backward(loss)
+                    optimizer.step()
+                    scheduler.step()
+                    optimizer.zero_grad()
+                    if after_step is not None:
+                        after_step()
+                    losses.append(loss.detach())
+                train_loss = float(torch.stack(losses).mean())
+                if not math.isfinite(train_loss) or not _finite(learner):
+                    raise TrainingDivergedError(_diverged(stage, epoch, train_loss))
+                row: dict[str, Any] = {"stage": stage, "epoch": epoch, "train_loss": train_loss}
+                measures = evaluate() if evaluate is not None else {}
+                row |= {f"validation_{name}": value for name, value in measures.items()}
+                row["seconds"] = round(time.perf_counter() - started, 3)
+                history.append(row)
+                bar.set_postfix({k: f"{v:.3f}" for k, v in _shown(row).items()})
+                bar.update()
+                score = measures.get("score", math.inf)
+                if score > best_score or patience is None or evaluate is None:
+                    good, best_score, best_epoch = _state(learner), score, epoch
+                elif epoch - best_epoch >= patience:
+                    break
+    finally:
+        learner.load_state_dict(good)
 
 
 def _state(module: nn.Module) -> State:
@@ -102,7 +105,7 @@ def _state(module: nn.Module) -> State:
 
 
 def _finite(module: nn.Module) -> bool:
-    return all(bool(torch.isfinite(parameter).all()) for parameter in module.parameters())
+    return all(bool(torch.isfinite(tensor).all()) for tensor in module.state_dict().values())
 
 
 def _shown(row: dict[str, Any]) -> dict[str, float]:
@@ -112,8 +115,11 @@ def _shown(row: dict[str, Any]) -> dict[str, float]:
 
 def _diverged(stage: str, epoch: int, loss: float) -> str:
     kept = "the initial state" if epoch == 1 else f"the best state of epochs 1 to {epoch - 1}"
+    what = f"weights of the {stage} stage became NaN or infinite"
+    if not math.isfinite(loss):
+        what = f"loss of the {stage} stage became {loss}"
     return (
-        f"The loss of the {stage} stage became {loss} in epoch {epoch}; training stopped and "
+        f"The {what} in epoch {epoch}; training stopped and "
         f"{kept} was kept. Lower learning_rate, set precision='fp32', or look for images or "
         "weights that are out of the ordinary."
     )

@@ -1,7 +1,7 @@
 """What the processor does well: mixed precision, memory layout, and an Accelerator to match."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Literal
 
 import torch
@@ -10,6 +10,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 from ..errors import InputError
+from ..model.backbone import Backbone
 
 Precision = Literal["no", "bf16", "fp16"]
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -41,7 +42,8 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
     """Mixed precision for training; ``"auto"`` takes what the processor is faster with.
 
     On a GPU bf16, or fp16 where it has no bf16. On a CPU with AMX tiles bf16, except for networks
-    of depthwise convolutions, for which oneDNN is faster in fp32.
+    of depthwise convolutions, for which oneDNN is faster in fp32, and for images so small that a
+    strided convolution meets a single cell, whose gradient oneDNN gets wrong in bf16.
 
     Raises
     ------
@@ -53,7 +55,8 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         # Not a public function yet, so that it may be missing.
         has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        return "bf16" if device.type == "cpu" and has_amx() and not _depthwise(network) else "no"
+        suits = device.type == "cpu" and has_amx() and not _depthwise(network)
+        return "bf16" if suits and not _strides_single_cell(network) else "no"
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
     return PRECISIONS[precision]  # type: ignore[return-value]
@@ -78,10 +81,10 @@ def accelerator_for(device: torch.device, precision: Precision) -> Iterator[Acce
     before = [dict(state) for state in shared]
     for state in shared:
         state.clear()
-    if device.type == "cuda" and device.index is not None:
-        torch.cuda.set_device(device)
+    of_cuda = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
     try:
-        yield Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+        with of_cuda:
+            yield Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     finally:
         for state, old in zip(shared, before, strict=True):
             state.clear()
@@ -92,4 +95,10 @@ def _depthwise(network: nn.Module) -> bool:
     return any(
         isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
         for module in network.modules()
+    )
+
+
+def _strides_single_cell(network: nn.Module) -> bool:
+    return any(
+        module.strides_single_cell for module in network.modules() if isinstance(module, Backbone)
     )

@@ -29,6 +29,43 @@ def train_prior(
     TrainingDivergedError
         The loss is not finite; the prior holds the last good state.
     """
+    train_on_images(
+        PriorObjective(network, options.recipe),
+        network.prior,
+        training,
+        options,
+        accelerator=accelerator,
+        evaluate=evaluate,
+        stage="prior",
+        history=history,
+    )
+
+
+def train_on_images(
+    objective: nn.Module,
+    learner: nn.Module,
+    training: Part,
+    options: TrainingOptions,
+    *,
+    accelerator: Accelerator,
+    evaluate: Callable[[], dict[str, float]] | None,
+    stage: str,
+    history: History,
+) -> None:
+    """Train any classifier with a backbone; it ends in its best state.
+
+    Parameters
+    ----------
+    objective : nn.Module
+        ``objective(images, targets, weights)`` is the loss.
+    learner : nn.Module
+        What learns; the parameters of its backbones have ``backbone.`` in their names.
+
+    Raises
+    ------
+    TrainingDivergedError
+        The loss is not finite; the learner holds the last good state.
+    """
     images = training.prepared(options, augmented=True)
     loader = images.loader(
         options.batch_size,
@@ -39,9 +76,8 @@ def train_prior(
         pin_memory=options.device.type == "cuda",
         generator=torch.Generator().manual_seed(options.seed),
     )
-    optimizer = AdamW(parameter_groups(network, options), weight_decay=options.recipe.weight_decay)
+    optimizer = AdamW(parameter_groups(learner, options), weight_decay=options.recipe.weight_decay)
     scheduler = learning_rate_schedule(optimizer, options.recipe, options.max_epochs * len(loader))
-    objective = PriorObjective(network, options.recipe)
     prepared, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
@@ -53,26 +89,26 @@ def train_prior(
     train(
         prepared,
         batches,
-        learner=network.prior,
+        learner=learner,
         evaluate=evaluate,
         accelerator=accelerator,
         optimizer=optimizer,
         scheduler=scheduler,
         max_epochs=options.max_epochs,
         patience=options.patience,
-        stage="prior",
+        stage=stage,
         history=history,
         verbose=options.verbose,
     )
 
 
 def parameter_groups(
-    network: DiffMICNetwork, options: TrainingOptions
+    learner: nn.Module, options: TrainingOptions
 ) -> list[dict[str, list[nn.Parameter] | float]]:
     """Backbones and heads, each with its own learning rate."""
     recipe, rate = options.recipe, options.learning_rate
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in network.prior.named_parameters():
+    for name, parameter in learner.named_parameters():
         groups["backbone." in name].append(parameter)
     factor = recipe.pretrained_factor if options.pretrained else 1.0
     return [

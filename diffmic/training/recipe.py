@@ -1,10 +1,13 @@
 """How the two stages learn: every number of the training recipe, in one place."""
 
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any, Literal
 
 from ..errors import InputError
 from ..model import DiffusionSettings
+
+_LEAST = {"n_views": 0, "steps_per_epoch": 1, "batch_size": 2, "n_positions": 1}
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,14 @@ class Recipe:
     denoiser_learning_rate: float = 5e-3
     denoiser_weight_decay: float = 0.1
     ema: float | None = 0.1
+
+    def __post_init__(self) -> None:
+        if self.schedule not in ("one-cycle", "cosine"):
+            raise InputError(f"schedule is {self.schedule!r}; give 'one-cycle' or 'cosine'.")
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if not isinstance(value, Integral) or value < least:
+                raise InputError(f"{name} is {value!r}; it must be an integer of at least {least}.")
 
 
 PAPER = Recipe(

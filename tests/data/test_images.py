@@ -236,3 +236,17 @@ def test_a_file_whose_pixels_are_out_of_range_is_named(tmp_path):
     Image.fromarray(GRADIENT.astype(np.float32)).save(path)
     with pytest.raises(InputError, match=r"float\.tif': Float images must lie in 0–1"):
         read_image(path)
+
+
+def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
+    picture = Image.fromarray(GRADIENT)
+    exif = picture.getexif()
+    exif[0x0112] = 6  # turn by 90° clockwise to view it
+    picture.save(tmp_path / "turned.png", exif=exif)
+    expected = torch.from_numpy(np.rot90(GRADIENT, -1).copy())
+    assert torch.equal(read_image(tmp_path / "turned.png")[0], expected)
+
+
+def test_8_bits_in_a_mode_of_32_are_refused():
+    with pytest.raises(InputError, match="at most 200: their range is not known"):
+        as_image(Image.fromarray(np.full((4, 4), 200, np.int32)))

@@ -10,12 +10,15 @@ from torch.utils.data import (
     DataLoader,
     Dataset,
     IterableDataset,
+    Sampler,
     Subset,
+    SubsetRandomSampler,
     TensorDataset,
+    WeightedRandomSampler,
 )
 
 from diffmic.data import read_inputs
-from diffmic.data.inputs import holds_targets
+from diffmic.data.inputs import check_every_image, holds_targets
 from diffmic.errors import InputError
 
 N, H, W = 5, 6, 10
@@ -326,13 +329,77 @@ def test_a_single_gray_image_is_a_batch_of_one_for_a_gray_model():
     np.testing.assert_array_equal(pixels(read_inputs(GRAY[0], known_channels=1))[0, 0], GRAY[0])
 
 
-def test_a_table_is_no_image_for_a_colour_model():
-    with pytest.raises(InputError, match="dim 2"):
-        read_inputs(GRAY[0], known_channels=3)
+@pytest.mark.parametrize("known_channels", [1, 3])
+def test_an_array_of_two_dimensions_is_one_gray_image_when_predicting(known_channels):
+    found = pixels(read_inputs(GRAY[0], known_channels=known_channels))
+    np.testing.assert_array_equal(found, GRAY[:1, None])
 
 
-def test_a_batch_of_gray_images_is_a_batch_for_a_colour_model():
-    np.testing.assert_array_equal(pixels(read_inputs(GRAY, known_channels=3))[:, 0], GRAY)
+@pytest.mark.parametrize("known_channels", [1, 3])
+def test_channels_last_means_one_image_when_predicting(known_channels):
+    found = pixels(read_inputs(np.moveaxis(RGB[0], 0, 2), known_channels=known_channels))
+    np.testing.assert_array_equal(found, RGB[:1])
+
+
+def test_three_dimensions_mean_gray_images_for_a_model_of_gray_ones():
+    found = pixels(read_inputs(GRAY[:3], known_channels=1))
+    np.testing.assert_array_equal(found, GRAY[:3, None])
+
+
+def test_gray_images_without_channels_are_refused_by_a_colour_model():
+    with pytest.raises(InputError, match=r"no colour image.*pass X\[:, None\]"):
+        read_inputs(GRAY, known_channels=3)
+    np.testing.assert_array_equal(pixels(read_inputs(GRAY[:, None], known_channels=3))[:, 0], GRAY)
+
+
+def test_a_subset_sampler_names_the_images_that_are_read():
+    loader = DataLoader(TensorDataset(torch.from_numpy(RGB)), sampler=SubsetRandomSampler([2, 0]))
+    np.testing.assert_array_equal(pixels(read_inputs(loader)), RGB[[2, 0]])
+
+
+class EverySecond(Sampler):
+    def __init__(self, dataset):
+        self.n = len(dataset)
+
+    def __iter__(self):
+        return iter(range(0, self.n, 2))
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        (lambda data: {"sampler": WeightedRandomSampler([1.0] * len(data), 2)}, "WeightedRandom"),
+        (lambda data: {"sampler": EverySecond(data)}, "EverySecond"),
+        (lambda data: {"batch_sampler": [[0, 1]]}, "list"),
+    ],
+)
+def test_samplers_whose_choice_would_be_ignored_are_refused(options, name):
+    data = TensorDataset(torch.from_numpy(RGB))
+    with pytest.raises(InputError, match=rf"has a {name}.*Pass torch.utils.data.Subset"):
+        read_inputs(DataLoader(data, **options(data)))
+
+
+def test_a_loaders_own_collate_fn_makes_the_items():
+    def collate(items):
+        return {"image": torch.stack([255 - item for (item,) in items]), "label": [7] * len(items)}
+
+    loader = DataLoader(TensorDataset(torch.from_numpy(RGB)), batch_size=2, collate_fn=collate)
+    found = read_inputs(loader, with_targets=True)
+    np.testing.assert_array_equal(pixels(found), 255 - RGB)
+    assert found.targets.tolist() == [7] * len(RGB)
+
+
+def test_every_image_can_be_checked_before_any_work():
+    class Items(Dataset):
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, index):
+            return np.full((4, 4), np.nan if index == 3 else 0.5)
+
+    images = read_inputs(Items()).images
+    with pytest.raises(InputError, match="NaN or infinite, first in image 3"):
+        check_every_image(images)
 
 
 @pytest.mark.parametrize("form", [str, lambda path: path, Image.open])

@@ -12,7 +12,7 @@ from sklearn.exceptions import DataConversionWarning
 
 from diffmic.data import TargetEncoding
 from diffmic.data.targets import as_targets, check_lengths
-from diffmic.errors import InputError
+from diffmic.errors import DiffMICWarning, InputError
 
 LABELS = st.one_of(
     st.lists(st.integers(-(2**60), 2**60), min_size=2, max_size=30),
@@ -169,3 +169,11 @@ def test_other_numbers_of_entries_are_an_error_with_both_numbers(values, found):
 
 def test_as_many_entries_or_none_at_all_are_fine():
     check_lengths(2, y=[0, 1], sample_weight=None, groups=np.zeros(2))
+
+
+def test_an_indicator_of_exclusive_classes_is_pointed_out():
+    with pytest.warns(DiffMICWarning, match=r"pass y.argmax\(axis=1\)"):
+        as_targets(np.eye(3, dtype=int)[[0, 1, 2, 1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        as_targets([[1, 0, 1], [0, 0, 0], [0, 1, 0]])

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from diffmic.data import read_training_data
-from diffmic.data.training_data import targets_of
+from diffmic.data.training_data import read_labelled
 from diffmic.errors import InputError
 
 N = 40
@@ -89,8 +89,8 @@ def test_validation_data_are_checked_like_the_others(validation_data, message):
 
 def test_targets_given_as_y_win_over_those_of_the_dataset():
     data = TensorDataset(torch.from_numpy(X)[:, None], torch.from_numpy(Y))
-    np.testing.assert_array_equal(targets_of(data, None), Y)
-    np.testing.assert_array_equal(targets_of(data, 2 - Y), 2 - Y)
+    np.testing.assert_array_equal(read_labelled(data, None, known_channels=1)[1], Y)
+    np.testing.assert_array_equal(read_labelled(data, 2 - Y, known_channels=1)[1], 2 - Y)
 
 
 def test_a_loader_lends_its_batch_size_and_workers():

@@ -130,7 +130,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
         ("file;label\n1.png;a\n", r"needs the columns .*; found \['file;label'\]"),
         ("path,label\n1.png,a\n", r"needs the columns .*; found \['path', 'label'\]"),
         ("file,label\n", "has no rows below its header"),
-        ("file,age\n1.png,30\n", "has no column 'label' and no columns of 0 and 1"),
+        ("file,age\n1.png,30\n", "needs a column 'label', or at least 2 columns of 0 and 1"),
         ("file,label\n1.png,a\n2.png,\n", "Row 2 of .* has nothing in the column 'label'"),
         ("file,label\n1.png\n", "Row 1 of .* has nothing in the column 'label'"),
         ("file,label\n,a\n", "Row 1 of .* has nothing in the column 'file'"),
@@ -168,3 +168,26 @@ def test_a_split_that_is_not_there_is_an_error_that_names_those_that_are(tmp_pat
         found.part("val", "dev")
     with pytest.raises(InputError, match="no splits"):
         read_csv(table(tmp_path, "file,label\n1.png,a\n")).part("train")
+
+
+def test_files_that_begin_with_a_dot_are_no_images(tmp_path):
+    for name in ("a/1.png", "b/2.png", "b/._2.png"):
+        file = tmp_path / name
+        file.parent.mkdir(exist_ok=True)
+        file.touch()
+    assert [file.name for file in read_folders(tmp_path).paths] == ["1.png", "2.png"]
+
+
+def test_labels_with_leading_zeros_stay_texts(tmp_path):
+    found = read_csv(table(tmp_path, "file,label\n1.png,01\n2.png,1\n"))
+    assert found.labels.tolist() == ["01", "1"]
+
+
+def test_the_columns_of_labels_can_be_named(tmp_path):
+    file = table(tmp_path, "file,male,edema,mass,age\n1.png,0,1,0,3\n2.png,1,0,1,4\n")
+    assert read_csv(file).label_names == ["male", "edema", "mass"]
+    found = read_csv(file, labels=["mass", "edema"])
+    assert found.label_names == ["mass", "edema"]
+    assert found.labels.tolist() == [[0, 1], [1, 0]]
+    with pytest.raises(InputError, match=r"columns of 0 and 1, \['mass', 'age'\]; .* \['male'"):
+        read_csv(file, labels=["mass", "age"])

@@ -1,18 +1,23 @@
 """Saved and loaded estimators answer alike."""
 
+import copy
 import json
+import math
 import random
 import socket
 from dataclasses import replace
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from numpy.testing import assert_array_equal
 from tiny import RECIPE, TinyBackbone, small, stripes
+from torchvision.transforms import v2
 
 from diffmic import DiffMICClassifier, InputError, ModelFileError
 from diffmic.model import DiffusionSettings
+from diffmic.training import recipe as recipes
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 FITTED = (
@@ -226,10 +231,6 @@ def test_the_papers_arrangement_is_saved_by_the_names_of_its_networks(images, ne
 def test_a_model_keeps_its_settings_whatever_its_recipe_comes_to_mean(
     timm_folder, monkeypatch, new_images
 ):
-    from dataclasses import replace
-
-    from diffmic.training import recipe as recipes
-
     loaded = load(timm_folder, backbone=None)
     changed = replace(
         recipes.RECIPES["default"],
@@ -241,13 +242,39 @@ def test_a_model_keeps_its_settings_whatever_its_recipe_comes_to_mean(
 
 
 def test_measures_that_are_not_numbers_survive_as_valid_json(fitted, tmp_path):
-    import copy
-    import json
-    import math
-
     classifier = copy.deepcopy(fitted)
     classifier.validation_scores_["prior"]["auc"] = math.nan
     classifier.save_pretrained(tmp_path)
     text = (tmp_path / "config.json").read_text()
     assert json.loads(text, parse_constant=pytest.fail)["validation_scores"]["prior"]["auc"] is None
     assert math.isnan(load(tmp_path, backbone=TinyBackbone()).validation_scores_["prior"]["auc"])
+
+
+def test_a_parameter_of_the_architecture_changed_after_the_fit_is_refused(fitted, tmp_path):
+    changed = copy.deepcopy(fitted).set_params(feature_dim=64)
+    with pytest.raises(InputError, match=r"feature_dim is 64 and was \d+.*fit again"):
+        changed.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_training_needs_is_saved_where_json_can_hold_it(fitted, tmp_path):
+    told = {"augment": None, "class_weight": "balanced", "random_state": 3}
+    copy.deepcopy(fitted).set_params(**told).save_pretrained(tmp_path / "plain")
+    loaded = load(tmp_path / "plain", backbone=TinyBackbone())
+    assert {name: getattr(loaded, name) for name in told} == told
+    others = {"augment": v2.RandomHorizontalFlip(), "class_weight": {0: 2.0}}
+    copy.deepcopy(fitted).set_params(**others).save_pretrained(tmp_path / "other")
+    loaded = load(tmp_path / "other", backbone=TinyBackbone())
+    assert (loaded.augment, loaded.class_weight) == ("auto", None)
+
+
+def test_names_of_any_kind_of_sequence_are_saved_as_a_list(fitted, tmp_path):
+    names = pandas.Index(["a", "b", "c"])
+    copy.deepcopy(fitted).set_params(class_names=names).save_pretrained(tmp_path)
+    assert load(tmp_path, backbone=TinyBackbone()).class_names == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("path", [None, 3])
+def test_a_path_that_is_none_is_refused(path):
+    with pytest.raises(InputError, match="give the folder of a saved model"):
+        DiffMICClassifier.from_pretrained(path)

@@ -187,3 +187,8 @@ def test_expected_calibration_error_by_hand():
     assert expected_calibration_error([1.0, 1.0], [True, True]) == 0
     assert expected_calibration_error([1.0, 1.0], [True, False]) == pytest.approx(0.5)
     assert expected_calibration_error([0.0, 0.5], [False, True], n_bins=2) == pytest.approx(0.25)
+
+
+def test_labels_in_a_column_are_labels():
+    proba = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+    assert measure([[0], [1], [1]], proba) == measure([0, 1, 1], proba)

@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 from diffmic import InputError
+from diffmic.model.backbone import build_backbone
 from diffmic.training.precision import (
     accelerator_for,
     resolve_device,
@@ -125,3 +126,11 @@ def test_accelerates_state_comes_back_after_an_error():
     with pytest.raises(KeyError), accelerator_for(CPU, "no"):
         raise KeyError
     assert AcceleratorState._shared_state == before
+
+
+@pytest.mark.parametrize(("size", "expected"), [(8, "no"), (64, "bf16")])
+def test_images_of_a_cell_or_two_are_learnt_from_in_fp32(monkeypatch, size, expected):
+    """oneDNN's bf16 gradient of a strided convolution on a single cell is wrong."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    backbone = build_backbone("test_resnet", image_size=size)
+    assert training_precision("auto", torch.device("cpu"), backbone) == expected

@@ -3,6 +3,7 @@
 import pytest
 
 from diffmic import InputError
+from diffmic.model import DiffusionSettings
 from diffmic.training import Recipe, resolve_recipe
 
 
@@ -33,3 +34,24 @@ def test_an_unknown_recipe_is_an_error_that_names_the_known_ones(recipe):
 def test_a_recipe_cannot_be_changed_by_accident():
     with pytest.raises(AttributeError):
         Recipe().alpha = 2.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"schedule": "linear"}, "schedule is 'linear'; give 'one-cycle' or 'cosine'"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch is 0; it must be an integer of at least 1"),
+        ({"batch_size": 1}, "batch_size is 1; it must be an integer of at least 2"),
+        ({"n_views": -1}, "n_views is -1"),
+        ({"n_positions": 2.5}, "n_positions is 2.5"),
+    ],
+)
+def test_a_recipe_of_nonsense_is_refused(changes, message):
+    with pytest.raises(InputError, match=message):
+        Recipe(**changes)
+
+
+@pytest.mark.parametrize("name", ["parameterization", "guidance", "start", "grid", "sampler"])
+def test_settings_of_nonsense_are_refused(name):
+    with pytest.raises(InputError, match=rf"{name} is 'foo'; give one of \["):
+        DiffusionSettings(**{name: "foo"})

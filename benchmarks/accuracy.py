@@ -1,0 +1,181 @@
+"""Accuracy: the diffusion stage beside its prior, plain fine-tuning and re-trained heads.
+
+    python benchmarks/accuracy.py run --data FOLDER            all sets and seeds, on validation
+    python benchmarks/accuracy.py run --data FOLDER --final    and on test, for a committed recipe
+    python benchmarks/accuracy.py table                        what came of it
+
+A run that was stopped goes on where it was: trained networks and their conditions are kept in the
+folder ``--work``, results are rows of a CSV file.
+"""
+
+import datetime
+import json
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from accuracy_bench.encoders import Job
+from accuracy_bench.methods import METHODS, OURS
+from accuracy_bench.results import Answers, Results, paired_differences, summary
+from accuracy_bench.tasks import TASKS, load
+
+from diffmic.inference.calibration import Calibration
+from diffmic.inference.measures import measure
+from diffmic.inference.thresholds import best_thresholds
+
+HERE = Path(__file__).parent
+OPPONENTS = ("prior", "plain", "plain_tta", "head_linear", "head_hidden", "paper")
+app = typer.Typer(add_completion=False, help=__doc__)
+File = Annotated[Path, typer.Option(help="CSV file of the results.")]
+
+
+@app.command()
+def run(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(TASKS),  # noqa: B006
+    methods: Annotated[list[str], typer.Option()] = list(METHODS),  # noqa: B006
+    seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
+    max_epochs: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
+    results: File = HERE / "results" / "accuracy.csv",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / "work",
+    verbose: int = 1,
+) -> None:
+    """Train what has not been trained, and add a row per run."""
+    kept = Results(results)
+    parts = ("val", "test") if final else ("val",)
+    for seed in seeds:
+        for name in sets:
+            todo = [m for m in methods if not all(kept.has(name, seed, m, p) for p in parts)]
+            if not todo:
+                continue
+            task = replace(TASKS[name], max_epochs=max_epochs or TASKS[name].max_epochs)
+            job = Job(name, task, seed, load(task, seed, data), work, verbose)
+            for method in todo:
+                for row in rows_of(job, method, parts, kept):
+                    kept.add(row)
+
+
+def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[dict[str, Any]]:
+    """Train a method and measure it; calibration and thresholds come from validation."""
+    started = time.perf_counter()
+    train, stage = METHODS[method]
+    scores_of = train(job)
+    multilabel, val = job.parts.multilabel, job.parts.val.targets
+    scores = scores_of("val")
+    calibration = Calibration.fit(stage, scores, val, multilabel=multilabel)
+    thresholds = np.empty(0)
+    if multilabel:
+        thresholds = best_thresholds(val.numpy(), calibration(scores).numpy())
+    rows = []
+    for part in parts:
+        targets = job.parts[part].targets.numpy()
+        proba = calibration(scores_of(part)).numpy()
+        answers = Answers(targets, proba, thresholds)
+        if multilabel:
+            measures = measure(targets, proba, thresholds=thresholds)
+        else:
+            measures = measure(targets.argmax(axis=1), proba, ordered=job.task.ordered)
+        if part == "test":
+            kept.keep(job.name, job.seed, method, answers)
+        absent = [
+            str(c)
+            for c, occurs in zip(job.parts.classes, targets.any(0), strict=True)
+            if not occurs
+        ]
+        rows.append(
+            {"set": job.name, "seed": job.seed, "method": method, "part": part}
+            | {"n_images": len(targets), "absent_labels": " ".join(absent)}
+            | {name: f"{value:.5f}" for name, value in measures.items()}
+            | {"seconds": round(time.perf_counter() - started, 1)}
+            | circumstances(job)
+        )
+    return rows
+
+
+def circumstances(job: Job) -> dict[str, Any]:
+    """What a figure depends on."""
+    names = ("diffmic", "torch", "timm")
+    return {
+        "image_size": job.task.image_size,
+        "max_epochs": job.task.max_epochs,
+        "settings": json.dumps(asdict(OURS), separators=(",", ":")),
+        "versions": " ".join(f"{name}={version(name)}" for name in names),
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+@app.command()
+def table(
+    results: File = HERE / "results" / "accuracy.csv",
+    part: Annotated[str, typer.Option(help="val or test.")] = "test",
+) -> None:
+    """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
+    kept = Results(results)
+    rows = kept.rows()
+    print(means_table(rows, part))
+    if part == "test":
+        print(differences_table(kept, rows))
+
+
+def means_table(rows: list[dict[str, str]], part: str) -> str:
+    """A line per set and method."""
+    names = ["accuracy", "balanced_accuracy", "macro_f1", "auc", "kappa", "nll", "brier", "ece"]
+    lines = ["| set | method | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
+    for name, method, n_runs, measures in summary(rows, part):
+        cells = ["{:.3f} ± {:.3f}".format(*measures[m]) if m in measures else "" for m in names]
+        lines.append(f"| {name} | {method} | {n_runs} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def differences_table(kept: Results, rows: list[dict[str, str]]) -> str:
+    """The diffusion against each opponent, on each set and pooled: each set counts the same."""
+    runs = sorted({(row["set"], int(row["seed"])) for row in rows if row["part"] == "test"})
+    sets = sorted({name for name, _ in runs})
+    lines = ["| against | set | macro F1 | negative log-likelihood |", "|---|---|---|---|"]
+    for opponent in OPPONENTS:
+        samples: dict[str, list[np.ndarray]] = {"macro_f1": [], "nll": []}
+        for name in sets:
+            pairs = [
+                (ours, theirs)
+                for of, seed in runs
+                if of == name
+                and (ours := kept.answers(name, seed, "diffusion")) is not None
+                and (theirs := kept.answers(name, seed, opponent)) is not None
+            ]
+            if not pairs:
+                continue
+            ours, theirs = (list(side) for side in zip(*pairs, strict=True))
+            # The same draws for every opponent.
+            found = paired_differences(ours, theirs, np.random.default_rng(0))
+            for of, values in found.items():
+                samples[of].append(values)
+            lines.append(difference_row(opponent, name, found))
+        if samples["nll"]:
+            pooled = {of: np.mean(values, axis=0) for of, values in samples.items()}
+            lines.append(difference_row(f"**{opponent}**", "**pooled**", pooled))
+    return "\n".join(lines) + "\n"
+
+
+def difference_row(opponent: str, name: str, found: dict[str, np.ndarray]) -> str:
+    """A line of :func:`differences_table`."""
+    return f"| {opponent} | {name} | {interval(found['macro_f1'])} | {interval(found['nll'])} |"
+
+
+def interval(values: np.ndarray) -> str:
+    """A difference with its 95 % interval; above zero ours is better."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return f"{values[0]:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+if __name__ == "__main__":
+    app()

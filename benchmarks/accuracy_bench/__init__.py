@@ -1,0 +1,1 @@
+"""The parts of ``benchmarks/accuracy.py``: tasks, encoders, methods, results."""

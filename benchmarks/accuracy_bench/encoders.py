@@ -1,0 +1,256 @@
+"""Whatever passes images through a backbone: the prior, and plain fine-tuning; kept on disk."""
+
+import json
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.functional import dropout
+
+from diffmic import DiffMICClassifier
+from diffmic.data import default_augment
+from diffmic.inference.calibration import Calibration, negative_log_likelihood
+from diffmic.inference.predict import encode_images
+from diffmic.model import Conditions, DiffMICNetwork
+from diffmic.model.backbone import build_backbone
+from diffmic.model.build import architecture_from, build_network
+from diffmic.random import seeded_rng
+from diffmic.training.evaluation import Evaluation
+from diffmic.training.objectives import classification_loss
+from diffmic.training.options import Part, TrainingOptions, pixels
+from diffmic.training.precision import accelerator_for, to_device, training_precision
+from diffmic.training.prior_stage import train_on_images, train_prior
+from diffmic.training.recipe import Recipe
+
+from .tasks import Parts, Task, augmentation
+
+N_VIEWS = 5  # the image itself, then augmented views
+DEFAULTS = DiffMICClassifier().get_params()
+
+
+@dataclass(frozen=True)
+class Job:
+    """A data set and a seed, with everything that training needs to know."""
+
+    name: str
+    task: Task
+    seed: int
+    parts: Parts
+    folder: Path
+    verbose: int
+
+    def file(self, what: str) -> Path:
+        """Where something is kept."""
+        return self.folder / f"{self.name}-{self.seed}-{what}"
+
+    def options(self, recipe: Recipe) -> TrainingOptions:
+        """The estimator's defaults, with the task's size, epochs and augmentation."""
+        augment = augmentation(self.task)
+        names = {field.name for field in fields(TrainingOptions)} & set(DEFAULTS)
+        chosen = {name: DEFAULTS[name] for name in names} | {
+            "recipe": recipe,
+            "image_size": self.task.image_size,
+            "max_epochs": self.task.max_epochs,
+            "patience": DEFAULTS["n_iter_no_change"],
+            "augment": default_augment() if augment == "auto" else augment,
+            "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            "seed": self.seed,
+            "pretrained": True,
+            "verbose": self.verbose,
+        }
+        return TrainingOptions(**chosen)
+
+    def network(self, recipe: Recipe, *, pretrained: bool) -> DiffMICNetwork:
+        """An untrained network of the default arrangement."""
+        architecture = architecture_from(
+            DEFAULTS,
+            pretrained=pretrained,
+            image_size=self.task.image_size,
+            context_dropout=recipe.context_dropout,
+        )
+        with seeded_rng(self.seed):
+            return build_network(
+                architecture,
+                len(self.parts.classes),
+                multilabel=self.parts.multilabel,
+                settings=recipe.diffusion,
+            )
+
+
+class PlainClassifier(nn.Module):
+    """The usual way: a backbone, the mean of its last map, dropout, a linear layer."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__()
+        self.backbone = build_backbone(
+            DEFAULTS["backbone"], image_size=job.task.image_size, pretrained=True
+        )
+        self.classifier = nn.Linear(self.backbone.channels, len(job.parts.classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) in 0–1 → logits (B, C)."""
+        logits: Tensor = self.classifier(dropout(self.backbone.pooled(images), 0.2, self.training))
+        return logits
+
+
+class PlainObjective(nn.Module):
+    """Cross-entropy with the label smoothing of stage one."""
+
+    def __init__(self, plain: PlainClassifier, recipe: Recipe, *, multilabel: bool) -> None:
+        super().__init__()
+        self.plain, self.recipe, self.multilabel = plain, recipe, multilabel
+
+    def forward(self, images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+        """Images (B, 3, H, W), targets (B, C), weights (B,) → loss."""
+        errors = classification_loss(
+            self.plain(images).float(),
+            targets,
+            multilabel=self.multilabel,
+            label_smoothing=self.recipe.label_smoothing,
+        )
+        return (weights * errors).mean()
+
+
+def conditions_of(job: Job, recipe: Recipe, part: str) -> Conditions:
+    """Conditions of a part under the job's prior, trained where that has not been done.
+
+    Those of the training part are of :data:`N_VIEWS` views: all images in the first, and so on.
+    """
+    file = job.file(f"conditions-{part}.safetensors")
+    if not file.is_file():
+        network, options = trained_prior(job, recipe), job.options(recipe)
+        views = [
+            _encode_view(job, network, options, part, view)
+            for view in range(N_VIEWS if part == "train" else 1)
+        ]
+        conditions = Conditions.cat(views)
+        named = {f.name: getattr(conditions, f.name) for f in fields(conditions)}
+        _save(named | {"saliency": named["saliency"][..., :0, :0]}, file)
+    return Conditions(**load_file(file))
+
+
+def trained_prior(job: Job, recipe: Recipe) -> DiffMICNetwork:
+    """A network with its prior trained and nothing else."""
+    network, file = job.network(recipe, pretrained=False), job.file("prior.safetensors")
+    if not file.is_file():
+        network, options, history = job.network(recipe, pretrained=True), job.options(recipe), []
+        evaluation, started = Evaluation(job.parts.val, options), time.perf_counter()
+        to_device(network, options.device)
+        precision = training_precision(options.precision, options.device, network.prior)
+        with (
+            seeded_rng(options.seed, options.device),
+            accelerator_for(options.device, precision) as accelerator,
+        ):
+            train_prior(
+                network,
+                job.parts.train,
+                options,
+                accelerator=accelerator,
+                evaluate=lambda: evaluation.prior(network),
+                history=history,
+            )
+        _keep_history(job, "prior", history, started)
+        _save(network.prior.state_dict(), file)
+    network.prior.load_state_dict(load_file(file))
+    return network.to(job.options(recipe).device)
+
+
+def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
+    """Logits of plain fine-tuning, (V, n, C): of the images themselves, then of their views."""
+    file = job.file(f"plain-{part}.safetensors")
+    if not file.is_file():
+        plain, options = trained_plain(job, recipe).eval(), job.options(recipe)
+        views = []
+        for view in range(N_VIEWS):
+            images = _view(job.parts[part], options, view)
+            loader = images.loader(options.batch_size)
+            with torch.inference_mode():
+                views.append(
+                    torch.cat([plain(pixels(b["image"], options.device)).cpu() for b in loader])
+                )
+        _save({"logits": torch.stack(views)}, file)
+    return load_file(file)["logits"]
+
+
+def trained_plain(job: Job, recipe: Recipe) -> PlainClassifier:
+    """The same backbone, fine-tuned for as many epochs with the same settings."""
+    file, options = job.file("plain.safetensors"), job.options(recipe)
+    with seeded_rng(job.seed):
+        plain = PlainClassifier(job)
+    to_device(plain, options.device)
+    if not file.is_file():
+        objective = PlainObjective(plain, recipe, multilabel=job.parts.multilabel)
+        history: list[dict[str, Any]] = []
+        precision, started = (
+            training_precision(options.precision, options.device, plain),
+            time.perf_counter(),
+        )
+        with (
+            seeded_rng(options.seed, options.device),
+            accelerator_for(options.device, precision) as accelerator,
+        ):
+            train_on_images(
+                objective,
+                plain,
+                job.parts.train,
+                options,
+                accelerator=accelerator,
+                evaluate=lambda: _plain_score(plain, job.parts.val, options, job.parts.multilabel),
+                stage="plain",
+                history=history,
+            )
+        _keep_history(job, "plain", history, started)
+        _save(plain.state_dict(), file)
+    plain.load_state_dict(load_file(file))
+    return plain
+
+
+def _plain_score(
+    plain: PlainClassifier, part: Part, options: TrainingOptions, multilabel: bool
+) -> dict[str, float]:
+    """Validation score as stage one has it: the negative log-likelihood at the best temperature."""
+    plain.eval()
+    loader = part.prepared(options).loader(options.batch_size)
+    with torch.inference_mode():
+        logits = torch.cat([plain(pixels(b["image"], options.device)).cpu() for b in loader])
+    calibration = Calibration.fit("prior", logits, part.targets, multilabel=multilabel)
+    nll = negative_log_likelihood(calibration.logits(logits.double()), part.targets, multilabel)
+    return {"score": -nll, "nll": nll}
+
+
+def _view(part: Part, options: TrainingOptions, view: int) -> Any:
+    """A part's images as they are (view 0), or augmented."""
+    images = part.prepared(options, augmented=view > 0)
+    images.epoch = options.max_epochs + view  # other draws than those of stage one
+    return images
+
+
+def _encode_view(
+    job: Job, network: DiffMICNetwork, options: TrainingOptions, part: str, view: int
+) -> Conditions:
+    encoded = encode_images(
+        network,
+        _view(job.parts[part], options, view),
+        batch_size=options.batch_size,
+        num_workers=0,
+        device=options.device,
+    )
+    return Conditions.cat([conditions for conditions, _ in encoded]).map(torch.clone)
+
+
+def _save(tensors: dict[str, Tensor], file: Path) -> None:
+    """Whole or not at all, so that an interrupted run resumes before what it was doing."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = file.with_suffix(".unfinished")
+    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, unfinished)
+    unfinished.replace(file)
+
+
+def _keep_history(job: Job, what: str, history: list[dict[str, Any]], started: float) -> None:
+    job.folder.mkdir(parents=True, exist_ok=True)
+    record = {"seconds": round(time.perf_counter() - started, 1), "history": history}
+    job.file(f"{what}-history.json").write_text(json.dumps(record, indent=1))

@@ -1,0 +1,166 @@
+"""Rows of results on disk, and what they add up to."""
+
+import csv
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MEASURES = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "auc",
+    "kappa",
+    "nll",
+    "brier",
+    "ece",
+)
+COLUMNS = (
+    *("set", "seed", "method", "part", "n_images", *MEASURES, "absent_labels", "seconds"),
+    *("image_size", "max_epochs", "settings", "versions", "processor", "threads", "date"),
+)
+N_RESAMPLES = 2000
+
+
+class Results:
+    """A CSV file of runs that grows row by row, and the test probabilities beside it.
+
+    Parameters
+    ----------
+    file : Path
+        Probabilities on the test part are kept in the folder of the same name, as float16.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.folder = file.with_suffix("")
+
+    def rows(self) -> list[dict[str, str]]:
+        """All runs so far."""
+        if not self.file.is_file():
+            return []
+        with self.file.open(newline="") as stream:
+            return list(csv.DictReader(stream))
+
+    def has(self, name: str, seed: int, method: str, part: str) -> bool:
+        """Whether a run has been recorded."""
+        wanted = {"set": name, "seed": str(seed), "method": method, "part": part}
+        return any(wanted.items() <= row.items() for row in self.rows())
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append a run."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        new = not self.file.is_file()
+        with self.file.open("a", newline="") as stream:
+            writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+
+    def keep(self, name: str, seed: int, method: str, answers: "Answers") -> None:
+        """Keep what a method answered on the test part."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        np.savez_compressed(
+            self.folder / f"{name}-{seed}-{method}.npz",
+            targets=answers.targets.astype(np.uint8),
+            proba=answers.proba.astype(np.float16),
+            thresholds=answers.thresholds,
+        )
+
+    def answers(self, name: str, seed: int, method: str) -> "Answers | None":
+        """What a method answered on the test part, if it has been kept."""
+        file = self.folder / f"{name}-{seed}-{method}.npz"
+        if not file.is_file():
+            return None
+        with np.load(file) as kept:
+            proba = kept["proba"].astype(np.float64)
+            return Answers(kept["targets"], proba, kept["thresholds"])
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Targets (n, C), probabilities (n, C), and thresholds: empty for exclusive classes."""
+
+    targets: NDArray[Any]
+    proba: NDArray[np.float64]
+    thresholds: NDArray[np.float64]
+
+    @property
+    def predicted(self) -> NDArray[np.int64]:
+        """Indicator of the answers, (n, C)."""
+        if self.thresholds.size:
+            return (self.proba >= self.thresholds).astype(int)
+        return np.eye(self.proba.shape[1], dtype=int)[self.proba.argmax(axis=1)]
+
+    def losses(self) -> NDArray[np.float64]:
+        """Negative log-likelihood of each image, (n,)."""
+        # Rounded to half precision a probability may be 0.
+        p = self.proba.clip(1e-4, 1 - 1e-4)
+        if self.thresholds.size:
+            return -np.where(self.targets == 1, np.log(p), np.log1p(-p)).mean(axis=1)
+        p = self.proba.clip(1e-4)
+        p = p / p.sum(axis=1, keepdims=True)
+        return -np.log((p * self.targets).sum(axis=1))
+
+
+def paired_differences(
+    ours: list[Answers], theirs: list[Answers], rng: np.random.Generator
+) -> dict[str, NDArray[np.float64]]:
+    """Bootstrap over test images of mean differences over seeds, ours better above zero.
+
+    Parameters
+    ----------
+    ours, theirs : list of Answers
+        Of two methods, one entry per seed. The same images are drawn for both, and for all seeds
+        where these share a test part.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (1 + N_RESAMPLES,)
+        ``macro_f1`` and ``nll``; the first entry is of the images as they are.
+    """
+    shared = all(np.array_equal(a.targets, ours[0].targets) for a in ours)
+    differences: dict[str, list[NDArray[np.float64]]] = {"macro_f1": [], "nll": []}
+    counts = _resamples(len(ours[0].targets), rng)
+    for a, b in zip(ours, theirs, strict=True):
+        if not shared:
+            counts = _resamples(len(a.targets), rng)
+        differences["macro_f1"].append(macro_f1(a, counts) - macro_f1(b, counts))
+        differences["nll"].append(counts @ (b.losses() - a.losses()) / len(a.targets))
+    return {name: np.mean(values, axis=0) for name, values in differences.items()}
+
+
+def _resamples(n_images: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """How often each image is drawn, (1 + N_RESAMPLES, n); in the first row once each."""
+    drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=N_RESAMPLES)
+    return np.concatenate([np.ones((1, n_images)), drawn])
+
+
+def macro_f1(answers: Answers, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Macro F1 of each resample, (R,), over the labels that occur in the test part."""
+    present = answers.targets.any(axis=0)
+    truth, predicted = answers.targets[:, present], answers.predicted[:, present]
+    hits = counts @ (truth * predicted)
+    named = counts @ truth + counts @ predicted
+    f1: NDArray[np.float64] = (2 * hits / np.maximum(named, 1)).mean(axis=1)
+    return f1
+
+
+def summary(rows: Iterable[dict[str, str]], part: str) -> Iterator[tuple[str, str, int, Any]]:
+    """Set, method, number of runs, and (mean, standard deviation) of each measure."""
+    groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
+    for row in rows:
+        if row["part"] == part:
+            groups[row["set"], row["method"]].append(row)
+    for (name, method), runs in groups.items():
+        measures = {}
+        for measure in MEASURES:
+            values = [float(run[measure]) for run in runs if run[measure] not in ("", "nan")]
+            if values:
+                measures[measure] = float(np.mean(values)), float(np.std(values))
+        yield name, method, len(runs), measures

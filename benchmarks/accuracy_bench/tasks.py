@@ -1,0 +1,161 @@
+"""The data sets, and how each is trained on: chosen on validation, the same for every method."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse.csgraph import connected_components
+from torch.nn.functional import adaptive_avg_pool2d
+
+from diffmic.data import read_inputs
+from diffmic.data.images import read_image
+from diffmic.data.preprocessing import resized
+from diffmic.data.splits import validation_split
+from diffmic.data.targets import TargetEncoding
+from diffmic.datasets import read_csv
+from diffmic.training.options import Part
+
+PART_NAMES = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One data set.
+
+    Attributes
+    ----------
+    folder : str
+        Below the folder with all data sets.
+    image_size, max_epochs : int
+        Pixels of a side; passes over the images in stage one, and of plain fine-tuning.
+    turns : bool
+        Whether images have no upright direction: vertical flips and any rotation are augmentation.
+    ordered : bool
+        Whether classes are grades.
+    group : str or None
+        Column with the patient or lesion.
+    resplit : bool
+        Whether each seed has a split of its own, because the test part is too small for a verdict.
+    """
+
+    folder: str
+    image_size: int
+    max_epochs: int
+    turns: bool = False
+    ordered: bool = False
+    group: str | None = None
+    resplit: bool = False
+
+
+TASKS = {
+    "busi": Task("busi_ultrasound", 192, 15, resplit=True),
+    "chestxray14": Task("chestxray14_64", 64, 15, group="patient_id", resplit=True),
+    "pneumonia": Task("chest_xray_pneumonia", 160, 10, group="patient_id"),
+    "medmnist": Task("medmnist", 64, 12),
+    "aptos": Task("aptos2019_dr", 224, 10, turns=True, ordered=True),
+    "ham10000": Task("ham10000", 144, 12, turns=True, group="lesion_id"),
+}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Training, validation and test part of a task."""
+
+    train: Part
+    val: Part
+    test: Part
+    classes: list[Any]
+    multilabel: bool
+
+    def __getitem__(self, name: str) -> Part:
+        part: Part = getattr(self, name)
+        return part
+
+
+def load(task: Task, seed: int, data: Path) -> Parts:
+    """Read a task's images and labels; the split is the data set's own, or the seed's."""
+    if (file := data / task.folder / "pneumoniamnist.npz").is_file():
+        arrays = np.load(file)
+        images: Any = np.concatenate([arrays[f"{part}_images"] for part in PART_NAMES])
+        labels = np.concatenate([arrays[f"{part}_labels"] for part in PART_NAMES]).ravel()
+        sizes = [len(arrays[f"{part}_labels"]) for part in PART_NAMES]
+        splits, groups = np.repeat(PART_NAMES, sizes), None
+    else:
+        table = read_csv(data / task.folder / "labels.csv", group=task.group)
+        images, labels, splits, groups = table.paths, table.labels, table.splits, table.groups
+    encoding = TargetEncoding.learn(labels)
+    targets = encoding.encode(labels)
+    if task.resplit:
+        if groups is None:
+            groups = near_duplicates(images)
+        splits = random_splits(targets, groups, seed, multilabel=encoding.multilabel)
+
+    source = read_inputs(images).images
+
+    def part(name: str) -> Part:
+        index = np.flatnonzero(splits == name)
+        # Decoded and resized once: every method sees the same pixels in every epoch.
+        pixels = torch.stack([resized(source[i], task.image_size) for i in index.tolist()])
+        return Part(
+            read_inputs(pixels).images, torch.from_numpy(targets[index]), torch.ones(len(index))
+        )
+
+    return Parts(
+        *(part(name) for name in PART_NAMES), encoding.classes.tolist(), encoding.multilabel
+    )
+
+
+def random_splits(
+    targets: NDArray[np.float32], groups: NDArray[Any], seed: int, *, multilabel: bool
+) -> NDArray[np.str_]:
+    """70 % training, 10 % validation, 20 % test; groups stay together."""
+    rng = np.random.RandomState(seed)
+    rest, test = validation_split(targets, 0.2, rng, groups=groups, multilabel=multilabel)
+    val = validation_split(targets[rest], 0.125, rng, groups=groups[rest], multilabel=multilabel)[1]
+    splits = np.full(len(targets), "train")
+    splits[test], splits[rest[val]] = "test", "val"
+    return splits
+
+
+def near_duplicates(paths: list[Path], *, largest_difference: float = 6.0) -> NDArray[np.int32]:
+    """Group of each image: images whose 16 × 16 thumbnails hardly differ are one group.
+
+    Parameters
+    ----------
+    largest_difference : float
+        Mean absolute difference of two thumbnails, in grey levels of 0 to 255.
+    """
+    thumbnails = torch.stack(
+        [adaptive_avg_pool2d(read_image(p).float(), 16).flatten() for p in paths]
+    )
+    close = torch.cdist(thumbnails, thumbnails, p=1) / thumbnails.shape[1] < largest_difference
+    groups: NDArray[np.int32] = connected_components(close.numpy(), directed=False)[1]
+    return groups
+
+
+def augmentation(task: Task) -> Any:
+    """The estimator's own, or one that turns images any way."""
+    if not task.turns:
+        return "auto"
+    from torchvision.transforms import v2
+
+    return v2.Compose(
+        [
+            v2.RandomHorizontalFlip(),
+            v2.RandomVerticalFlip(),
+            v2.RandomApply(
+                [
+                    v2.RandomAffine(
+                        degrees=180,
+                        translate=(0.05, 0.05),
+                        scale=(0.9, 1.1),
+                        interpolation=v2.InterpolationMode.BILINEAR,
+                    )
+                ]
+            ),
+            v2.ColorJitter(brightness=0.15, contrast=0.15),
+        ]
+    )
