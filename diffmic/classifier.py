@@ -356,10 +356,10 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         n_samples = self.n_samples if n_samples is None else n_samples
         check_num_steps(num_steps, self.network_.schedule.num_train_timesteps)
         check_whole("n_samples", n_samples)
-        scores = []
+        scores, prior_logits = [], []
         for conditions, _ in self._encode(X):
+            prior_logits.append(conditions.fused_logits.cpu())
             if stage == "prior":
-                scores.append(conditions.fused_logits.cpu())
                 continue
             draws = sample_scores(
                 self.network_,
@@ -369,7 +369,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 seed=self.seed_,
             )
             scores.append(draws.mean(dim=1).cpu())
-        return calibration(torch.cat(scores)).numpy()
+        prior = torch.cat(prior_logits)
+        evidence = (torch.cat(scores), prior) if scores else (prior,)
+        return calibration(*evidence).numpy()
 
     def predict(
         self,

@@ -17,7 +17,6 @@ RECIPE = Recipe(
     steps_per_epoch=10,
     batch_size=32,
     n_positions=4,
-    cross_entropy=2.0,
     denoiser_learning_rate=3e-2,
 )
 

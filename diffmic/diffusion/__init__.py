@@ -11,7 +11,13 @@ from .guidance import (
     position_distances,
     scores_by_distance,
 )
-from .losses import focal_loss, focal_weights, prior_confidence, weighted_mse
+from .losses import (
+    focal_loss,
+    focal_weights,
+    prior_confidence,
+    weighted_cross_entropy,
+    weighted_mse,
+)
 from .parameterization import PARAMETERIZATIONS, Denoised, Parameterization
 from .samplers import SAMPLERS, ddim, dpm_solver_pp_2m
 from .schedule import TIMESTEP_GRIDS, NoiseSchedule, leading_timesteps, trailing_timesteps
@@ -36,5 +42,6 @@ __all__ = [
     "prior_confidence",
     "scores_by_distance",
     "trailing_timesteps",
+    "weighted_cross_entropy",
     "weighted_mse",
 ]

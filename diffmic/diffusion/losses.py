@@ -1,6 +1,7 @@
-"""The loss of the denoiser: squared errors, heavier where the prior is wrong."""
+"""Losses of the denoiser: heavier, if wanted, where the prior is wrong."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .schedule import over_positions
@@ -35,6 +36,28 @@ def weighted_mse(predicted: Tensor, target: Tensor, weights: Tensor) -> Tensor:
     """
     squared = (predicted - target) ** 2
     return (over_positions(weights[:, None], squared) * squared).mean()
+
+
+def weighted_cross_entropy(
+    logits: Tensor, target: Tensor, weights: Tensor, *, multilabel: bool = False
+) -> Tensor:
+    """Mean over images and positions of w times the cross-entropy of the clean label.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (B, ..., C)
+        Output of the denoiser.
+    target : Tensor of shape (B, ..., C)
+        Clean label of each position; multi-label: the mean over the labels of the binary
+        cross-entropy.
+    weights : Tensor of shape (B,)
+        Weight of each image.
+    """
+    if multilabel:
+        errors = F.binary_cross_entropy_with_logits(logits, target, reduction="none").mean(dim=-1)
+    else:
+        errors = -(target * logits.log_softmax(dim=-1)).sum(dim=-1)
+    return (over_positions(weights[:, None], errors[..., None])[..., 0] * errors).mean()
 
 
 def focal_loss(

@@ -1,8 +1,11 @@
-"""What a denoiser predicts: the noise, the velocity v, or the clean label.
+"""What a denoiser predicts: the noise, the velocity v, the clean label, or its probabilities.
 
-Each parameterisation is a pair of inverse functions at signal level a = √ᾱ and noise level
+Each parameterisation is a pair of functions at signal level a = √ᾱ and noise level
 s = √(1 − ᾱ): from (label, noise) to what the network learns, and from the network's output
-back to a :class:`Denoised` pair, which is all that samplers see.
+back to a :class:`Denoised` pair, which is all that samplers see. The first three are inverse to
+each other. The last two learn the clean label by cross-entropy, and the estimate ŷ₀ is its mean
+under the probabilities that they give (score interpolation: Dieleman et al., "Continuous diffusion
+for categorical data", 2022).
 """
 
 from collections.abc import Callable
@@ -50,8 +53,20 @@ def _from_label(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised
     return Denoised(label=output, noise=(noisy - a * output) / s)
 
 
+def _from_softmax(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised:
+    """Logits of exclusive classes: ŷ₀ lies on the simplex."""
+    return _from_label(output.softmax(dim=-1), noisy, a, s)
+
+
+def _from_sigmoid(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised:
+    """Logits of independent labels."""
+    return _from_label(output.sigmoid(), noisy, a, s)
+
+
 PARAMETERIZATIONS = {
     "noise": Parameterization(_noise_target, _from_noise),
     "v": Parameterization(_velocity_target, _from_velocity),
     "label": Parameterization(_label_target, _from_label),
+    "softmax": Parameterization(_label_target, _from_softmax),
+    "sigmoid": Parameterization(_label_target, _from_sigmoid),
 }

@@ -1,4 +1,4 @@
-"""From scores to probabilities: a mapping of one or two parameters, fitted on held-out images."""
+"""From scores to probabilities: a mapping of a few parameters, fitted on held-out images."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, Self
@@ -13,7 +13,7 @@ from torch import Tensor
 Stage = Literal["diffusion", "prior"]
 STAGES: tuple[Stage, Stage] = ("diffusion", "prior")
 
-SCORE_FLOOR = 1e-3  # a denoised score is read as a probability no nearer to 0 than this
+SCORE_FLOOR = 1e-4  # a denoised score is read as a probability no nearer to 0 than this
 TEMPERATURES = (0.05, 20.0)
 SHIFTS = (-10.0, 10.0)
 
@@ -24,9 +24,10 @@ class Calibration:
 
     The fused logits of the prior are divided by a temperature (Guo et al., ICML 2017). The scores
     of the diffusion, means of label maps that should be 0 or 1, are clipped and their logarithms
-    (for multi-label their log-odds) divided by one. Softmax or sigmoid follows. Multi-label logits
-    are shifted, too (Platt, 1999): findings are rare, and no temperature moves a probability
-    across ½.
+    (for multi-label their log-odds) divided by one; a share of the prior's logits is added. So the
+    prior is nested in the diffusion stage: held-out images say how much each of them counts.
+    Softmax or sigmoid follows. Multi-label logits are shifted, too (Platt, 1999): findings are
+    rare, and no temperature moves a probability across ½.
 
     Attributes
     ----------
@@ -36,16 +37,27 @@ class Calibration:
         1 where there was nothing to fit it on.
     shift : float
         Added to multi-label logits; 0 for exclusive classes.
+    prior_weight : float
+        Of the prior's logits beside the diffusion's scores; 0 for the prior's own stage.
     """
 
     stage: Stage
     multilabel: bool
     temperature: float = 1.0
     shift: float = 0.0
+    prior_weight: float = 0.0
 
     @classmethod
-    def fit(cls, stage: Stage, scores: Tensor, targets: Tensor, *, multilabel: bool) -> Self:
-        """The temperature (and shift) with the least negative log-likelihood.
+    def fit(
+        cls,
+        stage: Stage,
+        scores: Tensor,
+        targets: Tensor,
+        *,
+        multilabel: bool,
+        prior_logits: Tensor | None = None,
+    ) -> Self:
+        """The parameters with the least negative log-likelihood.
 
         A penalty that weighs as much as one image keeps few images, all of them right, from
         making every later answer certain.
@@ -56,29 +68,44 @@ class Calibration:
             Fused logits, or mean scores of label maps, of held-out images.
         targets : Tensor of shape (n, C)
             One-hot or indicator.
+        prior_logits : Tensor of shape (n, C) or None
+            Fused logits of the same images, to stand beside the scores; None: the scores alone.
         """
         logits = cls(stage, multilabel).logits(scores).double()
+        beside = torch.zeros_like(logits) if prior_logits is None else prior_logits.double()
+        usual = np.array([1.0, 0.0, 0.0] if prior_logits is None else [0.5, 0.5, 0.0])
 
         def loss(parameters: NDArray[np.float64]) -> float:
-            scale, shift = parameters  # in these, 1 / temperature and shift, the NLL is convex
-            nll = negative_log_likelihood(scale * logits + shift, targets, multilabel)
-            return nll + float(np.log(scale) ** 2 + shift**2) / (2 * len(targets))
+            scale, weight, shift = parameters  # in these the NLL is convex
+            nll = negative_log_likelihood(
+                scale * logits + weight * beside + shift, targets, multilabel
+            )
+            surprise = np.log((scale + weight) / usual[:2].sum()) ** 2 + shift**2
+            return nll + float(surprise) / (2 * len(targets))
 
         low, high = TEMPERATURES
-        bounds = [(1 / high, 1 / low), SHIFTS if multilabel else (0.0, 0.0)]
-        scale, shift = minimize(loss, [1.0, 0.0], bounds=bounds, method="L-BFGS-B").x
-        return cls(stage, multilabel, float(1 / scale), float(shift))
+        bounds = [
+            (1 / high if prior_logits is None else 1e-6, 1 / low),
+            (0.0, 0.0 if prior_logits is None else 1 / low),
+            SHIFTS if multilabel else (0.0, 0.0),
+        ]
+        scale, weight, shift = minimize(loss, usual, bounds=bounds, method="L-BFGS-B").x
+        return cls(stage, multilabel, float(1 / scale), float(shift), float(weight))
 
-    def logits(self, scores: Tensor) -> Tensor:
-        """Scores (n, C) as logits, temperature and shift applied."""
+    def logits(self, scores: Tensor, prior_logits: Tensor | None = None) -> Tensor:
+        """Scores (n, C), and the prior's logits where they count, as logits."""
         if self.stage == "diffusion":
             proba = scores.clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
             scores = torch.logit(proba) if self.multilabel else proba.log()
-        return scores / self.temperature + self.shift
+        logits = scores / self.temperature + self.shift
+        if self.prior_weight and prior_logits is not None:
+            logits = logits + self.prior_weight * prior_logits
+        return logits
 
-    def __call__(self, scores: Tensor) -> Tensor:
-        """Scores (n, C) → probabilities (n, C)."""
-        logits = self.logits(scores.double())
+    def __call__(self, scores: Tensor, prior_logits: Tensor | None = None) -> Tensor:
+        """Scores (n, C), and the prior's logits (n, C) beside them → probabilities (n, C)."""
+        beside = None if prior_logits is None else prior_logits.double()
+        logits = self.logits(scores.double(), beside)
         return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
 
     def to_dict(self) -> dict[str, Any]:

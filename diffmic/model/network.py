@@ -12,6 +12,7 @@ from ..diffusion import (
     TIMESTEP_GRIDS,
     Denoised,
     NoiseSchedule,
+    Parameterization,
     expand_distances,
     guidance_by_distance,
     scores_by_distance,
@@ -30,8 +31,9 @@ class DiffusionSettings:
 
     Attributes
     ----------
-    parameterization : {"noise", "v", "label"}
-        What the denoiser predicts.
+    parameterization : {"probability", "noise", "v", "label"}
+        What the denoiser predicts; ``"probability"``: logits of the clean label, learnt by
+        cross-entropy.
     guidance : {"logits", "probabilities"}
         Scale of the prior in the guidance map.
     start : {"gaussian", "uniform"}
@@ -41,13 +43,18 @@ class DiffusionSettings:
         Time-steps that are visited.
     sampler : {"ddim", "dpm-solver++"}
         How they are walked.
+    readout : {"mean", "last"}
+        What the scores are read from: the mean of the clean labels that all steps estimate, or
+        the last label map. Each estimate is a posterior mean, while the last map of a draw has
+        made up its mind: a few such draws know no small probabilities.
     """
 
-    parameterization: Literal["noise", "v", "label"] = "v"
+    parameterization: Literal["probability", "noise", "v", "label"] = "probability"
     guidance: Literal["logits", "probabilities"] = "probabilities"
     start: Literal["gaussian", "uniform"] = "gaussian"
     grid: Literal["trailing", "leading"] = "trailing"
     sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+    readout: Literal["mean", "last"] = "mean"
 
     def __post_init__(self) -> None:
         for name, kind in get_type_hints(type(self)).items():
@@ -104,6 +111,14 @@ class DiffMICNetwork(nn.Module):
         return self.denoiser.out.out_features
 
     @property
+    def parameterization(self) -> Parameterization:
+        """What the denoiser predicts, as functions."""
+        name: str = self.settings.parameterization
+        if name == "probability":
+            name = "sigmoid" if self.multilabel else "softmax"
+        return PARAMETERIZATIONS[name]
+
+    @property
     def n_regions(self) -> int:
         """K."""
         return self.prior.n_regions
@@ -142,13 +157,12 @@ class DiffMICNetwork(nn.Module):
         """Estimates of label and noise for noisy maps (B, ..., C), all at time-step ``t``."""
         output = self.denoiser(guidance, noisy, t, context)
         signal, noise = self.schedule.signal[t], self.schedule.noise[t]
-        parameterization = PARAMETERIZATIONS[self.settings.parameterization]
-        return parameterization.denoised(output, noisy, signal, noise)
+        return self.parameterization.denoised(output, noisy, signal, noise)
 
     def sample(
         self, conditions: Conditions, start: Tensor, *, num_steps: int, dense: bool = False
     ) -> Tensor:
-        """Class scores: the mean of the denoised label map over its positions.
+        """Class scores: the mean of the label map over its positions.
 
         Parameters
         ----------
@@ -173,7 +187,14 @@ class DiffMICNetwork(nn.Module):
             guidance, y = expand_distances(guidance), expand_distances(y)
         context = self.context(conditions.image_features, conditions.region_features)
         timesteps = TIMESTEP_GRIDS[self.settings.grid](self.schedule.num_train_timesteps, num_steps)
+        estimates: list[Tensor] = []
         label_map = SAMPLERS[self.settings.sampler](
-            lambda noisy, t: self.denoise(guidance, noisy, t, context), y, self.schedule, timesteps
+            lambda noisy, t: self.denoise(guidance, noisy, t, context),
+            y,
+            self.schedule,
+            timesteps,
+            callback=lambda t, noisy, denoised: estimates.append(denoised.label),
         )
+        if self.settings.readout == "mean":
+            label_map = torch.stack(estimates).mean(dim=0)
         return label_map.mean(dim=(2, 3)) if dense else scores_by_distance(label_map)

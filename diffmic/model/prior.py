@@ -1,6 +1,7 @@
 """The dual-granularity prior: a guess from the whole image and one from its regions."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
@@ -106,3 +107,12 @@ class DualGranularityPrior(nn.Module):
             attention=attention,
         )
         return conditions, cells
+
+    def reread(self, image_features: Tensor, region_features: Tensor) -> tuple[Tensor, Tensor]:
+        """Global and local logits, (B, C) each, of the prior's own features after a change.
+
+        The global prior is linear, so that its mean over the positions is that of their mean.
+        """
+        pooled, _ = self.attention(region_features)
+        weight = self.saliency.weight.flatten(1)
+        return F.linear(image_features, weight), self.classifier(pooled)

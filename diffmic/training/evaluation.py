@@ -59,7 +59,7 @@ class Evaluation:
     def _verdict(self, stage: Stage, network: DiffMICNetwork) -> Verdict:
         scores, targets = self._scores(stage, network, frozen=True), self.part.targets
         calibration = self._fitted(stage, scores, network)
-        proba = calibration(scores).numpy()
+        proba = calibration(*scores).numpy()
         if not network.multilabel:
             return Verdict(calibration, None, measure(targets.argmax(dim=1).numpy(), proba))
         thresholds = best_thresholds(targets.numpy(), proba)
@@ -71,7 +71,7 @@ class Evaluation:
         targets = self.part.targets
         # With the temperature that suits it best a network is judged by what it knows, and not
         # by how loudly it says so.
-        logits = calibration.logits(scores.double())
+        logits = calibration.logits(*(part.double() for part in scores))
         nll = negative_log_likelihood(logits, targets, network.multilabel)
         if network.multilabel:
             right = (logits > 0) == (targets > 0.5)
@@ -79,14 +79,27 @@ class Evaluation:
             right = logits.argmax(dim=1) == targets.argmax(dim=1)
         return {"score": -nll, "nll": nll, "accuracy": float(right.float().mean())}
 
-    def _fitted(self, stage: Stage, scores: Tensor, network: DiffMICNetwork) -> Calibration:
-        return Calibration.fit(stage, scores, self.part.targets, multilabel=network.multilabel)
+    def _fitted(
+        self, stage: Stage, scores: tuple[Tensor, ...], network: DiffMICNetwork
+    ) -> Calibration:
+        return Calibration.fit(
+            stage,
+            scores[0],
+            self.part.targets,
+            multilabel=network.multilabel,
+            prior_logits=scores[1] if self._stacked(stage) else None,
+        )
 
-    def _scores(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> Tensor:
+    def _stacked(self, stage: Stage) -> bool:
+        return stage == "diffusion" and self.options.recipe.stacked
+
+    def _scores(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> tuple[Tensor, ...]:
+        """Scores of a stage and, for the diffusion, the prior's logits beside them."""
         options = self.options
         conditions = self._encoded(network, frozen=frozen)
+        prior_logits = conditions.fused_logits.float().cpu()
         if stage == "prior":
-            return conditions.fused_logits.float().cpu()
+            return (prior_logits,)
         scores = [
             sample_scores(
                 network,
@@ -97,7 +110,7 @@ class Evaluation:
             ).mean(dim=1)
             for start in range(0, len(conditions), options.batch_size)
         ]
-        return torch.cat(scores).cpu()
+        return torch.cat(scores).cpu(), prior_logits
 
     def _encoded(self, network: DiffMICNetwork, *, frozen: bool) -> Conditions:
         """Conditions of the validation part, kept while the encoders are frozen."""

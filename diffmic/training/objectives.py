@@ -1,5 +1,6 @@
 """What each stage minimises: modules whose forward takes a batch and returns the loss."""
 
+from dataclasses import replace
 from typing import Self
 
 import torch
@@ -7,17 +8,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..diffusion import (
-    PARAMETERIZATIONS,
     distance_weights,
     focal_weights,
     prior_confidence,
+    weighted_cross_entropy,
     weighted_mse,
 )
 from ..diffusion.schedule import over_positions
 from ..model import Conditions, DiffMICNetwork
 from .recipe import Recipe
-
-LABEL_SCALE = 0.2  # a predicted label map divided by this is read as logits
 
 
 def classification_loss(
@@ -70,8 +69,8 @@ class DenoiserObjective(nn.Module):
         Its prior is left as it is.
     recipe : Recipe
     feature_scales : tuple of Tensor or None
-        Standard deviations (D,) and (D',) of the features of images and of regions, to which the
-        recipe's ``feature_noise`` refers.
+        Standard deviations (D,) and (D',) of the prior's own features of images and of regions, to
+        which the recipe's ``feature_noise`` refers.
     """
 
     def __init__(
@@ -94,11 +93,9 @@ class DenoiserObjective(nn.Module):
     def forward(self, conditions: Conditions, targets: Tensor, weights: Tensor) -> Tensor:
         """Conditions of B images, targets (B, C), weights (B,) → loss."""
         network, recipe = self.network, self.recipe
-        image_features, region_features = conditions.image_features, conditions.region_features
         if recipe.feature_noise and self.feature_scales is not None:
-            image_features = self._blurred(image_features, self.feature_scales[0])
-            region_features = self._blurred(region_features, self.feature_scales[1])
-        context = network.context(image_features, region_features)
+            conditions = self._blurred(conditions, *self.feature_scales)
+        context = network.context(conditions.image_features, conditions.region_features)
 
         distances = self._distances(len(targets), targets.device)  # (B, P)
         guidance = network.guidance(conditions).gather(
@@ -112,19 +109,15 @@ class DenoiserObjective(nn.Module):
         output = network.denoiser(guidance, noisy, timesteps, context)
 
         levels = network.schedule.signal[timesteps, None], network.schedule.noise[timesteps, None]
-        parameterization = PARAMETERIZATIONS[network.settings.parameterization]
         label = over_positions(targets, noise).expand_as(noise)
+        target = network.parameterization.target(label, noise, *levels)
         confidence = prior_confidence(
             conditions.fused_logits, targets, multilabel=network.multilabel
         )
-        focal = focal_weights(confidence, alpha=recipe.alpha, gamma=recipe.gamma)
-        loss = weighted_mse(output, parameterization.target(label, noise, *levels), focal * weights)
-        if recipe.cross_entropy:
-            denoised = parameterization.denoised(output, noisy, *levels).label.mean(dim=1)
-            reading = (denoised - 0.5 * network.multilabel) / LABEL_SCALE
-            errors = classification_loss(reading, targets, multilabel=network.multilabel)
-            loss = loss + recipe.cross_entropy * (weights * errors).mean()
-        return loss
+        weights = weights * focal_weights(confidence, alpha=recipe.alpha, gamma=recipe.gamma)
+        if network.settings.parameterization == "probability":
+            return weighted_cross_entropy(output, target, weights, multilabel=network.multilabel)
+        return weighted_mse(output, target, weights)
 
     def _distances(self, batch: int, device: torch.device) -> Tensor:
         """Distances |i − j| of positions of the K × K map: all of them, or a draw, (B, P)."""
@@ -139,5 +132,26 @@ class DenoiserObjective(nn.Module):
             shares.expand(batch, -1), self.recipe.n_positions, replacement=True
         )
 
-    def _blurred(self, features: Tensor, scale: Tensor) -> Tensor:
-        return features + self.recipe.feature_noise * scale * torch.randn_like(features)
+    def _blurred(
+        self, conditions: Conditions, image_scale: Tensor, region_scale: Tensor
+    ) -> Conditions:
+        """Conditions with noise on their features, and the prior as it reads these.
+
+        On its own training images a prior is nearly always right; what it says of blurred features
+        is as fallible as what it says of new images.
+        """
+        image, region = (
+            features + self.recipe.feature_noise * scale * torch.randn_like(features)
+            for features, scale in (
+                (conditions.image_features, image_scale),
+                (conditions.region_features, region_scale),
+            )
+        )
+        global_logits, local_logits = self.network.prior.reread(image, region)
+        return replace(
+            conditions,
+            image_features=image,
+            region_features=region,
+            global_logits=global_logits,
+            local_logits=local_logits,
+        )

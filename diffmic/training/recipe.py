@@ -36,11 +36,10 @@ class Recipe:
         Augmented views of each image in the cache, beside the image itself.
     alpha, gamma : float
         Focal weights 1 + α (1 − p)^γ of images that the prior gets wrong.
-    cross_entropy : float
-        Weight of a cross-entropy on the predicted label, read as logits at scale 0.2.
     context_dropout, feature_noise : float
         Dropout on the context, and Gaussian noise on the cached features, in their standard
-        deviations: the prior of a training image is too good, so conditions are blurred.
+        deviations: the prior of a training image is too good, so conditions are blurred, and the
+        guidance is what the prior says of the blurred ones.
     balance : float
         Classes are drawn in proportion to count^-balance beside their own share: 0 as they are,
         1 evenly. Multi-label images are drawn as they are.
@@ -49,6 +48,8 @@ class Recipe:
         the label map an image.
     denoiser_learning_rate, denoiser_weight_decay : float
         Stage two; AdamW with a one-cycle schedule.
+    stacked : bool
+        The calibration of the diffusion stage weighs the prior's logits beside its scores.
     ema : float or None
         Horizon of the moving average of the denoiser's weights, as a share of all steps.
     """
@@ -64,15 +65,15 @@ class Recipe:
     n_views: int = 4
     alpha: float = 0.0
     gamma: float = 1.0
-    cross_entropy: float = 0.5
     context_dropout: float = 0.5
-    feature_noise: float = 1.0
+    feature_noise: float = 4.0
     balance: float = 0.5
     steps_per_epoch: int = 60
     batch_size: int = 256
     n_positions: int = 8
     denoiser_learning_rate: float = 5e-3
     denoiser_weight_decay: float = 0.1
+    stacked: bool = True
     ema: float | None = 0.1
 
     def __post_init__(self) -> None:
@@ -86,7 +87,11 @@ class Recipe:
 
 PAPER = Recipe(
     diffusion=DiffusionSettings(
-        parameterization="noise", guidance="logits", start="uniform", grid="leading"
+        parameterization="noise",
+        guidance="logits",
+        start="uniform",
+        grid="leading",
+        readout="last",
     ),
     branch_losses=False,
     label_smoothing=0.0,
@@ -97,7 +102,6 @@ PAPER = Recipe(
     cached=False,
     n_views=0,
     alpha=10.0,
-    cross_entropy=0.0,
     context_dropout=0.0,
     feature_noise=0.0,
     balance=0.0,
@@ -105,6 +109,7 @@ PAPER = Recipe(
     n_positions=36,
     denoiser_learning_rate=1e-3,
     denoiser_weight_decay=0.0,
+    stacked=False,
     ema=None,
 )
 

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 
 from diffmic.diffusion import PARAMETERIZATIONS, NoiseSchedule
 
+INVERSE = ("noise", "v", "label")
 
-@pytest.mark.parametrize("name", PARAMETERIZATIONS)
+
+@pytest.mark.parametrize("name", INVERSE)
 @given(t=st.integers(0, 999), seed=st.integers(0, 2**31))
 def test_the_right_output_gives_back_label_and_noise(name, t, seed):
     schedule = NoiseSchedule(dtype=torch.float64)
@@ -21,5 +23,17 @@ def test_the_right_output_gives_back_label_and_noise(name, t, seed):
 
 def test_the_targets_are_noise_velocity_and_label():
     label, noise, a, s = map(torch.tensor, (2.0, 5.0, 0.8, 0.6))
-    targets = {name: p.target(label, noise, a, s).item() for name, p in PARAMETERIZATIONS.items()}
+    targets = {n: PARAMETERIZATIONS[n].target(label, noise, a, s).item() for n in INVERSE}
     assert targets == pytest.approx({"noise": 5.0, "v": 0.8 * 5 - 0.6 * 2, "label": 2.0})
+
+
+@pytest.mark.parametrize("name", ["softmax", "sigmoid"])
+def test_logits_give_the_mean_label_and_the_noise_that_goes_with_it(name):
+    a, s = torch.tensor(0.6, dtype=torch.float64), torch.tensor(0.8, dtype=torch.float64)
+    logits, noisy = torch.randn(2, 4, 3, dtype=torch.float64)
+    found = PARAMETERIZATIONS[name].denoised(logits, noisy, a, s)
+    expected = logits.softmax(dim=-1) if name == "softmax" else logits.sigmoid()
+    torch.testing.assert_close(found.label, expected)
+    torch.testing.assert_close(a * found.label + s * found.noise, noisy)
+    label = torch.eye(3)[:2]
+    assert torch.equal(PARAMETERIZATIONS[name].target(label, torch.randn(2, 3), a, s), label)

@@ -166,5 +166,42 @@ def test_negative_log_likelihood_is_a_mean(multilabel):
 
 
 def test_a_calibration_survives_a_configuration_file():
-    calibration = Calibration("diffusion", True, 1.7, -0.4)
+    calibration = Calibration("diffusion", True, 1.7, -0.4, 0.3)
     assert Calibration(**json.loads(json.dumps(calibration.to_dict()))) == calibration
+
+
+def noisy_logits(rng, noise, truth):
+    return torch.from_numpy(2 * np.eye(3)[truth] + noise * rng.randn(len(truth), 3))
+
+
+@pytest.mark.parametrize(("noise", "nested"), [(100.0, True), (0.5, False)])
+def test_the_prior_is_nested_in_the_diffusion(noise, nested):
+    """Scores that know nothing get no weight; scores that know more than the prior get most."""
+    rng = np.random.RandomState(0)
+    truth = rng.randint(3, size=3000)
+    targets = torch.eye(3)[truth]
+    prior = noisy_logits(rng, 1.0, truth)
+    scores = noisy_logits(rng, noise, truth).softmax(dim=1)
+    fitted = Calibration.fit("diffusion", scores, targets, multilabel=False, prior_logits=prior)
+    alone = Calibration.fit("prior", prior, targets, multilabel=False)
+    own = Calibration.fit("diffusion", scores, targets, multilabel=False)
+
+    def nll(calibration, *evidence):
+        return negative_log_likelihood(calibration.logits(*evidence), targets, False)
+
+    assert own.prior_weight == alone.prior_weight == 0
+    assert nll(fitted, scores, prior) < min(nll(alone, prior), nll(own, scores)) + 0.002
+    if nested:
+        assert 1 / fitted.temperature < 0.1
+        assert fitted.prior_weight == pytest.approx(1 / alone.temperature, rel=0.1)
+    else:
+        assert 1 / fitted.temperature > 0.5
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_the_priors_logits_are_added_by_their_weight(multilabel):
+    scores, prior = torch.rand(4, 3) * 0.8 + 0.1, torch.randn(4, 3)
+    calibration = Calibration("diffusion", multilabel, 2.0, 0.0, 0.7)
+    without = Calibration("diffusion", multilabel, 2.0)
+    expected = without.logits(scores) + 0.7 * prior
+    torch.testing.assert_close(calibration.logits(scores, prior), expected)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from diffmic.diffusion import scores_by_distance
 from diffmic.errors import InputError
 from diffmic.model import (
     Architecture,
@@ -82,16 +83,23 @@ def test_boxes_lie_where_the_saliency_is():
 
 
 @pytest.mark.parametrize(
-    ("parameterization", "guidance", "sampler"),
-    list(product(["noise", "v", "label"], ["logits", "probabilities"], ["ddim", "dpm-solver++"])),
+    ("parameterization", "guidance", "sampler", "readout"),
+    list(
+        product(
+            ["probability", "noise", "v", "label"],
+            ["logits", "probabilities"],
+            ["ddim", "dpm-solver++"],
+            ["mean", "last"],
+        )
+    ),
 )
 @pytest.mark.parametrize("multilabel", [False, True])
 @torch.no_grad()
 def test_sampling_by_distance_equals_the_dense_form(
-    parameterization, guidance, sampler, multilabel
+    parameterization, guidance, sampler, readout, multilabel
 ):
     settings = DiffusionSettings(
-        parameterization=parameterization, guidance=guidance, sampler=sampler
+        parameterization=parameterization, guidance=guidance, sampler=sampler, readout=readout
     )
     net = network(settings, multilabel)
     conditions = net.encode(torch.rand(3, 3, 32, 32))
@@ -116,6 +124,31 @@ def test_encoders_run_once_whatever_the_number_of_steps(parts, num_steps):
     assert len(calls) == len(set(calls)) == (1 if parts is ONE else 4)
     assert len(context_calls) == 1
     assert len(denoiser_calls) == num_steps
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+@torch.no_grad()
+def test_probabilities_of_exclusive_classes_sum_to_1_at_every_step(multilabel):
+    net = network(DiffusionSettings(readout="mean"), multilabel)
+    conditions = net.encode(torch.rand(3, 3, 32, 32))
+    one, ten = (net.sample(conditions, start(net), num_steps=n) for n in (1, 10))
+    for scores in (one, ten):
+        assert ((scores > 0) & (scores < 1)).all()
+        sums_to_1 = torch.allclose(scores.sum(dim=2), torch.ones(3, 2), atol=1e-5)
+        assert sums_to_1 == (not multilabel)
+    assert not torch.allclose(one, ten)
+
+
+@torch.no_grad()
+def test_the_mean_readout_is_the_mean_of_what_each_step_estimates():
+    net = network(DiffusionSettings(readout="mean"))
+    conditions = net.encode(torch.rand(3, 3, 32, 32))
+    seen, denoise = [], net.denoise
+    net.denoise = lambda *args: seen.append(denoise(*args)) or seen[-1]
+    scores = net.sample(conditions, start(net), num_steps=4)
+    assert len(seen) == 4
+    expected = torch.stack([scores_by_distance(d.label) for d in seen]).mean(dim=0)
+    torch.testing.assert_close(scores, expected)
 
 
 @torch.no_grad()

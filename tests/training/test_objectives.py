@@ -174,7 +174,7 @@ def test_a_denoiser_that_knows_the_answer_has_no_squared_error(
     images, monkeypatch, parameterization, multilabel
 ):
     settings = replace(RECIPE.diffusion, parameterization=parameterization)
-    recipe = replace(RECIPE, diffusion=settings, cross_entropy=0.0, alpha=2.0)
+    recipe = replace(RECIPE, diffusion=settings, alpha=2.0)
     of = network(recipe=recipe, multilabel=multilabel)
     schedule = of.schedule
     monkeypatch.setattr(torch, "randn_like", lambda like: torch.full_like(like, 0.5))
@@ -213,16 +213,43 @@ def test_images_without_weight_do_not_count_for_the_denoiser(images):
     assert not torch.isclose(loss([1.0] * 6), loss([1.0] * 6, wrong))
 
 
-def test_the_cross_entropy_is_added_by_its_weight(images):
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_probabilities_are_learnt_by_cross_entropy(images, monkeypatch, multilabel):
+    of = network(multilabel=multilabel)
+    assert of.settings.parameterization == "probability"
+    found = conditions(of, images)
+    logits = torch.randn(6, RECIPE.n_positions, 3, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(of.denoiser, "forward", lambda *args: logits)
+    loss = DenoiserObjective(of, RECIPE)(found, TARGETS, WEIGHTS)
+    targets = TARGETS[:, None].expand_as(logits)
+    if multilabel:
+        errors = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=2)
+    else:
+        errors = F.cross_entropy(logits.transpose(1, 2), targets.transpose(1, 2), reduction="none")
+    torch.testing.assert_close(loss, (WEIGHTS[:, None] * errors).mean())
+
+
+def test_without_noise_the_prior_reads_what_it_read_before(images):
     of = network()
     found = conditions(of, images)
-    losses = []
-    for weight in (0.0, 1.0, 2.0):
-        torch.manual_seed(3)
-        objective = DenoiserObjective(of, replace(RECIPE, cross_entropy=weight)).eval()
-        losses.append(objective(found, TARGETS, WEIGHTS))
-    assert losses[1] > losses[0]
-    torch.testing.assert_close(losses[2] - losses[1], losses[1] - losses[0])
+    global_logits, local_logits = of.prior.reread(found.image_features, found.region_features)
+    torch.testing.assert_close(global_logits, found.global_logits)
+    torch.testing.assert_close(local_logits, found.local_logits)
+
+
+def test_the_guidance_is_what_the_prior_says_of_blurred_features(images, monkeypatch):
+    of = network()
+    found = conditions(of, images)
+    monkeypatch.setattr(torch, "randn_like", torch.ones_like)
+    seen = []
+    guidance = of.guidance
+    monkeypatch.setattr(of, "guidance", lambda c: seen.append(c) or guidance(c))
+    scales = torch.full((16,), 2.0), torch.full((16,), 3.0)
+    DenoiserObjective(of, replace(RECIPE, feature_noise=0.5), scales)(found, TARGETS, WEIGHTS)
+    expected = of.prior.reread(found.image_features + 1.0, found.region_features + 1.5)
+    torch.testing.assert_close(seen[0].global_logits, expected[0])
+    torch.testing.assert_close(seen[0].local_logits, expected[1])
+    assert not torch.allclose(seen[0].fused_logits, found.fused_logits)
 
 
 def test_feature_noise_is_in_standard_deviations_of_the_features(images, monkeypatch):

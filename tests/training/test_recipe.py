@@ -1,5 +1,7 @@
 """Recipes by name."""
 
+from dataclasses import fields
+
 import pytest
 
 from diffmic import InputError
@@ -51,7 +53,7 @@ def test_a_recipe_of_nonsense_is_refused(changes, message):
         Recipe(**changes)
 
 
-@pytest.mark.parametrize("name", ["parameterization", "guidance", "start", "grid", "sampler"])
+@pytest.mark.parametrize("name", [field.name for field in fields(DiffusionSettings)])
 def test_settings_of_nonsense_are_refused(name):
     with pytest.raises(InputError, match=rf"{name} is 'foo'; give one of \["):
         DiffusionSettings(**{name: "foo"})

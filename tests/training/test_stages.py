@@ -1,6 +1,7 @@
 """The two stages: what each trains, and what it leaves alone."""
 
 import copy
+import math
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -184,9 +185,10 @@ def test_a_denoiser_that_diverges_is_left_in_a_good_state(monkeypatch, own_encod
     recipe = PAPER if own_encoders else RECIPE
     of = network(own_encoders=own_encoders, recipe=recipe)
     before = state(of)
-    monkeypatch.setattr(
-        "diffmic.training.objectives.weighted_mse", lambda *args: args[0].mean() * float("nan")
-    )
+    for loss in ("weighted_mse", "weighted_cross_entropy"):
+        monkeypatch.setattr(
+            f"diffmic.training.objectives.{loss}", lambda *args, **_: args[0].mean() * math.nan
+        )
     with pytest.raises(TrainingDivergedError), stage_two(of, replace(OPTIONS, recipe=recipe)):
         pass
     assert changed(of, before) == set()
