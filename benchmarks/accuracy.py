@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import typer
 from accuracy_bench.encoders import Job
-from accuracy_bench.methods import METHODS, OURS
+from accuracy_bench.methods import ABLATIONS, METHODS, OURS
 from accuracy_bench.results import Answers, Results, paired_differences, summary
 from accuracy_bench.tasks import TASKS, load
 
@@ -31,7 +31,7 @@ from diffmic.inference.measures import measure
 from diffmic.inference.thresholds import best_thresholds
 
 HERE = Path(__file__).parent
-OPPONENTS = ("prior", "plain", "plain_tta", "head_linear", "head_hidden", "paper")
+OPPONENTS = tuple(name for name in METHODS if name != "diffusion")
 app = typer.Typer(add_completion=False, help=__doc__)
 File = Annotated[Path, typer.Option(help="CSV file of the results.")]
 
@@ -66,18 +66,24 @@ def run(
 def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[dict[str, Any]]:
     """Train a method and measure it; calibration and thresholds come from validation."""
     started = time.perf_counter()
-    train, stage = METHODS[method]
-    scores_of = train(job)
+    how = (METHODS | ABLATIONS)[method]
+    scores_of, prior_of = how.train(job), METHODS["prior"].train(job)
     multilabel, val = job.parts.multilabel, job.parts.val.targets
-    scores = scores_of("val")
-    calibration = Calibration.fit(stage, scores, val, multilabel=multilabel)
+
+    def evidence(part: str) -> tuple[torch.Tensor, ...]:
+        return (scores_of(part), prior_of(part)) if how.stacked else (scores_of(part),)
+
+    scores, *beside = evidence("val")
+    calibration = Calibration.fit(
+        how.stage, scores, val, multilabel=multilabel, prior_logits=beside[0] if beside else None
+    )
     thresholds = np.empty(0)
     if multilabel:
-        thresholds = best_thresholds(val.numpy(), calibration(scores).numpy())
+        thresholds = best_thresholds(val.numpy(), calibration(scores, *beside).numpy())
     rows = []
     for part in parts:
         targets = job.parts[part].targets.numpy()
-        proba = calibration(scores_of(part)).numpy()
+        proba = calibration(*evidence(part)).numpy()
         answers = Answers(targets, proba, thresholds)
         if multilabel:
             measures = measure(targets, proba, thresholds=thresholds)
@@ -112,6 +118,18 @@ def circumstances(job: Job) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+@app.command()
+def ablate(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(TASKS),  # noqa: B006
+    seeds: Annotated[list[int], typer.Option()] = [0],  # noqa: B006
+    results: File = HERE / "results" / "ablations.csv",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / "work",
+) -> None:
+    """What each part of the recipe is worth, on validation: all but one as they are."""
+    run(data, sets, list(ABLATIONS), seeds, results=results, work=work)
 
 
 @app.command()

@@ -32,7 +32,7 @@ N_VIEWS = 5  # the image itself, then augmented views
 DEFAULTS = DiffMICClassifier().get_params()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Job:
     """A data set and a seed, with everything that training needs to know."""
 
@@ -87,7 +87,9 @@ class PlainClassifier(nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.backbone = build_backbone(
-            DEFAULTS["backbone"], image_size=job.task.image_size, pretrained=True
+            DEFAULTS["backbone"],
+            image_size=job.task.image_size,
+            pretrained=DEFAULTS["pretrained"],
         )
         self.classifier = nn.Linear(self.backbone.channels, len(job.parts.classes))
 
@@ -137,7 +139,8 @@ def trained_prior(job: Job, recipe: Recipe) -> DiffMICNetwork:
     """A network with its prior trained and nothing else."""
     network, file = job.network(recipe, pretrained=False), job.file("prior.safetensors")
     if not file.is_file():
-        network, options, history = job.network(recipe, pretrained=True), job.options(recipe), []
+        network = job.network(recipe, pretrained=DEFAULTS["pretrained"])
+        options, history = job.options(recipe), []
         evaluation, started = Evaluation(job.parts.val, options), time.perf_counter()
         to_device(network, options.device)
         precision = training_precision(options.precision, options.device, network.prior)

@@ -1,7 +1,8 @@
-"""The methods that are compared: each gives scores of a part's images, and their calibration."""
+"""The methods that are compared: each gives scores of a part's images."""
 
+import functools
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from diffmic.inference.calibration import Stage
 from diffmic.inference.predict import sample_scores
+from diffmic.model import DiffMICNetwork
 from diffmic.random import seeded_rng
 from diffmic.training.cache import ConditionCache, drawing_chances
 from diffmic.training.diffusion_stage import moving_average, train_denoiser
@@ -22,8 +24,28 @@ from .encoders import DEFAULTS, Job, conditions_of, plain_logits, trained_prior
 
 Scores = Callable[[str], Tensor]  # name of a part → scores (n, C)
 
+
+@dataclass(frozen=True)
+class Method:
+    """How a method comes to its scores, and how these become probabilities.
+
+    Attributes
+    ----------
+    train : callable
+        Job → scores of a part.
+    stage : {"prior", "diffusion"}
+        Whether scores are logits, or means of label maps.
+    stacked : bool
+        Whether the calibration weighs the prior's logits beside the scores.
+    """
+
+    train: Callable[[Job], Scores]
+    stage: Stage = "prior"
+    stacked: bool = False
+
+
 OURS = RECIPES["default"]
-# The paper's loss, guidance, start and grid, on the same cached conditions as ours.
+# The paper's loss, guidance, start, grid and scores, on the same cached conditions as ours.
 PAPER_CACHED = replace(
     PAPER,
     cached=True,
@@ -43,57 +65,85 @@ def plain_tta(job: Job) -> Scores:
     return lambda part: plain_logits(job, OURS, part).mean(dim=0)
 
 
-def prior(job: Job) -> Scores:
-    """The fused prior alone."""
+def prior_alone(job: Job) -> Scores:
+    """The fused prior."""
     return lambda part: conditions_of(job, OURS, part).fused_logits
 
 
-def paper(job: Job) -> Scores:
-    """The diffusion with the paper's recipe."""
-    return diffusion_with(job, PAPER_CACHED)
+def diffusion(
+    recipe: Recipe, *, num_steps: int | None = None, n_samples: int | None = None
+) -> Method:
+    """The diffusion stage under a recipe."""
+
+    def train(job: Job) -> Scores:
+        network = trained_diffusion(job, recipe)
+        return lambda part: sample_scores(
+            network,
+            conditions_of(job, OURS, part),
+            num_steps=num_steps or DEFAULTS["num_steps"],
+            n_samples=n_samples or DEFAULTS["n_samples"],
+            seed=job.seed,
+        ).mean(dim=1)
+
+    return Method(train, "diffusion", recipe.stacked)
 
 
-def diffusion(job: Job) -> Scores:
-    """The diffusion with the default recipe."""
-    return diffusion_with(job, OURS)
+def head(hidden: int | None, *, stacked: bool = False) -> Method:
+    """A head of one or two layers, re-trained on the conditions."""
+    return Method(lambda job: trained_head(job, OURS, hidden), stacked=stacked)
 
 
-def head_linear(job: Job) -> Scores:
-    """A linear head, re-trained on the conditions."""
-    return head_with(job, hidden=None)
-
-
-def head_hidden(job: Job) -> Scores:
-    """A head with a hidden layer, re-trained on the conditions."""
-    return head_with(job, hidden=128)
-
-
-METHODS: dict[str, tuple[Callable[[Job], Scores], Stage]] = {
-    "plain": (plain, "prior"),
-    "plain_tta": (plain_tta, "prior"),
-    "prior": (prior, "prior"),
-    "head_linear": (head_linear, "prior"),
-    "head_hidden": (head_hidden, "prior"),
-    "paper": (paper, "diffusion"),
-    "diffusion": (diffusion, "diffusion"),
+METHODS = {
+    "plain": Method(plain),
+    "plain_tta": Method(plain_tta),
+    "prior": Method(prior_alone),
+    "head_linear": head(None),
+    "head_hidden": head(128),
+    "head_linear_stacked": head(None, stacked=True),
+    "head_hidden_stacked": head(128, stacked=True),
+    "paper": diffusion(PAPER_CACHED),
+    "diffusion": diffusion(OURS),
 }
 
 
-def cache_of(job: Job) -> ConditionCache:
-    """Cached conditions of the training part."""
+def _with(**settings: str) -> Recipe:
+    return replace(OURS, diffusion=replace(OURS.diffusion, **settings))
+
+
+# What each part of the recipe is worth: all but one as they are.
+ABLATIONS = {
+    "diffusion": diffusion(OURS),
+    "not stacked": diffusion(replace(OURS, stacked=False)),
+    "last label map": diffusion(_with(readout="last")),
+    "v": diffusion(_with(parameterization="v")),
+    "noise": diffusion(_with(parameterization="noise")),
+    "label": diffusion(_with(parameterization="label")),
+    "logits as guidance": diffusion(_with(guidance="logits")),
+    "uniform start": diffusion(_with(start="uniform")),
+    **{f"blur {x:g}": diffusion(replace(OURS, feature_noise=x)) for x in (0.0, 1.0, 2.0, 6.0)},
+    **{f"balance {x:g}": diffusion(replace(OURS, balance=x)) for x in (0.0, 1.0)},
+    "no dropout": diffusion(replace(OURS, context_dropout=0.0)),
+    "α = 10": diffusion(replace(OURS, alpha=10.0)),
+    "one view": diffusion(replace(OURS, n_views=0)),
+    **{f"{n} steps": diffusion(OURS, num_steps=n) for n in (1, 2, 5, 20, 50)},
+    **{f"{n} draws": diffusion(OURS, n_samples=n) for n in (1, 32)},
+}
+
+
+def cache_of(job: Job, recipe: Recipe) -> ConditionCache:
+    """Cached conditions of the training part, in as many views as the recipe wants."""
     part = job.parts.train
-    return ConditionCache(conditions_of(job, OURS, "train"), part.targets, part.weights)
+    rows = slice((1 + recipe.n_views) * len(part))
+    return ConditionCache(conditions_of(job, OURS, "train")[rows], part.targets, part.weights)
 
 
-def diffusion_with(
-    job: Job, recipe: Recipe, *, num_steps: int | None = None, n_samples: int | None = None
-) -> Scores:
+@functools.lru_cache(maxsize=1)  # steps and draws are of the sampling alone
+def trained_diffusion(job: Job, recipe: Recipe) -> DiffMICNetwork:
     """Stage two under a recipe; it ends in its best state on validation."""
     options = job.options(recipe)
     network = job.network(recipe, pretrained=False)
     network.prior = trained_prior(job, OURS).prior
-    evaluation = Evaluation(job.parts.val, options)
-    evaluation._conditions = conditions_of(job, OURS, "val")
+    evaluation = Evaluation(job.parts.val, options, conditions=conditions_of(job, OURS, "val"))
     with (
         seeded_rng(options.seed, options.device),
         accelerator_for(options.device, "no") as accelerator,
@@ -105,15 +155,9 @@ def diffusion_with(
             accelerator=accelerator,
             evaluate=evaluation.diffusion,
             history=[],
-            cache=cache_of(job),
+            cache=cache_of(job, recipe),
         )
-    return lambda part: sample_scores(
-        network,
-        conditions_of(job, OURS, part),
-        num_steps=num_steps or DEFAULTS["num_steps"],
-        n_samples=n_samples or DEFAULTS["n_samples"],
-        seed=job.seed,
-    ).mean(dim=1)
+    return network
 
 
 class Head(nn.Module):
@@ -133,11 +177,12 @@ class Head(nn.Module):
         return logits
 
 
-def head_with(
-    job: Job, *, hidden: int | None, recipe: Recipe = OURS, learning_rate: float = 2e-3
+@functools.lru_cache(maxsize=1)
+def trained_head(
+    job: Job, recipe: Recipe, hidden: int | None, learning_rate: float = 2e-3
 ) -> Scores:
     """A head with cross-entropy on what stage two learns from: same noise, drawing and steps."""
-    cache = cache_of(job)
+    cache = cache_of(job, recipe)
     total_steps = job.task.max_epochs * recipe.steps_per_epoch
     conditions, multilabel = cache.conditions, job.parts.multilabel
     channels = conditions.image_features.shape[1] + conditions.region_features.shape[2]

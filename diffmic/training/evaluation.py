@@ -35,12 +35,16 @@ class Evaluation:
     part : Part
         The validation part.
     options : TrainingOptions
+    conditions : Conditions or None
+        Of the validation part, where they are at hand and the encoders frozen.
     """
 
-    def __init__(self, part: Part, options: TrainingOptions) -> None:
+    def __init__(
+        self, part: Part, options: TrainingOptions, conditions: Conditions | None = None
+    ) -> None:
         self.part = part
         self.options = options
-        self._conditions: Conditions | None = None
+        self._conditions = conditions
 
     def prior(self, network: DiffMICNetwork) -> dict[str, float]:
         """Measures of the fused prior while it learns."""

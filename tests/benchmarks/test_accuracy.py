@@ -5,10 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import f1_score, log_loss
+from tiny import stripes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
+import accuracy  # noqa: E402
+from accuracy_bench import encoders  # noqa: E402
+from accuracy_bench.methods import METHODS  # noqa: E402
 from accuracy_bench.results import (  # noqa: E402
     N_RESAMPLES,
     Answers,
@@ -17,6 +22,7 @@ from accuracy_bench.results import (  # noqa: E402
     paired_differences,
     summary,
 )
+from accuracy_bench.tasks import TASKS, Task, load, near_duplicates  # noqa: E402
 
 
 def answers(sharpness, *, seed=0, n=200, multilabel=False):
@@ -100,3 +106,75 @@ def test_results_come_back_from_disk(tmp_path):
     np.testing.assert_array_equal(kept.targets, of.targets)
     np.testing.assert_allclose(kept.proba, of.proba, atol=1e-3)
     assert results.answers("a", 1, "prior") is None
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch):
+    """A folder with a small data set, for which the default network is a small one."""
+    X, y = stripes(60)
+    folder = tmp_path / "data" / "stripes"
+    (folder / "images").mkdir(parents=True)
+    lines = ["file,label,split,patient"]
+    for number, (image, label) in enumerate(zip(X, y, strict=True)):
+        Image.fromarray(image).save(folder / "images" / f"{number}.png")
+        split = "train" if number < 40 else "val" if number < 50 else "test"
+        lines.append(f"images/{number}.png,{label},{split},{number // 2}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    monkeypatch.setitem(TASKS, "stripes", Task("stripes", 32, 1))
+    small = {"backbone": "test_resnet", "pretrained": False, "num_steps": 2, "n_samples": 2}
+    for name, value in small.items():
+        monkeypatch.setitem(encoders.DEFAULTS, name, value)
+    return tmp_path / "data"
+
+
+def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, monkeypatch, capsys):
+    places = {"results": tmp_path / "runs.csv", "work": tmp_path / "work"}
+    options = {"sets": ["stripes"], "seeds": [0], "verbose": 0, **places}
+    accuracy.run(data, methods=["prior", "plain"], **options)
+    rows = Results(places["results"]).rows()
+    assert [(row["method"], row["part"]) for row in rows] == [("prior", "val"), ("plain", "val")]
+
+    for stage in ("train_prior", "train_on_images"):  # both are on disk
+        monkeypatch.setattr(encoders, stage, lambda *_, **__: pytest.fail("trained anew"))
+    accuracy.run(data, methods=list(METHODS), final=True, **options)
+    accuracy.run(data, methods=list(METHODS), final=True, **options)
+    rows = Results(places["results"]).rows()
+    tested = [row for row in rows if row["part"] == "test"]
+    assert sorted(row["method"] for row in tested) == sorted(METHODS)
+    assert all(np.isfinite(float(row["nll"])) and row["n_images"] == "10" for row in tested)
+
+    accuracy.table(places["results"])
+    printed = capsys.readouterr().out
+    assert "| stripes | diffusion | 1 |" in printed
+    assert "| **prior** | **pooled** |" in printed
+
+
+def test_splits_of_a_seed_keep_groups_together(data, monkeypatch):
+    task = Task("stripes", 32, 1, group="patient", resplit=True)
+    parts = load(task, 0, data)
+    sizes = [len(parts[name]) for name in ("train", "val", "test")]
+    assert sum(sizes) == 60
+    assert sizes[0] > sizes[2] > sizes[1] > 0
+    paths = sorted((data / "stripes" / "images").iterdir())
+    patients = {np.asarray(Image.open(path)).tobytes(): int(path.stem) // 2 for path in paths}
+
+    def patients_of(part):
+        images = (part.images[index][0].numpy().tobytes() for index in range(len(part)))
+        return {patients[image] for image in images}
+
+    train, val, test = (patients_of(parts[name]) for name in ("train", "val", "test"))
+    assert train | val | test == set(range(30))
+    assert len(train) + len(val) + len(test) == 30
+    assert patients_of(load(task, 1, data).test) != test
+
+
+def test_near_duplicates_are_one_group(tmp_path):
+    rng = np.random.RandomState(0)
+    pictures = [rng.randint(0, 256, (32, 32), np.uint8) for _ in range(3)]
+    pictures.append((pictures[1] // 2 * 2).astype(np.uint8))
+    paths = [tmp_path / f"{number}.png" for number in range(4)]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    groups = near_duplicates(paths)
+    assert groups[1] == groups[3]
+    assert len(set(groups.tolist())) == 3
