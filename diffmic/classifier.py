@@ -110,7 +110,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Share of the images that is set aside for early stopping and calibration, unless ``fit``
         gets ``validation_data``. None: no such part; probabilities are then not calibrated.
     early_stopping : bool, default=True
-        Stop a stage that no longer gains on the validation part, and keep its best epoch.
+        Stop the prior when it no longer gains on the validation part, and keep its best epoch. So
+        it is for the denoiser of a recipe that does not average its weights; the default does.
     n_iter_no_change : int, default=10
         Epochs without gain after which to stop.
     class_weight : None, "balanced" or dict, default=None

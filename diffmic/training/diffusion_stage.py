@@ -73,7 +73,9 @@ def train_denoiser(
             optimizer=optimizer,
             scheduler=learning_rate_schedule(optimizer.optimizer, recipe, total_steps),
             max_epochs=options.max_epochs,
-            patience=options.patience,
+            # An average over epochs is its own best state: a choice among them by the likelihood
+            # of few held-out images takes an early one, and rare classes pay for it.
+            patience=options.patience if averaged is None else None,
             stage="diffusion",
             history=history,
             verbose=options.verbose,
