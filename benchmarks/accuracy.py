@@ -45,7 +45,7 @@ def run(
     final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
     max_epochs: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
     results: File = HERE / "results" / "accuracy.csv",
-    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / "work",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
     verbose: int = 1,
 ) -> None:
     """Train what has not been trained, and add a row per run."""
@@ -127,7 +127,7 @@ def ablate(
     methods: Annotated[list[str], typer.Option()] = [*METHODS, *ABLATIONS],  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0],  # noqa: B006
     results: File = HERE / "results" / "ablations.csv",
-    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / "work",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
 ) -> None:
     """What each part of the recipe is worth: all but one as they are.
 

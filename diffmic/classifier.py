@@ -115,7 +115,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     n_iter_no_change : int, default=10
         Epochs without gain after which to stop.
     class_weight : None, "balanced" or dict, default=None
-        Weights of classes in the losses, keys as in y.
+        Weights of classes in the losses and in the calibration, keys as in y.
     augment : "auto", None or callable, default="auto"
         Random changes to training images: mild flips, rotations and shifts; none; or a
         ``torchvision.transforms.v2`` transform of tensors (3, S, S).

@@ -77,7 +77,7 @@ def read_training_data(
     weights = _weights(encoded, encoding, sample_weight, class_weight)
     everything = LabelledImages(inputs.images, encoded, weights)
     if validation_data is not None:
-        training, validation = everything, _validation(validation_data, encoding)
+        training, validation = everything, _validation(validation_data, encoding, class_weight)
     elif validation_fraction is not None:
         split = validation_split(
             encoded, validation_fraction, rng, groups=groups, multilabel=encoding.multilabel
@@ -120,12 +120,14 @@ def _pair(X: Any, y: Any, *, known_channels: int | None = None) -> tuple[Inputs,
     return inputs, inputs.targets if y is None else y
 
 
-def _validation(validation_data: Any, encoding: TargetEncoding) -> LabelledImages:
+def _validation(
+    validation_data: Any, encoding: TargetEncoding, class_weight: Any
+) -> LabelledImages:
     pair = isinstance(validation_data, (tuple, list)) and len(validation_data) == 2
     inputs, targets = _pair(*(validation_data if pair else (validation_data, None)))
     check_lengths(len(inputs.images), **{"validation y": targets})
     encoded = encoding.encode(targets)
-    return LabelledImages(inputs.images, encoded, np.ones(len(encoded), np.float32))
+    return LabelledImages(inputs.images, encoded, _weights(encoded, encoding, None, class_weight))
 
 
 def _subset(data: LabelledImages, index: NDArray[np.intp]) -> LabelledImages:

@@ -56,6 +56,7 @@ class Calibration:
         *,
         multilabel: bool,
         prior_logits: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Self:
         """The parameters with the least negative log-likelihood.
 
@@ -70,6 +71,8 @@ class Calibration:
             One-hot or indicator.
         prior_logits : Tensor of shape (n, C) or None
             Fused logits of the same images, to stand beside the scores; None: the scores alone.
+        weights : Tensor of shape (n,) or None
+            How much each image counts.
         """
         logits = cls(stage, multilabel).logits(scores).double()
         beside = torch.zeros_like(logits) if prior_logits is None else prior_logits.double()
@@ -78,7 +81,7 @@ class Calibration:
         def loss(parameters: NDArray[np.float64]) -> float:
             scale, weight, shift = parameters  # in these the NLL is convex
             nll = negative_log_likelihood(
-                scale * logits + weight * beside + shift, targets, multilabel
+                scale * logits + weight * beside + shift, targets, multilabel, weights
             )
             surprise = np.log((scale + weight) / usual[:2].sum()) ** 2 + shift**2
             return nll + float(surprise) / (2 * len(targets))
@@ -113,8 +116,15 @@ class Calibration:
         return asdict(self)
 
 
-def negative_log_likelihood(logits: Tensor, targets: Tensor, multilabel: bool) -> float:
-    """Mean over the images; of the labels' mean for multi-label."""
+def negative_log_likelihood(
+    logits: Tensor, targets: Tensor, multilabel: bool, weights: Tensor | None = None
+) -> float:
+    """Mean over the images, weighted if wanted; of the labels' mean for multi-label."""
+    targets = targets.to(logits)
     if multilabel:
-        return float(F.binary_cross_entropy_with_logits(logits, targets.to(logits)))
-    return float(F.cross_entropy(logits, targets.to(logits)))
+        errors = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
+    else:
+        errors = F.cross_entropy(logits, targets, reduction="none")
+    if weights is None or bool((weights == weights[0]).all()):
+        return float(errors.mean())
+    return float((weights * errors).sum() / weights.sum())

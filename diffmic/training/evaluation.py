@@ -76,7 +76,7 @@ class Evaluation:
         # With the temperature that suits it best a network is judged by what it knows, and not
         # by how loudly it says so.
         logits = calibration.logits(*(part.double() for part in scores))
-        nll = negative_log_likelihood(logits, targets, network.multilabel)
+        nll = negative_log_likelihood(logits, targets, network.multilabel, self.part.weights)
         if network.multilabel:
             right = (logits > 0) == (targets > 0.5)
         else:
@@ -92,6 +92,7 @@ class Evaluation:
             self.part.targets,
             multilabel=network.multilabel,
             prior_logits=scores[1] if self._stacked(stage) else None,
+            weights=self.part.weights,
         )
 
     def _stacked(self, stage: Stage) -> bool:

@@ -205,3 +205,25 @@ def test_the_priors_logits_are_added_by_their_weight(multilabel):
     without = Calibration("diffusion", multilabel, 2.0)
     expected = without.logits(scores) + 0.7 * prior
     torch.testing.assert_close(calibration.logits(scores, prior), expected)
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_weights_count_images(multilabel):
+    rng = np.random.RandomState(0)
+    scores = torch.from_numpy(rng.randn(40, 3))
+    targets = torch.eye(3)[rng.randint(3, size=40)]
+    weights = torch.from_numpy(rng.randint(0, 3, 40)).double()
+    twice = torch.arange(40).repeat_interleave(weights.long())
+    logits = negative_log_likelihood(scores, targets, multilabel, weights)
+    assert logits == pytest.approx(
+        negative_log_likelihood(scores[twice], targets[twice], multilabel)
+    )
+    none = torch.zeros(40)
+    assert negative_log_likelihood(scores, targets, multilabel, none) == pytest.approx(
+        negative_log_likelihood(scores, targets, multilabel)
+    )
+    of_one_class = Calibration.fit(
+        "prior", scores, targets, multilabel=True, weights=1e-6 + targets[:, 0]
+    )
+    shifted = Calibration.fit("prior", scores, targets, multilabel=True)
+    assert of_one_class.shift != pytest.approx(shifted.shift, abs=1e-3)
