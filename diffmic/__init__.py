@@ -15,11 +15,14 @@ if TYPE_CHECKING:
         PretrainedWeightsError,
         TrainingDivergedError,
     )
+    from .hub import ModelCard, list_pretrained
 
 __version__ = version("diffmic")
 
 _ROOMS = {
     "DiffMICClassifier": "classifier",
+    "ModelCard": "hub",
+    "list_pretrained": "hub",
     **dict.fromkeys(
         (
             "BackboneError",
@@ -40,10 +43,12 @@ __all__ = [
     "DiffMICError",
     "DiffMICWarning",
     "InputError",
+    "ModelCard",
     "ModelFileError",
     "PretrainedWeightsError",
     "TrainingDivergedError",
     "__version__",
+    "list_pretrained",
 ]
 
 

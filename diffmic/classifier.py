@@ -1,6 +1,7 @@
 """The estimator: DiffMICClassifier."""
 
 import copy
+import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
@@ -23,13 +24,23 @@ from .data import (
     PreparedImages,
     TargetEncoding,
     TrainingData,
-    default_augment,
+    named_augment,
     read_inputs,
     read_training_data,
 )
 from .data.training_data import read_labelled
 from .errors import DiffMICWarning, InputError
-from .hub import FITTED, SavedModel, load_model, save_model
+from .hub import (
+    FITTED,
+    DType,
+    ModelCard,
+    SavedModel,
+    check_card,
+    load_model,
+    locate,
+    push_folder,
+    save_model,
+)
 from .inference import (
     STAGES,
     Calibration,
@@ -37,6 +48,7 @@ from .inference import (
     Stage,
     encode_images,
     explain,
+    measure,
     sample_scores,
 )
 from .model import (
@@ -116,9 +128,11 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Epochs without gain after which to stop.
     class_weight : None, "balanced" or dict, default=None
         Weights of classes in the losses and in the calibration, keys as in y.
-    augment : "auto", None or callable, default="auto"
-        Random changes to training images: mild flips, rotations and shifts; none; or a
-        ``torchvision.transforms.v2`` transform of tensors (3, S, S).
+    augment : "auto", "rotations", None or callable, default="auto"
+        Random changes to training images. Auto: shifts, small rotations, flips from left to right.
+        Rotations: any, and flips up and down, for images without an upright direction (skin,
+        fundus, cells). None: none. Or a ``torchvision.transforms.v2`` transform of tensors
+        (3, S, S).
     class_names : sequence of str or None, default=None
         Words for people, in the order of ``classes_``.
     warm_start : bool, default=False
@@ -155,6 +169,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Measures on the validation part, for each stage: prior and diffusion side by side.
     history_ : list of dict
         A row per epoch of each stage: losses, validation measures, seconds.
+    card_ : ModelCard
+        What the model card tells beside what the model knows; set when saving.
     seed_ : int
         What ``random_state`` gave.
 
@@ -353,26 +369,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             batch size, the order of the images or their neighbours.
         """
         calibration = self._calibration(stage)
-        num_steps = self.num_steps if num_steps is None else num_steps
-        n_samples = self.n_samples if n_samples is None else n_samples
-        check_num_steps(num_steps, self.network_.schedule.num_train_timesteps)
-        check_whole("n_samples", n_samples)
-        scores, prior_logits = [], []
-        for conditions, _ in self._encode(X):
-            prior_logits.append(conditions.fused_logits.cpu())
-            if stage == "prior":
-                continue
-            draws = sample_scores(
-                self.network_,
-                conditions,
-                num_steps=num_steps,
-                n_samples=n_samples,
-                seed=self.seed_,
-            )
-            scores.append(draws.mean(dim=1).cpu())
-        prior = torch.cat(prior_logits)
-        evidence = (torch.cat(scores), prior) if scores else (prior,)
-        return calibration(*evidence).numpy()
+        return calibration(*self._evidence(X, stage, num_steps, n_samples)).numpy()
 
     def predict(
         self,
@@ -414,6 +411,47 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 f"y cannot be compared with the classes {self.classes_.tolist()[:20]}: {reason}"
             ) from reason
 
+    def evaluate(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        ordered: bool = False,
+        num_steps: int | None = None,
+        n_samples: int | None = None,
+    ) -> dict[Stage, dict[str, float]]:
+        """Measures of both stages, side by side.
+
+        Parameters
+        ----------
+        X, y : as in :meth:`fit`
+        ordered : bool, default=False
+            Whether classes are grades in the order of ``classes_``: quadratic kappa, too.
+        num_steps, n_samples : int or None
+            As in :meth:`predict_proba`.
+
+        Returns
+        -------
+        dict of str to dict of str to float
+            For ``"diffusion"`` and ``"prior"``: accuracy, balanced accuracy, macro F1, macro AUC,
+            negative log-likelihood, Brier score and expected calibration error. Classes that X
+            lacks are left out of the means that need them.
+        """
+        calibrations = {stage: self._calibration(stage) for stage in STAGES}
+        images, truth = read_labelled(X, y, known_channels=self.channels_)
+        scores, prior_logits = self._evidence(images, "diffusion", num_steps, n_samples)
+        evidence = {"diffusion": (scores, prior_logits), "prior": (prior_logits,)}
+        return {
+            stage: measure(
+                truth,
+                calibrations[stage](*evidence[stage]).numpy(),
+                classes=self.classes_,
+                ordered=ordered,
+                thresholds=self.thresholds_.get(stage, 0.5),
+            )
+            for stage in STAGES
+        }
+
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embeddings: the pooled features of the image encoder, shape (n, D)."""
         check_is_fitted(self)
@@ -442,18 +480,142 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             multilabel=self.multilabel_,
         )
 
-    def save_pretrained(self, path: str | Path) -> None:
-        """Save the fitted estimator into a folder, as ``config.json`` and ``model.safetensors``.
+    def save_pretrained(
+        self, path: str | Path, *, dtype: DType = "float32", card: ModelCard | None = None
+    ) -> None:
+        """Save the fitted estimator as ``config.json``, ``model.safetensors`` and ``README.md``.
 
         Code is not saved: a module as the backbone must be given again when loading, a transform
         as ``augment`` comes back as ``"auto"``, class weights in a dict as None, and the file of
-        ``pretrained`` as True.
+        ``pretrained`` as True. An interrupted save leaves an older one whole.
+
+        Parameters
+        ----------
+        path : str or Path
+            The folder; it is made where there is none.
+        dtype : {"float32", "float16"}, default="float32"
+            Of the weights in the file. Half precision takes half the space; look at what
+            probabilities become before you rely on it.
+        card : ModelCard or None
+            What the model card tells of data, licence, use and test results; None: what was told
+            before. A card that a person wrote or changed stays as it is.
 
         Raises
         ------
         InputError
-            A parameter of the architecture was changed after the fit.
+            A parameter of the architecture was changed after the fit; weights that half precision
+            cannot hold.
         """
+        self._save(Path(path), dtype=dtype, card=card)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool = False,
+        create_pr: bool = False,
+        commit_message: str | None = None,
+        token: str | bool | None = None,
+        dtype: DType = "float32",
+        card: ModelCard | None = None,
+    ) -> str:
+        """Upload the fitted estimator to the Hugging Face Hub, in one commit.
+
+        Parameters
+        ----------
+        repo_id : str
+            The repository, ``org/name``; it is made where there is none.
+        private : bool, default=False
+            Whether a new repository is private.
+        create_pr : bool, default=False
+            Open a pull request instead of committing to the main branch.
+        commit_message : str or None
+        token : str, bool or None
+            Of the Hub; None: the one that ``hf auth login`` saved.
+        dtype, card
+            As in :meth:`save_pretrained`. A card on the Hub that a person wrote or changed stays.
+
+        Returns
+        -------
+        str
+            Address of the commit, or of the pull request.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            self._save(Path(folder), dtype=dtype, card=card, name=repo_id)
+            return push_folder(
+                Path(folder),
+                repo_id,
+                private=private,
+                create_pr=create_pr,
+                commit_message=commit_message,
+                token=token,
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path,
+        *,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        backbone: torch.nn.Module | None = None,
+        device: str = "auto",
+    ) -> Self:
+        """Load a fitted estimator by its name.
+
+        Parameters
+        ----------
+        name : str or Path
+            A folder that :meth:`save_pretrained` wrote; or a short name, of which
+            :func:`diffmic.list_pretrained` tells; or a repository on the Hugging Face Hub,
+            ``org/name`` or ``org/name@revision``. In this order. Only the last two may ask the
+            network, and only for what is not in the cache.
+        revision : str or None
+            Branch, tag or commit of the repository.
+        cache_dir : str, Path or None
+            Where downloads are kept; None: where huggingface_hub keeps them.
+        token : str, bool or None
+            For private repositories; None: the one that ``hf auth login`` saved.
+        local_files_only : bool, default=False
+            Do not ask the network; so it is with ``HF_HUB_OFFLINE=1``, too.
+        backbone : torch.nn.Module or None
+            Needed where the model was fitted with a module of the user's own as its backbone,
+            since code is not saved.
+        device : str, default="auto"
+            Where to compute.
+
+        Raises
+        ------
+        ModelFileError
+            There is no such model; a missing, damaged or unfitting file.
+        PretrainedWeightsError
+            The weights exist and cannot be had; the message says what to do.
+        """
+        if not isinstance(name, (str, Path)):
+            raise InputError(f"name is {name!r}; give the folder of a saved model, or its name.")
+        folder, checksum = locate(
+            name,
+            revision=revision,
+            cache_dir=cache_dir,
+            token=token,
+            local_files_only=local_files_only,
+        )
+        defaults = cls().get_params(deep=False)
+        model = load_model(
+            folder, defaults=defaults, backbone=backbone, device=device, checksum=checksum
+        )
+        estimator = cls(**model.parameters)
+        for field in FITTED:
+            setattr(estimator, f"{field}_", getattr(model, field))
+        estimator.built_with_ = {p: model.parameters[p] for p in ARCHITECTURE_PARAMETERS}
+        return estimator
+
+    def _save(
+        self, folder: Path, *, dtype: DType, card: ModelCard | None, name: str | None = None
+    ) -> None:
+        """Save into a folder under the name that the card is to tell."""
         check_is_fitted(self)
         changed = [
             f"{name} is {getattr(self, name)!r} and was {value!r}"
@@ -465,43 +627,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 f"Since the fit these were changed: {', '.join(changed)}. Set them back, or fit "
                 "again."
             )
-        fitted = {name: getattr(self, f"{name}_") for name in FITTED}
-        save_model(Path(path), SavedModel(parameters=self.get_params(deep=False), **fitted))
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        path: str | Path,
-        *,
-        backbone: torch.nn.Module | None = None,
-        device: str = "auto",
-    ) -> Self:
-        """Load an estimator that :meth:`save_pretrained` wrote; nothing is downloaded.
-
-        Parameters
-        ----------
-        path : str or Path
-            The folder.
-        backbone : torch.nn.Module or None
-            Needed where the model was fitted with a module of the user's own as its backbone,
-            since code is not saved.
-        device : str
-            Where to compute.
-
-        Raises
-        ------
-        ModelFileError
-            A missing, damaged or unfitting file.
-        """
-        if not isinstance(path, (str, Path)):
-            raise InputError(f"path is {path!r}; give the folder of a saved model.")
-        defaults = cls().get_params(deep=False)
-        model = load_model(Path(path), defaults=defaults, backbone=backbone, device=device)
-        estimator = cls(**model.parameters)
-        for name in FITTED:
-            setattr(estimator, f"{name}_", getattr(model, name))
-        estimator.built_with_ = {name: model.parameters[name] for name in ARCHITECTURE_PARAMETERS}
-        return estimator
+        if card is not None:
+            check_card(card)
+            self.card_ = card
+        fitted = {field: getattr(self, f"{field}_") for field in FITTED}
+        model = SavedModel(parameters=self.get_params(deep=False), **fitted)
+        save_model(folder, model, dtype=dtype, name=name)
 
     def _check_class_names(self, encoding: TargetEncoding) -> None:
         names = None if self.class_names is None else list(self.class_names)
@@ -581,7 +712,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             learning_rate=self.learning_rate,
             pretrained=self._going_on or named,
             patience=self.n_iter_no_change if self.early_stopping else None,
-            augment=default_augment() if self.augment == "auto" else self.augment,
+            augment=named_augment(self.augment) if isinstance(self.augment, str) else self.augment,
             num_workers=self.num_workers if data.num_workers is None else data.num_workers,
             num_steps=self.num_steps,
             n_samples=self.n_samples,
@@ -610,6 +741,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         self.history_ = result.history
         self.validation_scores_ = result.validation_scores
         self.diffusion_trained_ = result.diffusion_trained
+        self.card_ = ModelCard()
         if result.stopped is not None:
             raise result.stopped
         if not result.validation_scores:
@@ -643,6 +775,30 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 "stage='prior' gives the prior's answer, fit again for the diffusion's."
             )
         return self.calibrations_[stage]
+
+    def _evidence(
+        self, X: Any, stage: Stage, num_steps: int | None, n_samples: int | None
+    ) -> tuple[Tensor, ...]:
+        """What a stage's calibration reads: the diffusion's scores (n, C), the prior's logits."""
+        num_steps = self.num_steps if num_steps is None else num_steps
+        n_samples = self.n_samples if n_samples is None else n_samples
+        check_num_steps(num_steps, self.network_.schedule.num_train_timesteps)
+        check_whole("n_samples", n_samples)
+        scores, prior_logits = [], []
+        for conditions, _ in self._encode(X):
+            prior_logits.append(conditions.fused_logits.cpu())
+            if stage == "prior":
+                continue
+            draws = sample_scores(
+                self.network_,
+                conditions,
+                num_steps=num_steps,
+                n_samples=n_samples,
+                seed=self.seed_,
+            )
+            scores.append(draws.mean(dim=1).cpu())
+        prior = torch.cat(prior_logits)
+        return (torch.cat(scores), prior) if scores else (prior,)
 
     def _encode(self, X: Any) -> Iterator[tuple[Conditions, Tensor]]:
         """Conditions of each batch of X, and the sizes of its images."""

@@ -6,6 +6,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
+from .data.preprocessing import AUGMENTS
 from .errors import InputError
 from .training.precision import PRECISIONS
 
@@ -57,9 +58,11 @@ def check_parameters(parameters: dict[str, Any]) -> None:
     if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
         raise InputError(f"class_names is {names!r}; give a list with one name per class, or None.")
     augment = parameters["augment"]
-    if augment is not None and augment != "auto" and not callable(augment):
+    known = augment in AUGMENTS if isinstance(augment, str) else augment is None
+    if not known and not callable(augment):
         raise InputError(
-            f"augment is {augment!r}; give 'auto', None, or a torchvision.transforms.v2 transform."
+            f"augment is {augment!r}; give one of {list(AUGMENTS)}, None, or a "
+            "torchvision.transforms.v2 transform."
         )
 
 

@@ -17,7 +17,6 @@ from diffmic.data import TargetEncoding
 from diffmic.data.splits import validation_split
 from diffmic.datasets import ImageTable, read_csv, read_folders
 from diffmic.demo import table
-from diffmic.inference import STAGES, measure
 
 
 def parts(images: ImageTable, seed: int) -> tuple[ImageTable, ImageTable | None, ImageTable]:
@@ -74,16 +73,7 @@ def main() -> None:
         groups=train.groups if validation is None else None,
         validation_data=validation and (validation.paths, validation.labels),
     )
-    results = {
-        stage: measure(
-            test.labels,
-            clf.predict_proba(test.paths, stage=stage),
-            classes=clf.classes_,
-            ordered=args.ordered,
-            thresholds=clf.thresholds_.get(stage, 0.5),
-        )
-        for stage in STAGES
-    }
+    results = clf.evaluate(test.paths, test.labels, ordered=args.ordered)
     print(f"\n{len(test)} test images, {len(train)} training images, one run, seed {args.seed}\n")
     print(table(results))
     if args.save is not None:

@@ -284,7 +284,11 @@ BAD_PARAMETERS = [
     ("class_weight", {7: 2.0}, r"class_weight names \[7\], but the classes are \[0, 1, 2\]"),
     ("class_weight", {0: -1.0}, r"class_weight must hold .*at least 0"),
     ("class_weight", "even", "class_weight is 'even'; give None, 'balanced' or a dict"),
-    ("augment", "strong", "augment is 'strong'; give 'auto', None, or a torchvision"),
+    (
+        "augment",
+        "strong",
+        r"augment is 'strong'; give one of \['auto', 'rotations'\], None, or",
+    ),
     ("class_names", ["a", "b"], r"class_names has 2 names, but y holds 3 classes: \[0, 1, 2\]"),
     ("precision", "fp8", r"precision is 'fp8'; give 'auto' or one of \['fp32', 'bf16', 'fp16'\]"),
     ("device", "abacus", "device is 'abacus', which cannot be used here: .* Give 'cpu' or 'auto'"),

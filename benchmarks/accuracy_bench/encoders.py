@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from diffmic import DiffMICClassifier
-from diffmic.data import default_augment
+from diffmic.data import named_augment
 from diffmic.inference.calibration import Calibration, negative_log_likelihood
 from diffmic.inference.predict import encode_images
 from diffmic.model import Conditions, DiffMICNetwork
@@ -26,7 +26,7 @@ from diffmic.training.precision import accelerator_for, to_device, training_prec
 from diffmic.training.prior_stage import train_on_images, train_prior
 from diffmic.training.recipe import Recipe
 
-from .tasks import Parts, Task, augmentation
+from .tasks import Parts, Task
 
 N_VIEWS = 5  # the image itself, then augmented views
 DEFAULTS = DiffMICClassifier().get_params()
@@ -49,14 +49,13 @@ class Job:
 
     def options(self, recipe: Recipe) -> TrainingOptions:
         """The estimator's defaults, with the task's size, epochs and augmentation."""
-        augment = augmentation(self.task)
         names = {field.name for field in fields(TrainingOptions)} & set(DEFAULTS)
         chosen = {name: DEFAULTS[name] for name in names} | {
             "recipe": recipe,
             "image_size": self.task.image_size,
             "max_epochs": self.task.max_epochs,
             "patience": DEFAULTS["n_iter_no_change"],
-            "augment": default_augment() if augment == "auto" else augment,
+            "augment": named_augment(self.task.augment),
             "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
             "seed": self.seed,
             "pretrained": True,

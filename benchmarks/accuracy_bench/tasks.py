@@ -33,8 +33,8 @@ class Task:
         Below the folder with all data sets.
     image_size, max_epochs : int
         Pixels of a side; passes over the images in stage one, and of plain fine-tuning.
-    turns : bool
-        Whether images have no upright direction: vertical flips and any rotation are augmentation.
+    augment : str
+        As the estimator's.
     ordered : bool
         Whether classes are grades.
     group : str or None
@@ -48,7 +48,7 @@ class Task:
     folder: str
     image_size: int
     max_epochs: int
-    turns: bool = False
+    augment: str = "auto"
     ordered: bool = False
     group: str | None = None
     resplit: bool = False
@@ -61,14 +61,14 @@ class Task:
 
 
 TASKS = {
-    "busi": Task("busi_ultrasound", 192, 15, resplit=True, search=(160, 12)),
+    "busi": Task("busi_ultrasound", 160, 12, resplit=True, search=(160, 12)),
     "chestxray14": Task(
         "chestxray14_64", 64, 15, group="patient_id", resplit=True, search=(64, 15)
     ),
-    "pneumonia": Task("chest_xray_pneumonia", 160, 10, group="patient_id", search=(128, 8)),
-    "medmnist": Task("medmnist", 64, 12, search=(48, 8)),
-    "aptos": Task("aptos2019_dr", 224, 10, turns=True, ordered=True, search=(128, 8)),
-    "ham10000": Task("ham10000", 144, 12, turns=True, group="lesion_id", search=(96, 8)),
+    "pneumonia": Task("chest_xray_pneumonia", 128, 8, group="patient_id", search=(128, 8)),
+    "medmnist": Task("medmnist", 64, 8, search=(48, 8)),
+    "aptos": Task("aptos2019_dr", 192, 10, augment="rotations", ordered=True, search=(128, 8)),
+    "ham10000": Task("ham10000", 128, 10, augment="rotations", group="lesion_id", search=(96, 8)),
 }
 
 
@@ -177,28 +177,3 @@ def near_duplicates(paths: list[Path], *, largest_difference: float = 6.0) -> ND
     close = torch.cdist(thumbnails, thumbnails, p=1) / thumbnails.shape[1] < largest_difference
     groups: NDArray[np.int32] = connected_components(close.numpy(), directed=False)[1]
     return groups
-
-
-def augmentation(task: Task) -> Any:
-    """The estimator's own, or one that turns images any way."""
-    if not task.turns:
-        return "auto"
-    from torchvision.transforms import v2
-
-    return v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            v2.RandomVerticalFlip(),
-            v2.RandomApply(
-                [
-                    v2.RandomAffine(
-                        degrees=180,
-                        translate=(0.05, 0.05),
-                        scale=(0.9, 1.1),
-                        interpolation=v2.InterpolationMode.BILINEAR,
-                    )
-                ]
-            ),
-            v2.ColorJitter(brightness=0.15, contrast=0.15),
-        ]
-    )

@@ -1,18 +1,19 @@
 """What people pass in → batches."""
 
 from .inputs import ImageSource, Inputs, read_inputs
-from .preprocessing import PreparedImages, default_augment, unit_range
+from .preprocessing import AUGMENTS, PreparedImages, named_augment, unit_range
 from .targets import TargetEncoding
 from .training_data import LabelledImages, TrainingData, read_training_data
 
 __all__ = [
+    "AUGMENTS",
     "ImageSource",
     "Inputs",
     "LabelledImages",
     "PreparedImages",
     "TargetEncoding",
     "TrainingData",
-    "default_augment",
+    "named_augment",
     "read_inputs",
     "read_training_data",
     "unit_range",

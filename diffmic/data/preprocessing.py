@@ -12,6 +12,7 @@ from ..random import seeded_rng
 from .inputs import ImageSource
 
 Augment = Callable[[Tensor], Tensor]
+AUGMENTS = ("auto", "rotations")
 
 _OVERSHOOT = 0.5  # more than cubic interpolation can do, less than a normalised image
 
@@ -116,19 +117,28 @@ def unit_range(images: Tensor) -> Tensor:
     return images.float() if images.is_floating_point() else images.float().div_(255)
 
 
-def default_augment() -> Augment:
-    """Mild changes that keep most medical images plausible; no vertical flips."""
+def named_augment(name: str) -> Augment:
+    """Mild changes that keep most medical images plausible.
+
+    Parameters
+    ----------
+    name : {"auto", "rotations"}
+        Auto: shifts, small rotations, flips from left to right. Rotations: any, and flips up and
+        down, for images without an upright direction, as of skin, fundus or cells.
+    """
     from torchvision.transforms import v2
 
+    turns = name == "rotations"
     augment: Augment = v2.Compose(
         [
             v2.RandomHorizontalFlip(),
+            *([v2.RandomVerticalFlip()] if turns else []),
             # Half of the images keep their own grain: resampling smooths noise and leaves black
             # corners, and a network that only ever saw that misjudges images as they come.
             v2.RandomApply(
                 [
                     v2.RandomAffine(
-                        degrees=15,
+                        degrees=180 if turns else 15,
                         translate=(0.05, 0.05),
                         scale=(0.9, 1.1),
                         interpolation=v2.InterpolationMode.BILINEAR,

@@ -1,5 +1,20 @@
-"""Saved models."""
+"""Saved models: files, names, cards, and the Hugging Face Hub."""
 
+from .card import ModelCard, check_card
+from .files import DType
+from .names import list_pretrained, locate
+from .publish import push_folder
 from .saved_model import FITTED, SavedModel, load_model, save_model
 
-__all__ = ["FITTED", "SavedModel", "load_model", "save_model"]
+__all__ = [
+    "FITTED",
+    "DType",
+    "ModelCard",
+    "SavedModel",
+    "check_card",
+    "list_pretrained",
+    "load_model",
+    "locate",
+    "push_folder",
+    "save_model",
+]

@@ -1,30 +1,52 @@
 """A fitted model as a folder of files, and back."""
 
+import copy
 import math
+import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import InputError, ModelFileError
 from ..inference import STAGES, Calibration, Stage
-from ..model import DiffMICNetwork, DiffusionSettings, architecture_from, build_network
+from ..model import (
+    Architecture,
+    DiffMICNetwork,
+    DiffusionSettings,
+    architecture_from,
+    build_network,
+)
 from ..parameters import check_parameters
 from ..random import seeded_rng
 from ..training import Recipe, resolve_device, resolve_recipe
 from ..training.precision import to_device
-from .files import CONFIG_FILE, check_keys, load_weights, read_config, save_files
+from .card import ModelCard, card_text
+from .files import (
+    CONFIG_FILE,
+    WEIGHTS_FILE,
+    DType,
+    check_keys,
+    check_shapes,
+    check_weights,
+    load_weights,
+    read_config,
+    save_files,
+)
 
-Settings = TypeVar("Settings", Calibration, DiffusionSettings, Recipe)
+Settings = TypeVar("Settings", Calibration, DiffusionSettings, ModelCard, Recipe)
 
 # For training alone: saved where JSON can hold the value, else left at the default when loading.
 TRAINING_PARAMETERS = {"augment": "auto", "random_state": None, "class_weight": None}
+BACKBONES = ("backbone", "prior_backbone", "region_backbone")
+LARGEST_IMAGE = 4096  # pixels: the network is tried on one when it is built
 
 
 @dataclass(frozen=True)
@@ -49,30 +71,86 @@ class SavedModel:
     validation_scores: dict[Stage, dict[str, float]]
     history: list[dict[str, Any]]
     diffusion_trained: bool
+    card: ModelCard
 
 
 FITTED = tuple(field.name for field in fields(SavedModel) if field.name != "parameters")
-CONFIG_KEYS = {"parameters", "diffusion", "versions", *FITTED} - {"network"}
+PREPROCESSING = ("image_size", "channels", "mean", "std")
+CONFIG_KEYS = {"parameters", "diffusion", "preprocessing", "versions", *FITTED} - {
+    "network",
+    "image_size",
+    "channels",
+}
 
 
-def save_model(folder: Path, model: SavedModel) -> None:
-    """Write ``config.json`` and ``model.safetensors``."""
-    config = {name: getattr(model, name) for name in FITTED if name != "network"} | {
-        "parameters": _plain_parameters(model.parameters),
+def save_model(
+    folder: Path, model: SavedModel, *, dtype: DType = "float32", name: str | None = None
+) -> None:
+    """Write ``config.json``, ``model.safetensors`` and ``README.md``.
+
+    Parameters
+    ----------
+    dtype : {"float32", "float16"}
+        Of the weights.
+    name : str or None
+        What the card says to load; None: the name of the folder.
+    """
+    config = {key: getattr(model, key) for key in FITTED if key in CONFIG_KEYS} | {
+        "parameters": _plain_parameters(model.parameters) | _architectures(model),
         # Spelt out: what a recipe's name stands for may change, what was learnt may not.
         "diffusion": asdict(model.network.settings),
+        "preprocessing": _preprocessing(model),
         "classes": model.classes.tolist(),
         "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
         "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
         "validation_scores": _nan_as_none(model.validation_scores),
         "history": _nan_as_none(model.history),
-        "versions": {name: version(name) for name in ("diffmic", "torch", "timm")},
+        "card": _nan_as_none(asdict(model.card)),
+        "versions": {package: version(package) for package in ("diffmic", "torch", "timm")},
     }
-    save_files(folder, config, model.network)
+    text = card_text(
+        model.card,
+        name=name or folder.resolve().name,
+        config=config,
+        n_regions=model.network.n_regions,
+        validation_scores=model.validation_scores,
+    )
+    save_files(folder, config, model.network, card=text, dtype=dtype)
+
+
+def _architectures(model: SavedModel) -> dict[str, str]:
+    """timm's own names for backbones that came from elsewhere: loading asks no network for them."""
+    network = model.network
+    backbones: dict[str, Any] = {
+        "backbone": network.image_encoder or network.prior.backbone,
+        "prior_backbone": network.prior.backbone,
+        "region_backbone": getattr(network.prior.regions, "backbone", None),
+    }
+    return {
+        name: backbone.net.model.pretrained_cfg["architecture"]
+        for name, backbone in backbones.items()
+        if isinstance(value := model.parameters[name], str) and ":" in value
+    }
+
+
+def _preprocessing(model: SavedModel) -> dict[str, Any]:
+    """How images become the network's input: resized to a square, scaled to 0–1, normalised."""
+    encoder = model.network.image_encoder or model.network.prior.backbone
+    return {
+        "image_size": model.image_size,
+        "channels": model.channels,
+        "mean": [round(x, 6) for x in encoder.mean.flatten().tolist()],
+        "std": [round(x, 6) for x in encoder.std.flatten().tolist()],
+    }
 
 
 def load_model(
-    folder: Path, *, defaults: dict[str, Any], backbone: nn.Module | None, device: str
+    folder: Path,
+    *,
+    defaults: dict[str, Any],
+    backbone: nn.Module | None,
+    device: str,
+    checksum: str | None = None,
 ) -> SavedModel:
     """Read what :func:`save_model` wrote; see ``DiffMICClassifier.from_pretrained``.
 
@@ -80,6 +158,8 @@ def load_model(
     ----------
     defaults : dict
         The estimator's parameters, for those that are not saved.
+    checksum : str or None
+        The SHA-256 that the weights must have, from elsewhere than the folder.
 
     Raises
     ------
@@ -89,31 +169,47 @@ def load_model(
     target = resolve_device(device)
     config = read_config(folder, CONFIG_KEYS)
     del config["versions"]
-    plain_settings = config.pop("diffusion")
+    own_checksum = config.pop("weights_sha256")
+    shapes = check_weights(folder, checksum or own_checksum)
+    plain_settings, preprocessing = config.pop("diffusion"), config.pop("preprocessing")
+    where = str(folder / WEIGHTS_FILE)
     try:
+        check_keys(preprocessing, PREPROCESSING, where="preprocessing")
+        image_size = preprocessing["image_size"]
+        if not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_IMAGE:
+            raise InputError(f"image_size is {image_size!r}, not 1 to {LARGEST_IMAGE}")
         saved = _parameters(config["parameters"], set(defaults) - {"device"}, backbone)
         parameters = defaults | saved | {"device": device}
         check_parameters(parameters)
         check_keys(config["calibrations"], STAGES, where="calibrations")
-        recipe = resolve_recipe(parameters["recipe"])
         architecture = architecture_from(
             parameters,
             pretrained=False,
-            image_size=config["image_size"],
-            context_dropout=recipe.context_dropout,
+            image_size=image_size,
+            context_dropout=resolve_recipe(parameters["recipe"]).context_dropout,
         )
-        with seeded_rng(0):  # the global random state stays as it is
-            network = build_network(
-                architecture,
-                len(config["classes"]),
-                multilabel=config["multilabel"],
-                settings=_instance(DiffusionSettings, plain_settings),
-            )
+        settings = _instance(DiffusionSettings, plain_settings)
+
+        def build(architecture: Architecture) -> DiffMICNetwork:
+            with seeded_rng(0):  # the global random state stays as it is
+                return build_network(
+                    architecture,
+                    len(config["classes"]),
+                    multilabel=config["multilabel"],
+                    settings=settings,
+                )
+
+        # First without memory: a configuration may claim sizes that its weights do not have.
+        with torch.device("meta"):
+            check_shapes(shapes, build(_without_memory(architecture)), where=where)
+        network = build(architecture)
         model = SavedModel(
             **config
             | {
                 "parameters": parameters,
                 "network": network.eval(),
+                "image_size": image_size,
+                "channels": preprocessing["channels"],
                 "classes": np.asarray(config["classes"]),
                 "calibrations": {
                     s: _instance(Calibration, v) for s, v in config["calibrations"].items()
@@ -121,9 +217,10 @@ def load_model(
                 "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
                 "validation_scores": _none_as_nan(config["validation_scores"]),
                 "history": _none_as_nan(config["history"]),
+                "card": _card(config["card"]),
             }
         )
-    except (AttributeError, KeyError, TypeError, InputError) as reason:
+    except (AttributeError, KeyError, TypeError, RuntimeError, InputError) as reason:
         raise ModelFileError(
             f"No model can be built from the {CONFIG_FILE} of {str(folder)!r}: "
             f"{type(reason).__name__}: {reason}"
@@ -133,11 +230,29 @@ def load_model(
     return model
 
 
+def _without_memory(architecture: Architecture) -> Architecture:
+    """The same, where the user's own module is a copy without memory."""
+    module = architecture.backbone
+    if isinstance(module, str):
+        return architecture
+    return replace(architecture, backbone=copy.deepcopy(module).to("meta"))
+
+
+def _card(saved: dict[str, Any]) -> ModelCard:
+    card = _instance(ModelCard, saved)
+    return replace(card, test_scores=_none_as_nan(card.test_scores))
+
+
 def _parameters(
     saved: dict[str, Any], names: set[str], backbone: nn.Module | None
 ) -> dict[str, Any]:
     """Constructor parameters from those that :func:`_plain_parameters` made."""
     check_keys(saved, names, where="parameters")
+    for name in BACKBONES:
+        if isinstance(saved[name], str) and not re.fullmatch(r"[\w.-]+", saved[name]):
+            raise InputError(f"{name} is {saved[name]!r}, which is no name of a timm model")
+    if not isinstance(saved["pretrained"], bool):
+        raise InputError(f"pretrained is {saved['pretrained']!r}, not true or false")
     parameters = dict(saved)
     if isinstance(saved["recipe"], dict):
         settings = _instance(DiffusionSettings, saved["recipe"].get("diffusion", {}))

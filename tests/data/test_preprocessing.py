@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
-from diffmic.data import PreparedImages, default_augment, read_inputs, unit_range
+from diffmic.data import PreparedImages, named_augment, read_inputs, unit_range
 from diffmic.data.preprocessing import collate, resized
 from diffmic.errors import InputError
 
@@ -94,7 +94,7 @@ def test_a_batch_of_mixed_types_sizes_and_channels_is_float():
     assert batch["size"].tolist() == [[20, 16], [9, 16]]
 
 
-@pytest.mark.parametrize("augment", [noise, default_augment()], ids=["noise", "default"])
+@pytest.mark.parametrize("augment", [noise, named_augment("auto")], ids=["noise", "default"])
 def test_augmentation_does_not_depend_on_the_order_of_the_images(augment):
     data = prepared(augment=augment, seed=3)
     forwards = [data[i]["image"] for i in range(len(data))]
@@ -126,7 +126,7 @@ def test_augmentation_depends_on_seed_epoch_and_image(change):
 
 
 def test_augmentation_is_the_same_whatever_the_global_generators_say():
-    data = prepared(augment=default_augment())
+    data = prepared(augment=named_augment("auto"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         first = data[0]["image"]
@@ -137,7 +137,7 @@ def test_augmentation_is_the_same_whatever_the_global_generators_say():
 @pytest.mark.parametrize("num_workers", [0, 1])
 def test_augmentation_leaves_the_global_random_states_as_they_were(num_workers):
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
-    data = prepared(augment=default_augment())
+    data = prepared(augment=named_augment("auto"))
     for _ in data.loader(4, num_workers=num_workers, generator=torch.Generator()):
         pass
     assert torch.equal(torch.get_rng_state(), states[0])
@@ -155,7 +155,7 @@ def test_an_augmentation_that_works_in_place_leaves_the_users_images_alone():
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float32])
 def test_the_default_augmentation_keeps_shape_type_and_range(dtype):
     images = IMAGES if dtype == torch.uint8 else IMAGES / 255
-    data = prepared(images, 16, augment=default_augment())
+    data = prepared(images, 16, augment=named_augment("auto"))
     for epoch in range(5):
         data.epoch = epoch
         for item in data:
@@ -169,11 +169,25 @@ def test_the_default_augmentation_keeps_shape_type_and_range(dtype):
 def test_the_default_augmentation_never_turns_an_image_upside_down():
     image = torch.zeros(1, 3, 32, 32)
     image[:, :, :16] = 1
-    data = prepared(image, 32, augment=default_augment())
+    data = prepared(image, 32, augment=named_augment("auto"))
     for epoch in range(50):
         data.epoch = epoch
         upper, lower = data[0]["image"].chunk(2, dim=1)
         assert upper.mean() > lower.mean()
+
+
+def test_rotations_turn_images_any_way():
+    image = torch.zeros(1, 3, 32, 32)
+    image[:, :, :16] = 1
+    data = prepared(image, 32, augment=named_augment("rotations"))
+    brighter = set()
+    for epoch in range(50):
+        data.epoch = epoch
+        upper, lower = data[0]["image"].chunk(2, dim=1)
+        left, right = data[0]["image"].chunk(2, dim=2)
+        brighter |= {"upper" if upper.mean() > lower.mean() else "lower"}
+        brighter |= {side for side, half in (("left", left), ("right", right)) if half.mean() > 0.6}
+    assert brighter == {"upper", "lower", "left", "right"}
 
 
 def test_an_augmentation_may_change_the_type():

@@ -10,8 +10,16 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from diffmic import ModelFileError
-from diffmic.hub.files import load_weights, read_config, save_files
+from diffmic import InputError, ModelFileError
+from diffmic.hub.card import sealed
+from diffmic.hub.files import (
+    check_shapes,
+    check_weights,
+    digest,
+    load_weights,
+    read_config,
+    save_files,
+)
 
 KEYS = {"classes", "seed"}
 
@@ -34,6 +42,14 @@ def contents(folder):
     return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
+def load(folder, network):
+    """Everything that loading weights takes."""
+    checksum = read_config(folder, KEYS)["weights_sha256"]
+    check_shapes(check_weights(folder, checksum), network, where=str(folder))
+    load_weights(folder, network)
+    return network
+
+
 def edit(folder, change):
     values = json.loads((folder / "config.json").read_text())
     change(values)
@@ -49,8 +65,8 @@ def test_both_come_back_as_they_were_saved(tmp_path):
     with torch.no_grad():
         saved[1].running_mean.fill_(0.25)
     save_files(tmp_path, config(), saved)
-    assert read_config(tmp_path, KEYS) == config()
-    load_weights(tmp_path, loaded)
+    assert config().items() < read_config(tmp_path, KEYS).items()
+    load(tmp_path, loaded)
     for name, tensor in saved.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
 
@@ -58,7 +74,7 @@ def test_both_come_back_as_they_were_saved(tmp_path):
 def test_tensors_of_any_memory_layout_are_saved(tmp_path):
     saved, loaded = (nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last) for _ in range(2))
     save_files(tmp_path, config(), saved)
-    load_weights(tmp_path, loaded)
+    load(tmp_path, loaded)
     assert torch.equal(saved.weight, loaded.weight)
 
 
@@ -82,8 +98,7 @@ def test_files_have_the_permissions_of_any_new_file(tmp_path, umask, mode):
 def test_saving_again_replaces_the_old_model(folder):
     other = network()
     save_files(folder, config(seed=8), other)
-    loaded = network()
-    load_weights(folder, loaded)
+    loaded = load(folder, network())
     assert torch.equal(loaded[0].weight, other[0].weight)
     assert read_config(folder, KEYS)["seed"] == 8
 
@@ -92,28 +107,42 @@ class Interrupted(BaseException):
     """Like KeyboardInterrupt, but nobody else's."""
 
 
-@pytest.mark.parametrize("when", ["first write", "second write", "replace"])
-def test_an_interrupted_save_leaves_the_old_files_whole(folder, monkeypatch, when):
-    before = contents(folder)
-    write, written = Path.write_bytes, []
+@pytest.mark.parametrize("when", range(1, 4))
+def test_a_save_interrupted_while_writing_leaves_the_old_files_whole(folder, monkeypatch, when):
+    before, write, written = contents(folder), Path.write_bytes, []
 
     def failing_write(file, content):
         written.append(file)
-        if len(written) == (1 if when == "first write" else 2):
+        if len(written) == when:
             write(file, content[:10])
             raise Interrupted
         write(file, content)
 
-    def failing_replace(*_):
-        raise Interrupted
-
-    if when == "replace":
-        monkeypatch.setattr(os, "replace", failing_replace)
-    else:
-        monkeypatch.setattr(Path, "write_bytes", failing_write)
+    monkeypatch.setattr(Path, "write_bytes", failing_write)
     with pytest.raises(Interrupted):
-        save_files(folder, config(seed=8), network())
+        save_files(folder, config(seed=8), network(), card=sealed("made"))
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("first", [True, False], ids=["first save", "second save"])
+@pytest.mark.parametrize("when", range(1, 4))
+def test_a_save_interrupted_while_renaming_leaves_the_old_files_whole(
+    tmp_path, monkeypatch, when, first
+):
+    if not first:
+        save_files(tmp_path, config(), network(), card=sealed("made"))
+    before, replace, replaced = contents(tmp_path), os.replace, []
+
+    def failing_replace(*paths):
+        replaced.append(paths)
+        if len(replaced) == when:
+            raise Interrupted
+        replace(*paths)
+
+    monkeypatch.setattr(os, "replace", failing_replace)
+    with pytest.raises(Interrupted):
+        save_files(tmp_path, config(seed=8), network(), card=sealed("new"))
+    assert contents(tmp_path) == before
 
 
 def test_what_json_cannot_hold_leaves_the_old_files_whole(folder):
@@ -158,7 +187,7 @@ def test_what_is_no_model_is_an_error_that_says_so(folder, missing):
 def test_missing_weights_are_an_error(folder):
     (folder / "model.safetensors").unlink()
     with pytest.raises(ModelFileError, match=r"has no model\.safetensors"):
-        load_weights(folder, network())
+        load(folder, network())
 
 
 @pytest.mark.parametrize("keep", [0, 7, 40, -1])
@@ -166,7 +195,7 @@ def test_truncated_weights_are_an_error(folder, keep):
     file = folder / "model.safetensors"
     file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(ModelFileError, match="is damaged"):
-        load_weights(folder, network())
+        load(folder, network())
 
 
 @pytest.mark.parametrize(
@@ -182,8 +211,65 @@ def test_tensors_that_do_not_fit_are_an_error_that_names_them(folder, change, me
     tensors = safetensors.torch.load_file(file)
     change(tensors)
     safetensors.torch.save_file(tensors, file)
+    edit(folder, lambda config: config.update(weights_sha256=digest(file.read_bytes())))
     loaded = network()
     before = loaded[0].weight.clone()
     with pytest.raises(ModelFileError, match=message):
-        load_weights(folder, loaded)
+        load(folder, loaded)
     assert torch.equal(loaded[0].weight, before)
+
+
+def test_weights_of_another_save_are_an_error(folder):
+    file = folder / "model.safetensors"
+    file.write_bytes(safetensors.torch.save(network().state_dict()))
+    with pytest.raises(ModelFileError, match=r"checksum .* belongs to another save"):
+        load(folder, network())
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_an_error(folder):
+    claim = {"0.weight": {"dtype": "F32", "shape": [10**12], "data_offsets": [0, 4 * 10**12]}}
+    header = json.dumps(claim).encode()
+    for forged in (header, b" " * 16):
+        length = len(header) if forged is header else 2**62
+        (folder / "model.safetensors").write_bytes(length.to_bytes(8, "little") + forged)
+        with pytest.raises(ModelFileError, match="is damaged"):
+            load(folder, network())
+
+
+def test_half_precision_takes_half_the_space_and_comes_back_as_floats(tmp_path):
+    saved = nn.Linear(100, 100)
+    for dtype in ("float32", "float16"):
+        save_files(tmp_path / dtype, config(), saved, dtype=dtype)
+    sizes = {d.name: (d / "model.safetensors").stat().st_size for d in tmp_path.iterdir()}
+    assert 0.5 <= sizes["float16"] / sizes["float32"] < 0.52
+    loaded = load(tmp_path / "float16", nn.Linear(100, 100))
+    assert loaded.weight.dtype == torch.float32
+    assert torch.equal(loaded.weight, saved.weight.half().float())
+
+
+def test_what_half_precision_cannot_hold_is_refused(folder):
+    before, large = contents(folder), network()
+    with torch.no_grad():
+        large[1].running_var.fill_(1e6)
+    with pytest.raises(InputError, match=r"1\.running_var.*float32"):
+        save_files(folder, config(), large, dtype="float16")
+    with pytest.raises(InputError, match="bfloat16"):
+        save_files(folder, config(), network(), dtype="bfloat16")
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("card", ["# Mine\n", "", "\xff"])
+def test_a_card_that_a_person_wrote_stays(folder, card):
+    (folder / "README.md").write_bytes(card.encode("latin-1"))
+    save_files(folder, config(), network(), card=sealed("made"))
+    assert (folder / "README.md").read_bytes() == card.encode("latin-1")
+
+
+def test_a_card_is_made_again_until_somebody_writes_in_it(folder):
+    for text in ("first", "second"):
+        save_files(folder, config(), network(), card=sealed(text))
+        assert (folder / "README.md").read_text().startswith(text)
+    changed = (folder / "README.md").read_text().replace("second", "second, I say")
+    (folder / "README.md").write_text(changed)
+    save_files(folder, config(), network(), card=sealed("third"))
+    assert (folder / "README.md").read_text() == changed

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import random
+import shutil
 import socket
 from dataclasses import replace
 
@@ -117,7 +118,8 @@ def test_a_model_whose_diffusion_was_not_trained_comes_back_as_such(fitted, tmp_
 
 def test_the_files_hold_nothing_that_can_be_executed(fitted, tmp_path):
     fitted.save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+    names = {file.name for file in tmp_path.iterdir()}
+    assert names == {"config.json", "model.safetensors", "README.md"}
     for file in tmp_path.iterdir():
         content = file.read_bytes()
         assert not content.startswith((b"\x80", b"PK"))  # pickle, and torch.save's zip of one
@@ -186,6 +188,14 @@ def test_the_given_module_is_left_alone(fitted, tmp_path):
         (lambda c: c["calibrations"]["prior"].pop("stage"), "stage"),
         (lambda c: c["calibrations"].pop("prior"), "prior"),
         (lambda c: c["classes"].append(3), "shape"),
+        (lambda c: c["parameters"].update(feature_dim=10**9), "shape"),
+        (lambda c: c["parameters"].update(num_train_timesteps=10**7), "shape"),
+        (lambda c: c["parameters"].update(num_train_timesteps=10**12), "overflow"),
+        (lambda c: c["preprocessing"].update(image_size=10**6), "image_size is 1000000"),
+        (lambda c: c["preprocessing"].update(image_size="32"), "image_size"),
+        (lambda c: c["preprocessing"].pop("mean"), "mean"),
+        (lambda c: c["card"].update(author="me"), "author"),
+        (lambda c: c.update(weights_sha256="0" * 64), "checksum"),
     ],
 )
 def test_a_configuration_that_cannot_be_followed_is_an_error_that_says_why(
@@ -195,6 +205,49 @@ def test_a_configuration_that_cannot_be_followed_is_an_error_that_says_why(
     edit(tmp_path, change)
     with pytest.raises(ModelFileError, match=message):
         load(tmp_path, backbone=TinyBackbone())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("backbone", "../../secret"),
+        ("backbone", "local-dir:/etc"),
+        ("backbone", "hf-hub:org/model"),
+        ("prior_backbone", "hf_hub:org/model"),
+        ("region_backbone", "/etc/passwd"),
+        ("pretrained", "/etc/passwd"),
+    ],
+)
+def test_a_configuration_leads_to_no_other_file_and_no_network(timm_folder, tmp_path, name, value):
+    shutil.copytree(timm_folder, tmp_path / "model")
+    edit(tmp_path / "model", lambda config: config["parameters"].update({name: value}))
+    with pytest.raises(ModelFileError, match=name):
+        load(tmp_path / "model", backbone=None)
+
+
+def test_a_backbone_from_the_hub_is_saved_by_timms_own_name(timm_folder, tmp_path, new_images):
+    loaded = load(timm_folder, backbone=None)
+    loaded.set_params(backbone="hf-hub:timm/test_resnet.r160_in1k")
+    loaded.built_with_["backbone"] = loaded.backbone
+    loaded.save_pretrained(tmp_path)
+    assert load(tmp_path, backbone=None).backbone == "test_resnet"
+
+
+def test_the_configuration_tells_how_images_are_prepared(timm_folder):
+    found = json.loads((timm_folder / "config.json").read_text())["preprocessing"]
+    statistics = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}  # timm's for this network
+    assert found == {"image_size": 32, "channels": 1} | statistics
+
+
+def test_half_precision_changes_probabilities_little(timm_folder, tmp_path, new_images):
+    whole = load(timm_folder, backbone=None)
+    whole.save_pretrained(tmp_path, dtype="float16")
+    half = load(tmp_path, backbone=None)
+    for stage in ("prior", "diffusion"):
+        difference = half.predict_proba(new_images[0], stage=stage) - whole.predict_proba(
+            new_images[0], stage=stage
+        )
+        assert 0 < abs(difference).max() < 0.005
 
 
 def test_saving_needs_a_fitted_estimator(tmp_path):
@@ -276,5 +329,5 @@ def test_names_of_any_kind_of_sequence_are_saved_as_a_list(fitted, tmp_path):
 
 @pytest.mark.parametrize("path", [None, 3])
 def test_a_path_that_is_none_is_refused(path):
-    with pytest.raises(InputError, match="give the folder of a saved model"):
+    with pytest.raises(InputError, match="give the folder of a saved model, or its name"):
         DiffMICClassifier.from_pretrained(path)

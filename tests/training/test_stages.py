@@ -11,7 +11,7 @@ import torch
 from tiny import RECIPE, TinyBackbone, stripes
 
 from diffmic import TrainingDivergedError
-from diffmic.data import default_augment
+from diffmic.data import named_augment
 from diffmic.model import Architecture, build_network
 from diffmic.training import Part, TrainingOptions, fit_network, resolve_recipe
 from diffmic.training.diffusion_stage import build_cache, moving_average, train_denoiser
@@ -195,7 +195,7 @@ def test_a_denoiser_that_diverges_is_left_in_a_good_state(monkeypatch, own_encod
     assert all(parameter.requires_grad for parameter in of.parameters())
 
 
-@pytest.mark.parametrize(("augment", "views"), [(None, 1), (default_augment(), 3)])
+@pytest.mark.parametrize(("augment", "views"), [(None, 1), (named_augment("auto"), 3)])
 def test_the_cache_holds_each_image_as_it_is_and_in_augmented_views(augment, views):
     of = network().eval()
     data = part(10)

@@ -1,0 +1,200 @@
+"""Names of pretrained models: a folder, a short name, or a repository on the Hugging Face Hub."""
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, ModelFileError, PretrainedWeightsError
+from .files import CONFIG_FILE, WEIGHTS_FILE
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A short name, and where its weights are.
+
+    Attributes
+    ----------
+    summary : str
+        What the model tells from what.
+    repository : str or None
+        On the Hugging Face Hub; None where nobody has published the weights.
+    revision : str or None
+        The commit to load.
+    sha256 : str or None
+        Of the weights; None where there are none yet.
+    """
+
+    summary: str
+    repository: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+
+
+REGISTRY = {
+    "diffmic-v2-aptos": Published("Grade of diabetic retinopathy, 0 to 4, in fundus photographs."),
+    "diffmic-v2-ham10000": Published("Kind of skin lesion, of 7, in dermatoscopic photographs."),
+    "diffmic-v2-chestxray14": Published("Presence of 14 findings in chest X-rays (multi-label)."),
+    "diffmic-v2-busi": Published("Benign, malignant or normal, in ultrasound of the breast."),
+}
+
+
+def list_pretrained() -> dict[str, str]:
+    """Short names that ``DiffMICClassifier.from_pretrained`` knows.
+
+    Returns
+    -------
+    dict of str to str
+        Each name with what the model does and where its weights are.
+    """
+    return {name: f"{entry.summary} {_place(name)}" for name, entry in REGISTRY.items()}
+
+
+def _place(name: str) -> str:
+    entry = REGISTRY[name]
+    if (BUNDLED / name).is_dir():
+        return "Comes with diffmic."
+    if entry.repository is None:
+        return "Not published; from a checkout of diffmic: python -m zoo train " + name
+    return f"On the Hugging Face Hub: {entry.repository}."
+
+
+def locate(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    cache_dir: str | Path | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> tuple[Path, str | None]:
+    """The folder of a model, and the checksum that its weights must have where that is known.
+
+    An existing folder comes first, then short names, then ``org/name`` or ``org/name@revision``.
+
+    Raises
+    ------
+    InputError
+        Two revisions, or one where there are none.
+    ModelFileError
+        There is no such model.
+    PretrainedWeightsError
+        The weights cannot be had.
+    """
+    if Path(name).is_dir():
+        _refuse_revision(revision, f"{str(name)!r} is a folder")
+        return Path(name), None
+    hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
+    entry = REGISTRY.get(str(name))
+    if entry is not None:
+        if (BUNDLED / str(name)).is_dir():
+            _refuse_revision(revision, f"{name!r} comes with diffmic")
+            return BUNDLED / str(name), entry.sha256
+        if entry.repository is None:
+            raise PretrainedWeightsError(
+                f"Nobody has published the weights of {name!r} yet. Make them from a checkout of "
+                f"diffmic: python -m zoo train {name} --data FOLDER, and load the folder that it "
+                "names."
+            )
+        folder = download(entry.repository, revision or entry.revision, **hub)
+        return folder, entry.sha256 if revision is None else None
+    repository = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(.+))?", str(name))
+    if isinstance(name, Path) or repository is None:
+        raise ModelFileError(_unknown(str(name)))
+    if revision is not None and repository[2] is not None:
+        raise InputError(
+            f"Two revisions: {repository[2]!r} in the name, and revision={revision!r}. Leave one "
+            "out."
+        )
+    return download(repository[1], revision or repository[2], **hub), None
+
+
+def _refuse_revision(revision: str | None, why: str) -> None:
+    if revision is not None:
+        raise InputError(f"{why}, which has no revisions: leave out revision={revision!r}.")
+
+
+def _unknown(name: str) -> str:
+    close = difflib.get_close_matches(name, REGISTRY, n=3, cutoff=0.4)
+    return (
+        f"There is no saved model {name!r}: it is no folder, no short name"
+        + (f" (close ones: {', '.join(close)})" if close else "")
+        + ", and no repository, which would be 'org/name'. diffmic.list_pretrained() tells the "
+        "short names."
+    )
+
+
+def download(repository: str, revision: str | None, **options: Any) -> Path:
+    """A repository's configuration and weights, from the cache or the Hugging Face Hub.
+
+    Parameters
+    ----------
+    options
+        ``cache_dir``, ``token``, ``local_files_only`` of ``huggingface_hub.hf_hub_download``.
+
+    Raises
+    ------
+    ModelFileError
+        No such repository, revision or file.
+    PretrainedWeightsError
+        The Hub cannot be reached, or does not allow it.
+    """
+    from huggingface_hub import hf_hub_download
+
+    def fetch(file: str, revision: str | None) -> Path:
+        return _explained(
+            lambda: Path(hf_hub_download(repository, file, revision=revision, **options)),
+            repository,
+            revision,
+            options["cache_dir"],
+        )
+
+    config = fetch(CONFIG_FILE, revision)
+    # The commit that the configuration came from: the branch may move between two downloads.
+    fetch(WEIGHTS_FILE, config.parent.name)
+    return config.parent
+
+
+def _explained(
+    fetch: Callable[[], Path], repository: str, revision: str | None, cache_dir: str | Path | None
+) -> Path:
+    """A file, or an error that says what to do."""
+    from huggingface_hub import constants, errors
+
+    at = f" at revision {revision!r}" if revision else ""
+    try:
+        return fetch()
+    except errors.GatedRepoError as reason:
+        raise PretrainedWeightsError(
+            f"{repository} on the Hub is gated: accept its terms on its page, and pass token=... "
+            "or run 'hf auth login'."
+        ) from reason
+    except errors.RepositoryNotFoundError as reason:
+        raise ModelFileError(
+            f"There is no repository {repository} on the Hub, or it is private: pass token=... or "
+            "run 'hf auth login' for a private one."
+        ) from reason
+    except errors.RevisionNotFoundError as reason:
+        raise ModelFileError(f"{repository} on the Hub has no revision {revision!r}.") from reason
+    except errors.LocalEntryNotFoundError as reason:
+        command = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+        raise PretrainedWeightsError(
+            f"{repository}{at} is not in the cache {str(cache_dir or constants.HF_HUB_CACHE)!r}, "
+            f"and the Hub was not, or could not be, asked ({_first_line(reason)}). Where there is "
+            f"a network, run: {command}"
+        ) from reason
+    except errors.EntryNotFoundError as reason:
+        raise ModelFileError(
+            f"{repository}{at} on the Hub is not a model of diffmic: {_first_line(reason)}"
+        ) from reason
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as reason:
+        raise PretrainedWeightsError(
+            f"{repository}{at} could not be had from the Hub: {_first_line(reason)}"
+        ) from reason
+
+
+def _first_line(reason: Exception) -> str:
+    return str(reason.__cause__ or reason).strip().partition("\n")[0]

@@ -1,0 +1,130 @@
+"""The model card tells what was measured, and its code runs."""
+
+import copy
+import math
+import re
+from dataclasses import replace
+
+import pytest
+from huggingface_hub import ModelCard as HubCard
+from PIL import Image
+from tiny import small, stripes
+
+from diffmic import DiffMICClassifier, InputError, ModelCard
+from diffmic.hub.card import is_generated, sealed
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+
+TOLD = ModelCard(
+    summary="Tells stripes.",
+    dataset="Stripes of 2026",
+    dataset_url="https://example.org/stripes",
+    license="apache-2.0",
+    split="By the hour.",
+    intended_use="Tests.",
+    limits="Stripes alone.",
+    n_test=12,
+)
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    X, y = stripes(40)
+    return DiffMICClassifier(**small(backbone="test_resnet", pretrained=False)).fit(X, y)
+
+
+@pytest.fixture
+def card(classifier, tmp_path):
+    """Saves with what was told, and gives the text of the card."""
+
+    def save(told=None):
+        classifier_to_save = copy.deepcopy(classifier)
+        classifier_to_save.save_pretrained(tmp_path / "model", card=told)
+        return (tmp_path / "model" / "README.md").read_text()
+
+    return save
+
+
+def test_the_code_of_the_card_runs(card, tmp_path, monkeypatch):
+    (code,) = re.findall(r"```python\n(.*?)```", card(), flags=re.DOTALL)
+    Image.fromarray(stripes(1)[0][0]).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(code, found)
+    assert found["proba"].shape == found["prior"].shape == (1, 3)
+
+
+def test_the_card_tells_what_was_told_and_measured(card, classifier):
+    X, y = stripes(12, seed=5)
+    scores = classifier.evaluate(X, y)
+    text = card(replace(TOLD, test_scores=scores))
+    for told in ("Tells stripes.", "By the hour.", "Tests.", "Stripes alone.", "12 images"):
+        assert told in text
+    assert "[Stripes of 2026](https://example.org/stripes)" in text
+    for part in (scores, classifier.validation_scores_):
+        row = f"| {part['prior']['nll']:.3f} | {part['diffusion']['nll']:.3f} |"
+        assert f"| negative log-likelihood {row}" in text
+    assert "Not a medical device" in text
+
+
+def test_the_hub_understands_the_cards_metadata(card, classifier):
+    scores = classifier.evaluate(*stripes(12, seed=5))
+    data = HubCard(card(replace(TOLD, test_scores=scores))).data
+    assert data.library_name == "diffmic"
+    assert data.pipeline_tag == "image-classification"
+    assert data.license == "apache-2.0"
+    assert data.model_name == "model"
+    found = {(r.metric_name, r.metric_value) for r in data.eval_results}
+    assert ("accuracy (prior)", round(scores["prior"]["accuracy"], 4)) in found
+    assert ("macro F1 (diffusion)", round(scores["diffusion"]["macro_f1"], 4)) in found
+    assert {(r.dataset_name, r.dataset_split) for r in data.eval_results} == {
+        ("Stripes of 2026", "test")
+    }
+
+
+def test_without_test_measures_the_metadata_claims_none(card):
+    assert HubCard(card()).data.eval_results is None
+
+
+def test_the_base_model_is_named_where_the_training_began_with_its_weights(classifier, tmp_path):
+    begun = copy.deepcopy(classifier).set_params(pretrained=True)
+    begun.save_pretrained(tmp_path)
+    assert HubCard.load(tmp_path / "README.md").data.base_model == "timm/test_resnet.r160_in1k"
+    classifier.save_pretrained(tmp_path)
+    assert HubCard.load(tmp_path / "README.md").data.base_model is None
+
+
+def test_what_the_card_told_survives_loading(classifier, tmp_path):
+    told = replace(TOLD, test_scores={"prior": {"auc": math.nan}, "diffusion": {"auc": 0.5}})
+    classifier.save_pretrained(tmp_path / "first", card=told)
+    loaded = DiffMICClassifier.from_pretrained(tmp_path / "first")
+    assert loaded.card_.summary == told.summary
+    assert math.isnan(loaded.card_.test_scores["prior"]["auc"])
+    loaded.save_pretrained(tmp_path / "second")
+    first, second = ((tmp_path / n / "README.md").read_text() for n in ("first", "second"))
+    assert "By the hour." in second
+    assert "| macro AUC | nan | 0.500 |" in first
+
+
+def test_multilabel_models_and_models_without_validation_have_cards(tmp_path):
+    X, y = stripes(40)
+    parameters = small(backbone="test_resnet", pretrained=False, validation_fraction=None)
+    clf = DiffMICClassifier(**parameters).fit(X, (y[:, None] == [0, 1, 2]).astype(int))
+    clf.save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "3 labels" in text
+    assert "Nothing was measured" in text
+
+
+@pytest.mark.parametrize("change", ["", " ", "x"])
+def test_a_seal_breaks_with_any_change(change):
+    text = sealed("one\n<!-- two -->\nthree")
+    assert is_generated(text)
+    assert is_generated(text.replace("two", "two" + change)) == (change == "")
+    assert is_generated(text + change) == (change == "")
+    assert not is_generated("one")
+
+
+def test_a_card_of_another_kind_is_refused(classifier, tmp_path):
+    with pytest.raises(InputError, match=r"card is dict; give a diffmic\.ModelCard"):
+        classifier.save_pretrained(tmp_path, card={"summary": "stripes"})

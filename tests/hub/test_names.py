@@ -1,0 +1,105 @@
+"""A name is a folder, a short name, or a repository; everything else is a clear error."""
+
+import shutil
+
+import pytest
+from tiny import small, stripes
+
+from diffmic import (
+    DiffMICClassifier,
+    InputError,
+    ModelFileError,
+    PretrainedWeightsError,
+    list_pretrained,
+)
+from diffmic.hub import names
+from diffmic.hub.files import digest
+from diffmic.hub.names import BUNDLED, REGISTRY, Published
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1)
+    DiffMICClassifier(**parameters).fit(*stripes(30)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def bundled(saved, tmp_path, monkeypatch):
+    """A registry in which one model comes with the package, and one is not published."""
+    shutil.copytree(saved, tmp_path / "bundled" / "stripes-v1")
+    checksum = digest((saved / "model.safetensors").read_bytes())
+    monkeypatch.setattr(names, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setitem(REGISTRY, "stripes-v1", Published("Stripes.", sha256=checksum))
+    monkeypatch.setitem(REGISTRY, "stripes-v2", Published("More stripes."))
+    return tmp_path / "bundled" / "stripes-v1"
+
+
+def load(name, **options):
+    return DiffMICClassifier.from_pretrained(name, device="cpu", **options)
+
+
+def test_a_short_name_loads_what_comes_with_the_package(bundled):
+    assert load("stripes-v1").predict_proba(stripes(3)[0]).shape == (3, 3)
+
+
+def test_an_existing_folder_comes_before_a_short_name(bundled, saved, tmp_path, monkeypatch):
+    shutil.copytree(saved, tmp_path / "here" / "stripes-v2")
+    monkeypatch.chdir(tmp_path / "here")
+    assert load("stripes-v2").classes_.tolist() == [0, 1, 2]
+
+
+def test_weights_other_than_those_of_the_registry_are_refused(bundled, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "stripes-v1", Published("Stripes.", sha256="0" * 64))
+    with pytest.raises(ModelFileError, match="should be 0000"):
+        load("stripes-v1")
+
+
+def test_a_name_that_nobody_has_published_says_so_and_how_to_make_it(bundled):
+    with pytest.raises(PretrainedWeightsError, match=r"Nobody.*python -m zoo train stripes-v2"):
+        load("stripes-v2")
+
+
+def test_list_pretrained_tells_where_each_model_is(bundled, monkeypatch):
+    monkeypatch.setitem(REGISTRY, "stripes-v3", Published("Other stripes.", "org/stripes"))
+    listed = list_pretrained()
+    assert listed["stripes-v1"] == "Stripes. Comes with diffmic."
+    assert "python -m zoo train stripes-v2" in listed["stripes-v2"]
+    assert "org/stripes" in listed["stripes-v3"]
+
+
+@pytest.mark.parametrize("name", ["diffmic-v2-apto", "aptos", "DiffMIC-v2-APTOS"])
+def test_an_unknown_name_lists_the_close_ones(name):
+    with pytest.raises(ModelFileError, match=r"close ones: .*diffmic-v2-aptos.*list_pretrained"):
+        load(name)
+
+
+@pytest.mark.parametrize("name", ["a/b/c", "../model", "./model", "/nowhere/model", "org/model@"])
+def test_what_is_no_name_is_an_error_without_a_network(name):
+    with pytest.raises(ModelFileError, match="no saved model"):
+        load(name)
+
+
+def test_a_path_is_a_folder_and_never_a_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    from pathlib import Path
+
+    with pytest.raises(ModelFileError, match="no saved model 'org/model'"):
+        load(Path("org/model"))
+
+
+def test_a_revision_is_refused_where_there_are_none(bundled, saved):
+    for name in (saved, "stripes-v1"):
+        with pytest.raises(InputError, match="has no revisions"):
+            load(name, revision="main")
+    with pytest.raises(InputError, match=r"Two revisions: 'v1' .*'v2'"):
+        load("org/model@v1", revision="v2")
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in BUNDLED.glob("*/")))
+def test_weights_in_the_package_are_those_of_the_registry(name):
+    assert digest((BUNDLED / name / "model.safetensors").read_bytes()) == REGISTRY[name].sha256
+    assert "## Licence" in (BUNDLED / name / "README.md").read_text()

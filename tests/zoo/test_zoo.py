@@ -1,0 +1,110 @@
+"""The zoo's command trains, measures, saves and publishes."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from tiny import RECIPE, stripes
+from typer.testing import CliRunner
+
+from diffmic import DiffMICClassifier, ModelCard
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = {
+    "backbone": "test_resnet",
+    "pretrained": False,
+    "image_size": 32,
+    "max_epochs": 2,
+    "recipe": RECIPE,
+    "feature_dim": 16,
+}
+pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+
+
+@pytest.fixture
+def zoo(monkeypatch):
+    """The command's module, with one small model beside the real ones."""
+    monkeypatch.syspath_prepend(str(ROOT))
+    module = importlib.import_module("zoo.__main__")
+    recipes = sys.modules["zoo.recipes"]
+    small = recipes.ZooModel(
+        "stripes",
+        SETTINGS | {"class_names": ["none", "rising", "falling"]},
+        ModelCard(summary="Tells stripes.", dataset="Stripes", license="apache-2.0"),
+        ordered=True,
+    )
+    monkeypatch.setitem(recipes.ZOO, "diffmic-v2-stripes", small)
+    return module
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A data set as those of the zoo: images, and a table with labels and splits."""
+    folder = tmp_path / "data" / "stripes"
+    folder.mkdir(parents=True)
+    lines = ["file,label,split"]
+    for i, (image, label) in enumerate(zip(*stripes(60), strict=True)):
+        Image.fromarray(image).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{label},{('train', 'train', 'val', 'test')[i % 4]}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return tmp_path / "data"
+
+
+def run(zoo, *arguments):
+    return CliRunner().invoke(zoo.app, [str(argument) for argument in arguments])
+
+
+def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_path):
+    models, results = tmp_path / "models", tmp_path / "results"
+    places = ("--data", data, "--models", models, "--results", results, "--verbose", 0)
+    outcome = run(zoo, "train", "diffmic-v2-stripes", *places)
+    assert outcome.exit_code == 0, outcome.output
+    record = json.loads((results / "diffmic-v2-stripes.json").read_text())
+    clf = DiffMICClassifier.from_pretrained(models / "diffmic-v2-stripes")
+    assert clf.classes_.tolist() == [0, 1, 2]
+    assert clf.class_names == ["none", "rising", "falling"]
+    assert clf.card_.test_scores == record["test"]
+    assert clf.card_.n_test == 15
+    card = (models / "diffmic-v2-stripes" / "README.md").read_text()
+    assert f"| quadratic kappa | {record['test']['prior']['kappa']:.3f} |" in card
+    paths = [data / "stripes" / f"{i}.png" for i in range(3, 60, 4)]
+    y = [int(label) for label in stripes(60)[1][3::4]]
+    for stage, scores in clf.evaluate(paths, y, ordered=True).items():
+        assert scores == pytest.approx(record["test"][stage])
+
+
+def test_a_model_that_half_precision_changes_is_saved_in_full(zoo, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(zoo, "HALF_PRECISION_TOLERANCE", -1.0)
+    places = ("--data", data, "--models", tmp_path / "models", "--results", tmp_path / "results")
+    outcome = run(zoo, "train", "diffmic-v2-stripes", *places, "--verbose", 0)
+    assert outcome.exit_code != 0
+    assert "Half precision changes probabilities" in outcome.output
+    assert not (tmp_path / "results").exists()
+
+
+def test_an_unknown_name_is_refused_with_the_names_that_there_are(zoo, tmp_path):
+    outcome = run(zoo, "train", "diffmic-v2-brain", "--data", tmp_path)
+    assert outcome.exit_code != 0
+    assert "diffmic-v2-aptos" in outcome.output
+
+
+def test_models_are_trained_as_the_accuracy_benchmark_trains(zoo, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    tasks = importlib.import_module("accuracy_bench.tasks").TASKS
+    for name, recipe in zoo.ZOO.items():
+        if name == "diffmic-v2-stripes":
+            continue
+        task = tasks[name.removeprefix("diffmic-v2-")]
+        assert recipe.folder == task.folder
+        assert recipe.ordered == task.ordered
+        for parameter in ("image_size", "max_epochs", "augment"):
+            assert recipe.parameters.get(parameter, "auto") == getattr(task, parameter), name
+
+
+def test_every_model_of_the_zoo_has_a_name_that_from_pretrained_knows(zoo):
+    from diffmic import list_pretrained
+
+    assert set(zoo.ZOO) - {"diffmic-v2-stripes"} == set(list_pretrained())

@@ -1,0 +1,1 @@
+"""The published models: how each is trained, and what came of it."""
