@@ -539,6 +539,13 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         -------
         str
             Address of the commit, or of the pull request.
+
+        Raises
+        ------
+        InputError
+            As in :meth:`save_pretrained`.
+        HubError
+            The Hub cannot be reached, or does not allow it.
         """
         with tempfile.TemporaryDirectory() as folder:
             self._save(Path(folder), dtype=dtype, card=card, name=repo_id)
@@ -590,8 +597,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         ------
         ModelFileError
             There is no such model; a missing, damaged or unfitting file.
-        PretrainedWeightsError
-            The weights exist and cannot be had; the message says what to do.
+        HubError
+            The model cannot be downloaded; the message says what to do.
         """
         if not isinstance(name, (str, Path)):
             raise InputError(f"name is {name!r}; give the folder of a saved model, or its name.")

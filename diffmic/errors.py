@@ -21,6 +21,10 @@ class ModelFileError(DiffMICError, ValueError):
     """A saved model is missing, damaged or made for something else."""
 
 
+class HubError(DiffMICError, OSError):
+    """The Hugging Face Hub cannot be reached, or does not allow what was asked."""
+
+
 class TrainingDivergedError(DiffMICError, RuntimeError):
     """The loss stopped being a finite number; the estimator keeps the last good state."""
 

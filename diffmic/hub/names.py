@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, ModelFileError, PretrainedWeightsError
+from ..errors import HubError, InputError, ModelFileError
 from .files import CONFIG_FILE, WEIGHTS_FILE
 
 BUNDLED = Path(__file__).parent / "bundled"
@@ -80,9 +80,9 @@ def locate(
     InputError
         Two revisions, or one where there are none.
     ModelFileError
-        There is no such model.
-    PretrainedWeightsError
-        The weights cannot be had.
+        There is no such model, or nobody has published it.
+    HubError
+        It cannot be downloaded.
     """
     if Path(name).is_dir():
         _refuse_revision(revision, f"{str(name)!r} is a folder")
@@ -94,7 +94,7 @@ def locate(
             _refuse_revision(revision, f"{name!r} comes with diffmic")
             return BUNDLED / str(name), entry.sha256
         if entry.repository is None:
-            raise PretrainedWeightsError(
+            raise ModelFileError(
                 f"Nobody has published the weights of {name!r} yet. Make them from a checkout of "
                 f"diffmic: python -m zoo train {name} --data FOLDER, and load the folder that it "
                 "names."
@@ -139,7 +139,7 @@ def download(repository: str, revision: str | None, **options: Any) -> Path:
     ------
     ModelFileError
         No such repository, revision or file.
-    PretrainedWeightsError
+    HubError
         The Hub cannot be reached, or does not allow it.
     """
     from huggingface_hub import hf_hub_download
@@ -148,6 +148,7 @@ def download(repository: str, revision: str | None, **options: Any) -> Path:
         return _explained(
             lambda: Path(hf_hub_download(repository, file, revision=revision, **options)),
             repository,
+            file,
             revision,
             options["cache_dir"],
         )
@@ -159,7 +160,11 @@ def download(repository: str, revision: str | None, **options: Any) -> Path:
 
 
 def _explained(
-    fetch: Callable[[], Path], repository: str, revision: str | None, cache_dir: str | Path | None
+    fetch: Callable[[], Path],
+    repository: str,
+    file: str,
+    revision: str | None,
+    cache_dir: str | Path | None,
 ) -> Path:
     """A file, or an error that says what to do."""
     from huggingface_hub import constants, errors
@@ -168,7 +173,7 @@ def _explained(
     try:
         return fetch()
     except errors.GatedRepoError as reason:
-        raise PretrainedWeightsError(
+        raise HubError(
             f"{repository} on the Hub is gated: accept its terms on its page, and pass token=... "
             "or run 'hf auth login'."
         ) from reason
@@ -181,20 +186,22 @@ def _explained(
         raise ModelFileError(f"{repository} on the Hub has no revision {revision!r}.") from reason
     except errors.LocalEntryNotFoundError as reason:
         command = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
-        raise PretrainedWeightsError(
+        raise HubError(
             f"{repository}{at} is not in the cache {str(cache_dir or constants.HF_HUB_CACHE)!r}, "
-            f"and the Hub was not, or could not be, asked ({_first_line(reason)}). Where there is "
-            f"a network, run: {command}"
+            f"and the Hub was not, or could not be, asked ({reason.__cause__ or reason}). Where "
+            f"there is a network, run: {command}"
         ) from reason
     except errors.EntryNotFoundError as reason:
         raise ModelFileError(
-            f"{repository}{at} on the Hub is not a model of diffmic: {_first_line(reason)}"
+            f"{repository}{at} on the Hub is not a model of diffmic: it has no {file}."
         ) from reason
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as reason:
-        raise PretrainedWeightsError(
-            f"{repository}{at} could not be had from the Hub: {_first_line(reason)}"
+    except Exception as reason:  # the client's errors have no base of their own
+        raise HubError(
+            f"{repository}{at} could not be had from the Hub: {said_by_the_hub(reason)}"
         ) from reason
 
 
-def _first_line(reason: Exception) -> str:
-    return str(reason.__cause__ or reason).strip().partition("\n")[0]
+def said_by_the_hub(reason: Exception) -> str:
+    """What the Hub answered, or else the first line of what its client made of it."""
+    told = getattr(reason, "server_message", None) or str(reason)
+    return str(told).strip().partition("\n")[0]

@@ -1,8 +1,11 @@
 """The Hub of the tests serves the plain client of ``huggingface_hub``, and nobody gets past it."""
 
+import hashlib
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -40,17 +43,25 @@ def asked(server):
     return [(request.method, request.path) for request in server.requests]
 
 
+def metadata(path):
+    return huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url("org/model", path))
+
+
+def fetch(url, **headers):
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers)) as answer:
+        return answer.status, answer.read()
+
+
 def additions(files):
     return [CommitOperationAdd(path, content) for path, content in files.items()]
 
 
 @pytest.mark.parametrize("path", FILES)
-def test_a_file_is_downloaded(hub, path):
+def test_a_file_is_downloaded(hub, tmp_path, path):
     sha = hub.add("org/model", FILES)
     file = Path(download("org/model", path))
     assert file.read_bytes() == FILES[path]
-    assert file.is_relative_to(Path(huggingface_hub.constants.HF_HUB_CACHE))
-    assert sha in file.parts
+    assert file == tmp_path / "cache" / "models--org--model" / "snapshots" / sha / path
 
 
 def test_a_file_that_is_there_is_not_fetched_again(hub):
@@ -68,12 +79,28 @@ def test_a_snapshot_is_all_files(hub):
     assert len([file for file in folder.rglob("*") if file.is_file()]) == len(FILES)
 
 
-def test_large_files_come_from_another_address_that_sees_no_token(hub):
+def test_a_file_is_known_by_its_content(hub):
+    hub.add("org/model", FILES)
+    small, large = (metadata(path) for path in FILES)
+    assert small.etag == huggingface_hub.utils.sha.git_hash(SMALL)
+    assert large.etag == hashlib.sha256(LARGE).hexdigest()
+    assert [small.size, large.size] == [len(SMALL), len(LARGE)]
+
+
+def test_large_files_come_from_another_address_that_refuses_tokens(hub):
     hub.add("org/model", FILES, private=True)
     download("org/model", "weights/a b.bin", token="hf_good")
     head, get = hub.requests
     assert (head.token, get.token) == ("hf_good", None)
     assert head.headers["host"] != get.headers["host"]
+    with pytest.raises(urllib.error.HTTPError, match="400"):
+        fetch(f"http://{get.headers['host']}{get.path}", Authorization="Bearer hf_good")
+
+
+@pytest.mark.parametrize("path", FILES)
+def test_the_rest_of_a_file_can_be_asked_for(hub, path):
+    hub.add("org/model", FILES)
+    assert fetch(metadata(path).location, Range="bytes=5-") == (206, FILES[path][5:])
 
 
 def test_branches_tags_and_commits_can_be_asked_for(hub):
@@ -138,8 +165,10 @@ def test_a_closed_server_cannot_be_reached(hub):
     download("org/model", "config.json")
     hub.close()
     assert Path(download("org/model", "config.json")).read_bytes() == SMALL
+    started = time.monotonic()
     with pytest.raises(errors.LocalEntryNotFoundError):
         download("org/model", "weights/a b.bin")
+    assert time.monotonic() - started < 10  # 23 seconds of pauses are skipped
 
 
 def test_a_new_repository_is_there_and_has_a_commit(hub, api):
@@ -241,11 +270,16 @@ def test_what_the_server_does_not_know_is_told(hub, api):
 
 def test_tokens_and_settings_of_the_user_do_not_count(monkeypatch, tmp_path):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface" / "token").write_text("hf_secret")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setenv("http_proxy", "http://proxy.example:1")
+    monkeypatch.setattr(huggingface_hub.utils._http, "_GLOBAL_CLIENT", None)
+    huggingface_hub.get_session()  # which knows of the proxy
     with HubServer() as hub:
-        use(monkeypatch, hub, tmp_path)
+        use(monkeypatch, hub, tmp_path / "cache")
         hub.add("org/model", FILES)
         download("org/model", "config.json")
         assert [request.token for request in hub.requests] == [None, None]

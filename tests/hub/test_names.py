@@ -9,7 +9,6 @@ from diffmic import (
     DiffMICClassifier,
     InputError,
     ModelFileError,
-    PretrainedWeightsError,
     list_pretrained,
 )
 from diffmic.hub import names
@@ -59,7 +58,7 @@ def test_weights_other_than_those_of_the_registry_are_refused(bundled, monkeypat
 
 
 def test_a_name_that_nobody_has_published_says_so_and_how_to_make_it(bundled):
-    with pytest.raises(PretrainedWeightsError, match=r"Nobody.*python -m zoo train stripes-v2"):
+    with pytest.raises(ModelFileError, match=r"Nobody.*python -m zoo train stripes-v2"):
         load("stripes-v2")
 
 

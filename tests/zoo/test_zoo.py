@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hub.hub_server import HubServer, use
 from PIL import Image
 from tiny import RECIPE, stripes
 from typer.testing import CliRunner
@@ -74,6 +75,24 @@ def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_p
     y = [int(label) for label in stripes(60)[1][3::4]]
     for stage, scores in clf.evaluate(paths, y, ordered=True).items():
         assert scores == pytest.approx(record["test"][stage])
+
+
+def test_push_publishes_the_trained_model_in_half_precision(zoo, data, tmp_path, monkeypatch):
+    places = ("--models", tmp_path / "models")
+    told = ("--data", data, "--results", tmp_path / "results", "--verbose", 0)
+    assert run(zoo, "train", "diffmic-v2-stripes", *places, *told).exit_code == 0
+    trained = (tmp_path / "models" / "diffmic-v2-stripes" / "model.safetensors").read_bytes()
+    with HubServer() as hub:
+        use(monkeypatch, hub, tmp_path / "cache")
+        monkeypatch.setenv("HF_TOKEN", "hf_good")
+        outcome = run(
+            zoo, "push", "diffmic-v2-stripes", "--repository", "org/diffmic-v2-stripes", *places
+        )
+        assert outcome.exit_code == 0, outcome.output
+        files = hub.files("org/diffmic-v2-stripes")
+        assert hub.url in outcome.output
+    assert files["model.safetensors"] == trained
+    assert b"Test part, 15 images" in files["README.md"]
 
 
 def test_a_model_that_half_precision_changes_is_saved_in_full(zoo, data, tmp_path, monkeypatch):

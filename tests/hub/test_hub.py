@@ -1,0 +1,251 @@
+"""Models come from and go to a Hugging Face Hub, with the real client of huggingface_hub."""
+
+import copy
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub.hub_server import HubServer, use
+from huggingface_hub import constants
+from numpy.testing import assert_array_equal
+from tiny import small, stripes
+
+from diffmic import DiffMICClassifier, HubError, ModelCard, ModelFileError
+from diffmic.hub.files import digest
+from diffmic.hub.names import REGISTRY, Published
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+REPO = "org/stripes"
+FILES = ("config.json", "model.safetensors", "README.md")
+NEW_IMAGES = stripes(3, seed=9)[0]
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1)
+    return DiffMICClassifier(**parameters).fit(*stripes(30))
+
+
+@pytest.fixture(scope="module")
+def files(classifier, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    classifier.save_pretrained(folder)
+    return {name: (folder / name).read_bytes() for name in FILES}
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def hub(monkeypatch, cache):
+    with HubServer() as server:
+        use(monkeypatch, server, cache)
+        yield server
+        assert server.unknown == []
+
+
+@pytest.fixture
+def published(hub, files):
+    """The Hub with the model on it."""
+    hub.add(REPO, files)
+    return hub
+
+
+def load(name=REPO, **options):
+    return DiffMICClassifier.from_pretrained(name, device="cpu", **options)
+
+
+def asked_for_files(hub):
+    return [r for r in hub.requests if r.method == "GET"]
+
+
+def test_a_repository_loads_and_answers_as_the_model_that_was_saved(published, classifier):
+    assert_array_equal(load().predict_proba(NEW_IMAGES), classifier.predict_proba(NEW_IMAGES))
+
+
+def test_only_configuration_and_weights_are_downloaded(published, cache):
+    load()
+    assert {file.name for file in cache.rglob("snapshots/*/*")} == {*FILES} - {"README.md"}
+
+
+@pytest.mark.parametrize("how", ["in the name", "as an argument"])
+def test_a_revision_is_loaded(hub, files, classifier, how):
+    first = hub.add(REPO, files)
+    hub.tag(REPO, "v1")
+    hub.add(REPO, {"config.json": b"{}"})
+    for revision in (first, "v1"):
+        loaded = load(f"{REPO}@{revision}") if how == "in the name" else load(revision=revision)
+        assert loaded.classes_.tolist() == [0, 1, 2]
+    with pytest.raises(ModelFileError, match="format version"):
+        load()
+    with pytest.raises(ModelFileError, match="no revision 'v9'"):
+        load(f"{REPO}@v9")
+
+
+def test_what_is_in_the_cache_loads_without_a_network(published, monkeypatch):
+    expected = load().predict_proba(NEW_IMAGES)
+    published.close()
+    assert_array_equal(load().predict_proba(NEW_IMAGES), expected)
+    assert_array_equal(load(local_files_only=True).predict_proba(NEW_IMAGES), expected)
+
+
+def test_a_commit_in_the_cache_asks_nothing(published):
+    commit = published.commits(REPO)[-1].id
+    load(revision=commit)
+    before = len(published.requests)
+    load(revision=commit)
+    assert len(published.requests) == before
+
+
+@pytest.mark.parametrize("why", ["no network", "offline by argument", "offline by environment"])
+def test_offline_and_not_in_the_cache_names_cache_repository_and_command(
+    published, cache, monkeypatch, why
+):
+    if why == "no network":
+        published.close()
+    if why == "offline by environment":
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(HubError) as caught:
+        load(revision="v1", local_files_only=why == "offline by argument")
+    told = str(caught.value)
+    for part in (REPO, str(cache), f"hf download {REPO} --revision v1"):
+        assert part in told
+    assert published.requests == [] or why == "no network"
+
+
+def test_another_cache_is_used_and_named(published, tmp_path):
+    with pytest.raises(HubError, match=re.escape(str(tmp_path / "mine"))):
+        load(cache_dir=tmp_path / "mine", local_files_only=True)
+    load(cache_dir=tmp_path / "mine")
+    assert list((tmp_path / "mine").rglob("model.safetensors"))
+
+
+def test_a_private_repository_needs_a_token(hub, files):
+    hub.add(REPO, files, private=True)
+    with pytest.raises(ModelFileError, match=r"private: pass token"):
+        load()
+    assert load(token="hf_good").classes_.tolist() == [0, 1, 2]
+
+
+def test_a_gated_repository_says_that_its_terms_must_be_accepted(hub, files):
+    hub.add(REPO, files, gated=True)
+    with pytest.raises(HubError, match="gated: accept its terms"):
+        load(token="hf_stranger")
+
+
+def test_a_token_that_is_wrong_is_said_to_be(hub, files):
+    hub.add(REPO, files)
+    with pytest.raises(HubError, match="Invalid credentials"):
+        load(token="hf_bad")
+
+
+def test_no_such_repository_is_an_error_that_says_so(hub):
+    with pytest.raises(ModelFileError, match="no repository org/circles"):
+        load("org/circles")
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_a_repository_of_something_else_is_an_error_that_names_the_file(hub, files, missing):
+    hub.add(REPO, {name: content for name, content in files.items() if name != missing})
+    with pytest.raises(ModelFileError, match=rf"not a model of diffmic: it has no {missing}"):
+        load()
+
+
+def test_a_dropped_connection_is_resumed(published, classifier):
+    published.drop_after(20_000)
+    assert_array_equal(load().predict_proba(NEW_IMAGES), classifier.predict_proba(NEW_IMAGES))
+    resumed = [r.headers["Range"] for r in asked_for_files(published) if r.headers["Range"]]
+    assert [range_ for range_ in resumed if range_ != "bytes=0-"]
+
+
+def test_a_short_name_loads_its_pinned_revision_and_checks_the_weights(hub, files, monkeypatch):
+    commit, checksum = hub.add(REPO, files), digest(files["model.safetensors"])
+    hub.add(REPO, {"config.json": b"{}"}, message="Moved on")
+    monkeypatch.setitem(REGISTRY, "stripes-v3", Published("", REPO, commit, checksum))
+    assert load("stripes-v3").classes_.tolist() == [0, 1, 2]
+    monkeypatch.setitem(REGISTRY, "stripes-v3", Published("", REPO, commit, "0" * 64))
+    with pytest.raises(ModelFileError, match="checksum"):
+        load("stripes-v3")
+
+
+def test_the_environment_leads_to_another_hub_in_a_process_of_its_own(published):
+    code = (
+        "from diffmic import DiffMICClassifier as C; "
+        f"print(C.from_pretrained('{REPO}', device='cpu').classes_)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.strip() == "[0 1 2]"
+    assert asked_for_files(published)
+
+
+def test_pushing_makes_the_repository_and_one_commit(hub, classifier):
+    address = copy.deepcopy(classifier).push_to_hub(
+        REPO, commit_message="Stripes, first", token="hf_good"
+    )
+    first, commit = hub.commits(REPO)
+    assert address == f"{hub.url}/{REPO}/commit/{commit.id}"
+    assert (first.message, commit.message) == ("initial commit", "Stripes, first")
+    assert commit.files.keys() - first.files.keys() == {*FILES}
+    assert f'from_pretrained("{REPO}")' in commit.files["README.md"].decode()
+    assert_array_equal(load().predict_proba(NEW_IMAGES), classifier.predict_proba(NEW_IMAGES))
+
+
+def test_pushing_again_replaces_weights_and_card(published, classifier):
+    changed = copy.deepcopy(classifier)
+    changed.push_to_hub(REPO, token="hf_good", dtype="float16", card=ModelCard(summary="Anew."))
+    assert b"Anew." in published.files(REPO)["README.md"]
+    sizes = [len(c.files["model.safetensors"]) for c in published.commits(REPO)]
+    assert sizes[1] < 0.55 * sizes[0]
+
+
+def test_a_card_that_a_person_wrote_on_the_hub_stays(hub, files, classifier):
+    hub.add(REPO, files | {"README.md": b"# Mine"})
+    copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good", dtype="float16")
+    assert hub.files(REPO)["README.md"] == b"# Mine"
+    assert len(hub.files(REPO)["model.safetensors"]) < len(files["model.safetensors"])
+
+
+def test_a_private_repository_is_private(hub, classifier):
+    copy.deepcopy(classifier).push_to_hub(REPO, private=True, token="hf_good")
+    with pytest.raises(ModelFileError, match="private"):
+        load()
+
+
+def test_a_pull_request_leaves_the_main_branch_alone(published, classifier):
+    before = published.files(REPO)
+    address = copy.deepcopy(classifier).push_to_hub(
+        REPO, create_pr=True, token="hf_stranger", dtype="float16"
+    )
+    assert address == f"{published.url}/{REPO}/discussions/1"
+    assert published.files(REPO) == before
+    proposed = published.files(REPO, "refs/pr/1")
+    assert len(proposed["model.safetensors"]) < len(before["model.safetensors"])
+
+
+def test_pushing_without_a_token_says_what_to_do(hub, classifier):
+    with pytest.raises(HubError, match=r"token=.*hf auth login"):
+        copy.deepcopy(classifier).push_to_hub(REPO)
+
+
+def test_pushing_where_one_may_not_write_says_so(published, classifier):
+    with pytest.raises(HubError, match="no right to change"):
+        copy.deepcopy(classifier).push_to_hub(REPO, token="hf_stranger")
+
+
+def test_pushing_without_a_network_is_an_error_of_the_hub(hub, classifier):
+    hub.close()
+    with pytest.raises(HubError, match="could not be pushed"):
+        copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good")
+
+
+def test_nothing_of_this_machine_is_published(published, classifier):
+    copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good")
+    for name in ("config.json", "README.md"):
+        assert str(Path.home()) not in published.files(REPO)[name].decode()
+        assert "/tmp" not in published.files(REPO)[name].decode()
