@@ -48,6 +48,7 @@ from .inference import (
     Stage,
     encode_images,
     explain,
+    inference_dtype,
     measure,
     sample_scores,
 )
@@ -138,7 +139,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     warm_start : bool, default=False
         Go on from the fitted network. With other classes the backbones are kept, heads are new.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
-        Of training. Auto: what the processor is fast with. Predictions are fp32.
+        Auto: training in what the processor is fast with, predictions in fp32. Named: both, where
+        predictions keep their sums and everything beyond the large layers in fp32.
     device : str, default="auto"
         Where to compute; auto: a GPU where there is one.
     num_workers : int, default=0
@@ -802,6 +804,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 num_steps=num_steps,
                 n_samples=n_samples,
                 seed=self.seed_,
+                dtype=inference_dtype(self.precision),
             )
             scores.append(draws.mean(dim=1).cpu())
         prior = torch.cat(prior_logits)
@@ -817,6 +820,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             batch_size=self.batch_size,
             num_workers=self.num_workers if inputs.num_workers is None else inputs.num_workers,
             device=next(self.network_.parameters()).device,
+            dtype=inference_dtype(self.precision),
         )
 
     def __getstate__(self) -> dict[str, Any]:

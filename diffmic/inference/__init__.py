@@ -3,7 +3,7 @@
 from .calibration import STAGES, Calibration, Stage
 from .explanation import Explanation, explain
 from .measures import expected_calibration_error, measure
-from .predict import encode_images, sample_scores
+from .predict import encode_images, inference_dtype, sample_scores
 from .thresholds import best_thresholds
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "encode_images",
     "expected_calibration_error",
     "explain",
+    "inference_dtype",
     "measure",
     "sample_scores",
 ]

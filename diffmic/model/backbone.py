@@ -55,15 +55,23 @@ class Backbone(nn.Module):
         self.net = net
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self.image_size = image_size
         maps = self._trial(image_size)
         self.channels, self.fine_channels = maps.coarse.shape[1], maps.fine.shape[1]
         self.map_size = (maps.coarse.shape[2], maps.coarse.shape[3])
         self.fine_size = (maps.fine.shape[2], maps.fine.shape[3])
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """Feature maps of images (B, 3, H, W) in 0–1."""
-        maps: FeatureMaps | Tensor = self.net((images - self.mean) / self.std)
-        return maps if isinstance(maps, FeatureMaps) else FeatureMaps(maps, maps)
+        """Feature maps of images (B, 3, H, W) in 0–1, in the type of the images."""
+        # In another type where the weights are: predictions may be made in half precision.
+        found: FeatureMaps | Tensor = self.net(((images - self.mean) / self.std).to(self.dtype))
+        maps = found if isinstance(found, FeatureMaps) else FeatureMaps(found, found)
+        return maps if self.dtype == images.dtype else FeatureMaps(*(m.to(images) for m in maps))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights."""
+        return self.mean.dtype
 
     def pooled(self, images: Tensor) -> Tensor:
         """Mean of the last map over its positions, (B, D)."""

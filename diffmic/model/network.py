@@ -20,7 +20,7 @@ from ..diffusion import (
 from ..errors import InputError
 from .backbone import Backbone
 from .conditions import Conditions
-from .denoiser import ContextFusion, Denoiser
+from .denoiser import ContextFusion, Denoiser, FoldedDenoiser
 from .prior import DualGranularityPrior
 from .regions import PixelCrops
 
@@ -153,9 +153,16 @@ class DiffMICNetwork(nn.Module):
             return guidance_by_distance(draws[0], draws[1], self.n_regions)
         return torch.randn(n_samples, self.n_regions, self.num_classes, generator=generator)
 
-    def denoise(self, guidance: Tensor, noisy: Tensor, t: int, context: Tensor) -> Denoised:
+    def denoise(
+        self,
+        guidance: Tensor,
+        noisy: Tensor,
+        t: int,
+        context: Tensor,
+        denoiser: Denoiser | FoldedDenoiser | None = None,
+    ) -> Denoised:
         """Estimates of label and noise for noisy maps (B, ..., C), all at time-step ``t``."""
-        output = self.denoiser(guidance, noisy, t, context)
+        output = (denoiser or self.denoiser)(guidance, noisy, t, context)
         signal, noise = self.schedule.signal[t], self.schedule.noise[t]
         return self.parameterization.denoised(output, noisy, signal, noise)
 
@@ -187,9 +194,10 @@ class DiffMICNetwork(nn.Module):
             guidance, y = expand_distances(guidance), expand_distances(y)
         context = self.context(conditions.image_features, conditions.region_features)
         timesteps = TIMESTEP_GRIDS[self.settings.grid](self.schedule.num_train_timesteps, num_steps)
+        denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
         estimates: list[Tensor] = []
         label_map = SAMPLERS[self.settings.sampler](
-            lambda noisy, t: self.denoise(guidance, noisy, t, context),
+            lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser),
             y,
             self.schedule,
             timesteps,

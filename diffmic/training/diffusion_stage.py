@@ -1,10 +1,9 @@
 """Stage two: the denoiser learns, on conditions cached from the frozen prior."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -16,6 +15,10 @@ from .cache import ConditionCache, drawing_chances
 from .loop import History, train
 from .objectives import DenoiserObjective
 from .options import Part, TrainingOptions, learning_rate_schedule, pixels
+from .precision import round_to_half
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Batches = Callable[[int], Iterable[tuple[Any, ...]]]
 
@@ -25,7 +28,7 @@ def train_denoiser(
     training: Part,
     options: TrainingOptions,
     *,
-    accelerator: Accelerator,
+    accelerator: "Accelerator",
     evaluate: Callable[[DiffMICNetwork], dict[str, float]] | None,
     history: History,
     cache: ConditionCache | None = None,
@@ -84,6 +87,8 @@ def train_denoiser(
     finally:
         network.prior.requires_grad_(True)
         learner.load_state_dict(kept.state_dict())
+    if recipe.half_weights:
+        round_to_half(learner)
 
 
 def build_cache(

@@ -3,16 +3,18 @@
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm.auto import tqdm
 
 from ..errors import TrainingDivergedError
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 History = list[dict[str, Any]]
 State = dict[str, Tensor]
@@ -24,7 +26,7 @@ def train(
     *,
     learner: nn.Module,
     evaluate: Callable[[], dict[str, float]] | None,
-    accelerator: Accelerator,
+    accelerator: "Accelerator",
     optimizer: Optimizer,
     scheduler: LRScheduler,
     max_epochs: int,

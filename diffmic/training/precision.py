@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 from ..errors import InputError
 from ..model.backbone import Backbone
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 Precision = Literal["no", "bf16", "fp16"]
 PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
@@ -62,6 +63,15 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
     return PRECISIONS[precision]  # type: ignore[return-value]
 
 
+@torch.no_grad()
+def round_to_half(module: nn.Module) -> None:
+    """Round weights and statistics to what half precision can hold; what is too large stays."""
+    for tensor in module.state_dict().values():
+        if tensor.is_floating_point():
+            half = tensor.half().to(tensor.dtype)
+            tensor.copy_(torch.where(half.isfinite(), half, tensor))
+
+
 def to_device(network: nn.Module, device: torch.device) -> nn.Module:
     """Move a network; convolutions are faster with channels last, on CPUs and GPUs alike."""
     if any(isinstance(module, nn.Conv2d) for module in network.modules()):
@@ -70,13 +80,16 @@ def to_device(network: nn.Module, device: torch.device) -> nn.Module:
 
 
 @contextmanager
-def accelerator_for(device: torch.device, precision: Precision) -> Iterator[Accelerator]:
+def accelerator_for(device: torch.device, precision: Precision) -> Iterator["Accelerator"]:
     """An Accelerator for one fit.
 
     Accelerate keeps one precision and device per process; a fit that needs another, and whatever
     else the process uses Accelerate for, must not get in each other's way, so that the state is
     put aside and back.
     """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, GradientState, PartialState
+
     shared = [state._shared_state for state in (AcceleratorState, PartialState, GradientState)]
     before = [dict(state) for state in shared]
     for state in shared:

@@ -1,9 +1,9 @@
 """Stage one: the prior learns on augmented images."""
 
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.optim import AdamW
 
@@ -11,6 +11,10 @@ from ..model import DiffMICNetwork
 from .loop import History, train
 from .objectives import PriorObjective
 from .options import Part, TrainingOptions, learning_rate_schedule, pixels
+from .precision import round_to_half
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
 
 
 def train_prior(
@@ -18,7 +22,7 @@ def train_prior(
     training: Part,
     options: TrainingOptions,
     *,
-    accelerator: Accelerator,
+    accelerator: "Accelerator",
     evaluate: Callable[[], dict[str, float]] | None,
     history: History,
 ) -> None:
@@ -39,6 +43,8 @@ def train_prior(
         stage="prior",
         history=history,
     )
+    if options.recipe.half_weights:
+        round_to_half(network.prior)
 
 
 def train_on_images(
@@ -47,7 +53,7 @@ def train_on_images(
     training: Part,
     options: TrainingOptions,
     *,
-    accelerator: Accelerator,
+    accelerator: "Accelerator",
     evaluate: Callable[[], dict[str, float]] | None,
     stage: str,
     history: History,

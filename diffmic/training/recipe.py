@@ -52,6 +52,9 @@ class Recipe:
         The calibration of the diffusion stage weighs the prior's logits beside its scores.
     ema : float or None
         Horizon of the moving average of the denoiser's weights, as a share of all steps.
+    half_weights : bool
+        When a stage ends its weights are rounded to half precision, before anything is fitted on
+        what they give: then a file of half the size holds the very same model.
     """
 
     diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
@@ -75,6 +78,7 @@ class Recipe:
     denoiser_weight_decay: float = 0.1
     stacked: bool = True
     ema: float | None = 0.1
+    half_weights: bool = True
 
     def __post_init__(self) -> None:
         if self.schedule not in ("one-cycle", "cosine"):
@@ -111,6 +115,7 @@ PAPER = Recipe(
     denoiser_weight_decay=0.0,
     stacked=False,
     ema=None,
+    half_weights=False,
 )
 
 RECIPES = {"default": Recipe(), "paper-v2": PAPER}

@@ -239,15 +239,21 @@ def test_the_configuration_tells_how_images_are_prepared(timm_folder):
     assert found == {"image_size": 32, "channels": 1} | statistics
 
 
-def test_half_precision_changes_probabilities_little(timm_folder, tmp_path, new_images):
-    whole = load(timm_folder, backbone=None)
+@pytest.mark.parametrize("rounded", [True, False])
+def test_half_precision_changes_nothing_where_the_recipe_rounds_and_else_little(
+    rounded, tmp_path, new_images
+):
+    recipe = replace(RECIPE, half_weights=rounded)
+    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1, recipe=recipe)
+    whole = DiffMICClassifier(**parameters).fit(*stripes(30))
     whole.save_pretrained(tmp_path, dtype="float16")
     half = load(tmp_path, backbone=None)
     for stage in ("prior", "diffusion"):
         difference = half.predict_proba(new_images[0], stage=stage) - whole.predict_proba(
             new_images[0], stage=stage
         )
-        assert 0 < abs(difference).max() < 0.005
+        assert abs(difference).max() < 0.01
+        assert (difference == 0).all() == rounded
 
 
 def test_saving_needs_a_fitted_estimator(tmp_path):

@@ -119,7 +119,7 @@ def test_encoders_run_once_whatever_the_number_of_steps(parts, num_steps):
             module.register_forward_hook(lambda module, *_: calls.append(module))
     context_calls, denoiser_calls = [], []
     net.context.register_forward_hook(lambda *_: context_calls.append(1))
-    net.denoiser.register_forward_hook(lambda *_: denoiser_calls.append(1))
+    net.denoiser.out.register_forward_hook(lambda *_: denoiser_calls.append(1))
     net.sample(net.encode(torch.rand(2, 3, 32, 32)), start(net), num_steps=num_steps)
     assert len(calls) == len(set(calls)) == (1 if parts is ONE else 4)
     assert len(context_calls) == 1

@@ -11,6 +11,7 @@ from diffmic.model.backbone import build_backbone
 from diffmic.training.precision import (
     accelerator_for,
     resolve_device,
+    round_to_half,
     to_device,
     training_precision,
 )
@@ -134,3 +135,14 @@ def test_images_of_a_cell_or_two_are_learnt_from_in_fp32(monkeypatch, size, expe
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
     backbone = build_backbone("test_resnet", image_size=size)
     assert training_precision("auto", torch.device("cpu"), backbone) == expected
+
+
+def test_rounded_weights_are_what_half_precision_holds_and_large_ones_stay():
+    module = nn.BatchNorm2d(4)
+    with torch.no_grad():
+        module.weight.copy_(torch.tensor([1 / 3, 1e6, -1e-9, 2.0]))
+    module.num_batches_tracked.fill_(70_001)
+    round_to_half(module)
+    third = float(torch.tensor(1 / 3).half())
+    assert module.weight.tolist() == [third, 1e6, 0.0, 2.0]
+    assert module.num_batches_tracked == 70_001

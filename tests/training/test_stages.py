@@ -163,7 +163,8 @@ def test_what_is_evaluated_is_what_is_kept(ema):
         seen.append(state(candidate))
         return {"score": float(len(seen))}
 
-    options = replace(OPTIONS, recipe=replace(RECIPE, ema=ema), max_epochs=3, patience=5)
+    recipe = replace(RECIPE, ema=ema, half_weights=False)
+    options = replace(OPTIONS, recipe=recipe, max_epochs=3, patience=5)
     with stage_two(of, options, evaluate=evaluate):
         assert changed(of, seen[-1]) == set()
 

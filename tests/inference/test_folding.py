@@ -1,0 +1,244 @@
+"""A network for predictions answers as the network itself, and is made anew when that changes."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from tiny import TinyBackbone
+from torch import nn
+from torch.testing import assert_close
+
+from diffmic.inference import encode_images, sample_scores
+from diffmic.inference.folding import WideTimeGain, folded, for_inference
+from diffmic.model import Architecture, DiffusionSettings, build_network
+from diffmic.model.backbone import build_backbone
+
+
+def shaken(module):
+    """The module in evaluation mode, with statistics and weights of batch norms unlike new ones."""
+    generator = torch.Generator().manual_seed(0)
+    for part in module.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            for tensor in (part.running_var, part.weight.data):
+                tensor.uniform_(0.5, 2, generator=generator)
+            for tensor in (part.running_mean, part.bias.data):
+                tensor.normal_(0, 0.5, generator=generator)
+    return module.eval()
+
+
+def network(**changes):
+    choices = {
+        "backbone": "test_resnet",
+        "prior_backbone": None,
+        "region_backbone": None,
+        "pretrained": False,
+        "image_size": 64,
+        "n_regions": 4,
+        "region_size": "auto",
+        "feature_dim": 32,
+        "num_train_timesteps": 100,
+        **changes,
+    }
+    torch.manual_seed(0)
+    return shaken(
+        build_network(Architecture(**choices), 3, multilabel=False, settings=DiffusionSettings())
+    )
+
+
+FOUR = {"backbone": "test_vit", "prior_backbone": "test_resnet", "region_backbone": "test_resnet"}
+FOUR |= {"image_size": 160, "region_size": 32}
+
+
+def n_norms(module):
+    return sum(isinstance(part, nn.BatchNorm2d) for part in module.modules())
+
+
+@pytest.mark.parametrize(
+    ("name", "left"),
+    [
+        ("test_resnet", 0),
+        ("test_efficientnet", 0),
+        ("test_byobnet", 0),
+        ("mobilenetv3_small_050", 0),
+        ("tf_efficientnet_lite0", 0),
+        ("test_vit", 0),
+        ("test_convnext", 0),
+    ],
+)
+def test_batch_norms_are_folded_and_the_maps_stay_the_same(name, left):
+    size = 160 if name == "test_vit" else 64
+    backbone = shaken(build_backbone(name, image_size=size))
+    images = torch.rand(3, 3, size, size)
+    with torch.no_grad():
+        found, expected = folded(backbone)(images), backbone(images)
+    for new, old in zip(found, expected, strict=True):
+        assert_close(new, old, rtol=0, atol=3e-4 * float(old.abs().max()))
+    assert n_norms(folded(backbone)) == left
+
+
+class ReadTwice(nn.Module):
+    """What the convolution gives is normalised, and read once more beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 4, 4, stride=4), nn.BatchNorm2d(4)
+
+    def forward(self, images):
+        maps = self.conv(images)
+        return maps + self.norm(maps)
+
+
+class Shared(nn.Module):
+    """One convolution before two batch norms."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 3, padding=1)
+        self.norms = nn.ModuleList(nn.BatchNorm2d(3) for _ in range(2))
+
+    def forward(self, images):
+        for norm in self.norms:
+            images = norm(self.conv(images))
+        return images
+
+
+@pytest.mark.parametrize("module", [ReadTwice(), Shared()], ids=["read twice", "shared"])
+def test_a_batch_norm_that_cannot_be_folded_stays(module):
+    backbone = shaken(build_backbone(module, image_size=16))
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert_close(folded(backbone)(images), backbone(images))
+    assert n_norms(folded(backbone)) == n_norms(module)
+
+
+@pytest.mark.parametrize("changes", [{}, FOUR], ids=["one backbone", "four networks"])
+def test_conditions_and_scores_are_those_of_the_network(changes):
+    original = network(**changes)
+    faster = for_inference(original)
+    images = torch.rand(5, 3, *2 * (changes.get("image_size", 64),))
+    start = original.start(2, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        expected, found = original.encode(images), faster.encode(images)
+        for name, value in vars(expected).items():
+            assert_close(getattr(found, name), value, rtol=1e-4, atol=1e-4)
+        assert_close(
+            faster.sample(expected, start, num_steps=10),
+            original.sample(expected, start, num_steps=10),
+            rtol=0,
+            atol=1e-5,
+        )
+    assert n_norms(faster) == 0 < n_norms(original)
+
+
+@pytest.mark.parametrize("n_samples", [1, 64], ids=["few rows", "many rows"])
+def test_a_folded_denoiser_gives_the_scores_of_the_plain_one(n_samples):
+    plain = network(n_regions=2)
+    conditions = plain.encode(torch.rand(3, 3, 64, 64))
+    start = plain.start(n_samples, torch.Generator().manual_seed(0))
+    found = plain.sample(conditions, start, num_steps=10)
+    plain.training = True  # of this module alone: its parts stay in evaluation mode
+    expected = plain.sample(conditions, start, num_steps=10)
+    assert_close(found, expected, rtol=0, atol=1e-5)
+    assert not torch.equal(found, expected)  # else it was not another way
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2), (torch.float16, 1e-2)]
+)
+def test_wide_layers_give_the_same_scores(dtype, tolerance):
+    wide = network(feature_dim=1024)
+    conditions = wide.encode(torch.rand(3, 3, 64, 64))
+    start = wide.start(2, torch.Generator().manual_seed(0))
+    faster = for_inference(wide, dtype)
+    assert any(isinstance(part, WideTimeGain) for part in faster.modules())
+    with torch.no_grad():
+        expected = wide.sample(conditions, start, num_steps=5)
+        found = faster.sample(conditions, start, num_steps=5)
+    assert found.dtype == torch.float32
+    assert_close(found, expected, rtol=0, atol=tolerance)
+
+
+def test_half_precision_is_of_the_large_layers_alone():
+    half = for_inference(network(), torch.bfloat16)
+    assert half.prior.backbone.dtype == torch.bfloat16
+    assert half.prior.saliency.weight.dtype == torch.float32
+    assert half.encode(torch.rand(2, 3, 64, 64)).region_features.dtype == torch.float32
+
+
+def test_it_is_made_once_until_the_network_changes():
+    original = network()
+    first = for_inference(original)
+    assert for_inference(original) is first
+    with torch.no_grad():
+        next(original.prior.backbone.parameters()).add_(1)
+    second = for_inference(original)
+    assert second is not first
+    original.load_state_dict(original.state_dict())
+    third = for_inference(original)
+    assert third is not second
+    original.prior.backbone = build_backbone(TinyBackbone(), image_size=64)
+    assert for_inference(original) is not third
+    assert for_inference(original, torch.bfloat16).prior.backbone.dtype == torch.bfloat16
+
+
+def test_hooks_see_what_passes():
+    original, seen = network(), []
+    for_inference(original)
+    hook = original.prior.backbone.net.register_forward_hook(lambda *_: seen.append(1))
+    for_inference(original).encode(torch.rand(2, 3, 64, 64))
+    assert seen == [1]
+    hook.remove()
+    assert n_norms(for_inference(original)) == 0
+
+
+def test_the_network_itself_is_left_alone():
+    original = network()
+    before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    for_inference(original)
+    after = original.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    for part in (original.context, original.denoiser):
+        assert all(p.requires_grad for p in part.parameters())
+
+
+def test_a_network_that_is_gone_takes_its_copy_along():
+    original = network()
+    copy = weakref.ref(for_inference(original))
+    del original
+    gc.collect()
+    assert copy() is None
+
+
+def test_predicting_takes_the_faster_network(monkeypatch):
+    from diffmic.data import PreparedImages, read_inputs
+    from diffmic.inference import predict
+
+    taken = []
+    monkeypatch.setattr(
+        predict, "for_inference", lambda n, dtype: taken.append(dtype) or for_inference(n, dtype)
+    )
+    net = network()
+    images = PreparedImages(read_inputs(torch.rand(3, 3, 64, 64)).images, 64)
+    options = {"batch_size": 2, "num_workers": 0, "device": torch.device("cpu")}
+    for conditions, _ in encode_images(net, images, **options, dtype=torch.bfloat16):
+        sample_scores(net, conditions, num_steps=2, n_samples=1, seed=0)
+    assert taken == [torch.bfloat16, torch.float32, torch.float32]
+
+
+@pytest.mark.parametrize("changes", [{}, FOUR], ids=["one backbone", "four networks"])
+def test_encoding_and_sampling_compile_without_a_graph_break(changes):
+    original = network(**changes)
+    images = torch.rand(2, 3, *2 * (changes.get("image_size", 64),))
+    start = original.start(2, torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        conditions = original.encode(images)
+        torch.compiler.reset()
+        encode = torch.compile(original.encode, fullgraph=True, backend="eager")
+        sample = torch.compile(original.sample, fullgraph=True, backend="eager")
+        assert_close(encode(images).image_features, conditions.image_features)
+        assert_close(
+            sample(conditions, start, num_steps=3),
+            original.sample(conditions, start, num_steps=3),
+        )
