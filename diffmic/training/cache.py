@@ -1,12 +1,18 @@
 """Conditions encoded once, from which stage two draws its batches."""
 
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..model import Conditions
+
+LARGEST_IN_MEMORY = 2**25  # bytes; what is larger lies on disk and is mapped into memory
 
 
 @dataclass(frozen=True)
@@ -42,6 +48,48 @@ class ConditionCache:
         """Standard deviations of the features of images (D,) and of regions (D',)."""
         regions = self.conditions.region_features.flatten(0, 1)
         return self.conditions.image_features.std(dim=0), regions.std(dim=0)
+
+
+def room_for(n_rows: int, like: Conditions) -> Conditions:
+    """Uninitialised conditions of so many rows; large ones in a temporary file, not in memory.
+
+    Parameters
+    ----------
+    like : Conditions
+        A few of those that are to be kept.
+
+    Raises
+    ------
+    InputError
+        There is no space for the file.
+    """
+    row = like[slice(1)]
+    n_bytes = n_rows * sum(t.numel() * t.element_size() for t in vars(row).values())
+    if like.image_features.device.type != "cpu" or n_bytes <= LARGEST_IN_MEMORY:
+        return row.map(
+            lambda t: torch.empty((n_rows, *t.shape[1:]), dtype=t.dtype, device=t.device)
+        )
+    return row.map(lambda t: _on_disk((n_rows, *t.shape[1:]), t.dtype))
+
+
+def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor in a temporary file that goes when the tensor does."""
+    numpy_type = torch.empty(0, dtype=dtype).numpy().dtype
+    n_bytes = int(np.prod(shape)) * numpy_type.itemsize
+    if n_bytes == 0:
+        return torch.empty(shape, dtype=dtype)
+    with tempfile.TemporaryFile() as file:
+        try:
+            # Now, and not when a page is written for which there is no space: that would kill.
+            os.posix_fallocate(file.fileno(), 0, n_bytes)
+        except AttributeError:
+            pass  # not on every system
+        except OSError as reason:
+            raise InputError(
+                f"Stage two needs {n_bytes / 1e6:.0f} MB in {tempfile.gettempdir()!r} for what it "
+                f"has encoded: {reason}. Make space, or set TMPDIR to a folder that has it."
+            ) from reason
+        return torch.from_numpy(np.memmap(file, numpy_type, mode="w+", shape=shape))
 
 
 def drawing_chances(targets: Tensor, balance: float, *, multilabel: bool) -> Tensor:

@@ -11,7 +11,7 @@ from torch.utils.data import WeightedRandomSampler
 
 from ..inference.predict import encode_images
 from ..model import Conditions, DiffMICNetwork
-from .cache import ConditionCache, drawing_chances
+from .cache import ConditionCache, drawing_chances, room_for
 from .loop import History, train
 from .objectives import DenoiserObjective
 from .options import Part, TrainingOptions, learning_rate_schedule, pixels
@@ -95,8 +95,9 @@ def build_cache(
     network: DiffMICNetwork, training: Part, options: TrainingOptions
 ) -> ConditionCache:
     """Encode each training image as it is and in augmented views, once."""
-    parts: list[Conditions] = []
     n_views = 1 if options.augment is None else 1 + options.recipe.n_views
+    kept: Conditions | None = None
+    row = 0
     for view in range(n_views):
         images = training.prepared(options, augmented=view > 0)
         images.epoch = options.max_epochs + view  # other draws than those of stage one
@@ -108,11 +109,16 @@ def build_cache(
             device=options.device,
             progress=f"encoding view {view + 1} of {n_views}" if options.verbose else None,
         )
-        parts += [conditions.without_pictures() for conditions, _ in encoded]
-    # Tensors made in inference mode cannot take part in training; copies can.
-    conditions = Conditions.cat(parts).map(torch.clone)
+        for conditions, _ in encoded:
+            conditions = conditions.without_pictures()
+            kept = kept or room_for(n_views * len(training), like=conditions)
+            rows = kept[slice(row, row + len(conditions))]
+            for name, tensor in vars(conditions).items():
+                getattr(rows, name).copy_(tensor)
+            row += len(conditions)
+    assert kept is not None  # there are training images
     return ConditionCache(
-        conditions, training.targets.to(options.device), training.weights.to(options.device)
+        kept, training.targets.to(options.device), training.weights.to(options.device)
     )
 
 

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from diffmic import InputError
 from diffmic.model import Conditions
-from diffmic.training.cache import ConditionCache, drawing_chances
+from diffmic.training import cache as module
+from diffmic.training.cache import ConditionCache, drawing_chances, room_for
 
 N_IMAGES, N_VIEWS = 4, 3
 
@@ -76,3 +78,29 @@ def test_multi_label_images_are_drawn_as_they_are():
 def test_a_class_without_images_is_no_trouble():
     targets = F.one_hot(torch.tensor([0, 0, 2]), 3).float()
     assert torch.isfinite(drawing_chances(targets, 1.0, multilabel=False)).all()
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_room_holds_what_is_put_there(cache, monkeypatch, on_disk):
+    monkeypatch.setattr(module, "LARGEST_IN_MEMORY", 0 if on_disk else 2**20)
+    like = cache.conditions.without_pictures()
+    room = room_for(100, like)
+    for name, tensor in vars(room).items():
+        expected = getattr(like, name)
+        assert tensor.shape == (100, *expected.shape[1:])
+        assert tensor.dtype == expected.dtype
+        if not tensor.numel():
+            continue
+        tensor[7] = expected[3]
+        assert torch.equal(tensor[torch.tensor([7])], expected[3:4])
+        assert not tensor.requires_grad
+
+
+def test_too_little_space_on_disk_is_an_error_that_says_where(cache, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(module, "LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(module.os, "posix_fallocate", full)
+    with pytest.raises(InputError, match=r"MB in .* No space left .* TMPDIR"):
+        room_for(100, cache.conditions)
