@@ -139,8 +139,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     warm_start : bool, default=False
         Go on from the fitted network. With other classes the backbones are kept, heads are new.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
-        Auto: training in what the processor is fast with, predictions in fp32. Named: both, where
-        predictions keep their sums and everything beyond the large layers in fp32.
+        Auto: training in what the processor is fast with, predictions in fp32. Named: both; when
+        predicting, the wide layers of the denoiser and encoders beside the prior's, as the paper's
+        arrangement has them, so that probabilities hardly change.
     device : str, default="auto"
         Where to compute; auto: a GPU where there is one.
     num_workers : int, default=0

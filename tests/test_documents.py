@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import os
 import re
 import subprocess
 import sys
@@ -71,3 +72,20 @@ def test_the_example_script_trains_on_a_folder_per_class(tmp_path):
     rows = {line.split()[0] for line in done.stdout.splitlines() if line.strip()}
     assert {"accuracy", "balanced_accuracy", "macro_f1", "auc", "ece"} <= rows
     assert "12 test images" in done.stdout
+
+
+def test_the_bundled_model_grades_scikit_images_retina_without_a_network(tmp_path):
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "grade_retina.py"],
+        check=True,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    rows = [line.split() for line in done.stdout.splitlines()[1:6]]
+    proba = {int(row[0]): (float(row[-2]), float(row[-1])) for row in rows}
+    assert sorted(proba) == [0, 1, 2, 3, 4]
+    assert min(proba[0]) > 0.9  # a healthy eye
+    assert (tmp_path / "retina-regions.png").stat().st_size > 10_000

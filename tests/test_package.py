@@ -27,9 +27,14 @@ def modules():
     return {str(f.relative_to(ROOT)) for f in (ROOT / "diffmic").rglob("*.py")}
 
 
-def test_the_wheel_holds_every_module_and_nothing_else(built):
+def test_the_wheel_holds_every_module_the_bundled_weights_and_nothing_else(built):
     names = {n for n in zipfile.ZipFile(built[0]).namelist() if ".dist-info/" not in n}
-    assert names == modules() | {"diffmic/py.typed"}
+    bundled = {
+        f"diffmic/hub/bundled/diffmic-v2-aptos/{name}"
+        for name in ("config.json", "model.safetensors", "README.md", "NOTICE")
+    }
+    assert names == modules() | {"diffmic/py.typed"} | bundled
+    assert built[0].stat().st_size < 15e6
 
 
 def test_the_wheel_names_licence_script_and_extras(built):

@@ -5,7 +5,6 @@ python -m zoo push diffmic-v2-aptos --repository org/diffmic-v2-aptos
 """
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -40,13 +39,10 @@ def train(
     """Train, measure on the test part once, and save in half precision with the card."""
     recipe = chosen(name)
     images = read_csv(data / recipe.folder / "labels.csv")
-    started = time.perf_counter()
     clf = fitted(recipe, images, seed, max_epochs, verbose)
-    seconds = time.perf_counter() - started
     scores = save(clf, recipe, images, models / name)
     record = {
         "command": f"python -m zoo train {name} --data FOLDER --seed {seed}",
-        "seconds_of_training": round(seconds),
         "image_size": clf.image_size_,
         "max_epochs": clf.max_epochs,
         "weights_sha256": digest((models / name / WEIGHTS_FILE).read_bytes()),
@@ -114,6 +110,7 @@ def save(
     scores = half.evaluate(test.paths, test.labels, ordered=recipe.ordered)
     card = replace(recipe.card, test_scores=scores, n_test=len(test))
     half.save_pretrained(folder, dtype="float16", card=card)
+    (folder / "NOTICE").write_text(card.license_note + "\n")
     return scores
 
 

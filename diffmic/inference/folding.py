@@ -33,13 +33,17 @@ def for_inference(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) -
     network : DiffMICNetwork
         In evaluation mode.
     dtype : torch.dtype
-        Of the weights of the backbones and of the denoiser; what they return stays float32.
+        Of the wide layers of the denoiser, and of encoders that serve the context alone; what they
+        return stays float32. The prior is always of float32: it chooses the regions, and a choice
+        between two that are nearly alike turns on the last bits.
     """
-    known = _known.get(network)
+    known, exact = _known.get(network), set(network.prior.modules())
     if known is None or known.dtype != dtype or not known.holds():
         known = _Known(
             dtype,
-            _changed(network, lambda module: _for_inference(module, dtype)),
+            _changed(
+                network, lambda part: _for_inference(part, dtype, set(network.prior.modules()))
+            ),
             list(_contents(network)),
         )
         _known[network] = known
@@ -100,10 +104,11 @@ def _changed(
     return seen[id(module)]  # type: ignore[return-value]
 
 
-def _for_inference(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+def _for_inference(module: nn.Module, dtype: torch.dtype, exact: set[nn.Module]) -> nn.Module:
     if isinstance(module, Backbone):
-        hooked = any(map(_n_hooks, module.modules()))  # somebody wants to see what passes
-        return module if hooked and dtype == torch.float32 else folded(module).to(dtype)
+        if any(map(_n_hooks, module.modules())):  # somebody wants to see what passes
+            return module
+        return folded(module).to(torch.float32 if module in exact else dtype)
     if isinstance(module, TimeGain) and module.linear.weight.numel() >= _WIDE:
         return WideTimeGain(module, dtype)
     return module

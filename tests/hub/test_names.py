@@ -101,4 +101,5 @@ def test_a_revision_is_refused_where_there_are_none(bundled, saved):
 @pytest.mark.parametrize("name", sorted(p.name for p in BUNDLED.glob("*/")))
 def test_weights_in_the_package_are_those_of_the_registry(name):
     assert digest((BUNDLED / name / "model.safetensors").read_bytes()) == REGISTRY[name].sha256
-    assert "## Licence" in (BUNDLED / name / "README.md").read_text()
+    assert "**Licence**" in (BUNDLED / name / "README.md").read_text()
+    assert "APTOS" in (BUNDLED / name / "NOTICE").read_text()

@@ -159,11 +159,17 @@ def test_wide_layers_give_the_same_scores(dtype, tolerance):
     assert_close(found, expected, rtol=0, atol=tolerance)
 
 
-def test_half_precision_is_of_the_large_layers_alone():
-    half = for_inference(network(), torch.bfloat16)
-    assert half.prior.backbone.dtype == torch.bfloat16
-    assert half.prior.saliency.weight.dtype == torch.float32
-    assert half.encode(torch.rand(2, 3, 64, 64)).region_features.dtype == torch.float32
+def test_half_precision_is_of_what_does_not_choose_the_regions():
+    original = network(**FOUR, feature_dim=1024)
+    half = for_inference(original, torch.bfloat16)
+    assert half.image_encoder.dtype == half.region_encoder.backbone.dtype == torch.bfloat16
+    assert half.prior.backbone.dtype == half.prior.regions.backbone.dtype == torch.float32
+    images = torch.rand(2, 3, 160, 160)
+    with torch.no_grad():
+        found, expected = half.encode(images), original.encode(images)
+    assert torch.equal(found.boxes, expected.boxes)
+    assert found.image_features.dtype == found.region_features.dtype == torch.float32
+    assert_close(found.image_features, expected.image_features, rtol=0.05, atol=0.05)
 
 
 def test_it_is_made_once_until_the_network_changes():
@@ -179,7 +185,7 @@ def test_it_is_made_once_until_the_network_changes():
     assert third is not second
     original.prior.backbone = build_backbone(TinyBackbone(), image_size=64)
     assert for_inference(original) is not third
-    assert for_inference(original, torch.bfloat16).prior.backbone.dtype == torch.bfloat16
+    assert for_inference(original, torch.bfloat16) is not for_inference(original)
 
 
 def test_hooks_see_what_passes():

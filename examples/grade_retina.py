@@ -1,0 +1,45 @@
+"""Grade a fundus photograph with the bundled model, and see where it looked. Needs no network.
+
+    pip install "diffmic[plots]" scikit-image
+    python examples/grade_retina.py                 scikit-image's photograph of a retina
+    python examples/grade_retina.py image.jpg       one of your own
+
+Not a medical device: this shows how the library works, it says nothing about anybody's eyes.
+"""
+
+import argparse
+from pathlib import Path
+
+from diffmic import DiffMICClassifier
+from diffmic.data.images import read_image
+from diffmic.plots import plot_regions
+
+
+def main() -> None:
+    """Print the probabilities of both stages, and save the picture of the regions."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("image", type=Path, nargs="?", help="default: scikit-image's retina.jpg")
+    parser.add_argument("--picture", type=Path, default=Path("retina-regions.png"))
+    args = parser.parse_args()
+
+    image = read_image(args.image or retina())
+    clf = DiffMICClassifier.from_pretrained("diffmic-v2-aptos")
+    proba = {stage: clf.predict_proba(image, stage=stage)[0] for stage in ("prior", "diffusion")}
+    print(f"{'grade':20}{'prior':>10}{'diffusion':>12}")
+    for grade, name in enumerate(clf.class_names):
+        print(f"{grade} {name:18}{proba['prior'][grade]:10.3f}{proba['diffusion'][grade]:12.3f}")
+    axes = plot_regions(image, clf.explain(image))
+    axes.set_title(clf.class_names[proba["diffusion"].argmax()])
+    axes.figure.savefig(args.picture, dpi=150, bbox_inches="tight")
+    print(f"saved {args.picture}")
+
+
+def retina() -> Path:
+    """The photograph that scikit-image ships."""
+    import skimage
+
+    return Path(skimage.__file__).parent / "data" / "retina.jpg"
+
+
+if __name__ == "__main__":
+    main()
