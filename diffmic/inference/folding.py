@@ -22,39 +22,75 @@ _ROWS = 6  # positions of one image with one draw: fewer rows than this are rare
 _TOLERANCE = 1e-3  # of the largest value: rounding stays below 1e-4, a wrong folding is far above
 
 
-def for_inference(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) -> DiffMICNetwork:
+def for_encoding(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) -> DiffMICNetwork:
     """The network with batch norms folded into the convolutions of its backbones.
 
     In evaluation mode batch norm is an affine map, which the convolution before it can do itself.
-    All else is shared with the network. It is made once, and again when the network has changed.
 
     Parameters
     ----------
     network : DiffMICNetwork
-        In evaluation mode.
+        In evaluation mode. All but its backbones is shared; these are made once, and again when
+        they have changed.
     dtype : torch.dtype
-        Of the wide layers of the denoiser, and of encoders that serve the context alone; what they
-        return stays float32. The prior is always of float32: it chooses the regions, and a choice
-        between two that are nearly alike turns on the last bits.
+        Of the weights of encoders that serve the context alone; what they return stays float32.
+        The prior is always of float32: it chooses the regions, and a choice between two that are
+        nearly alike turns on the last bits.
     """
-    known, exact = _known.get(network), set(network.prior.modules())
-    if known is None or known.dtype != dtype or not known.holds():
-        known = _Known(
-            dtype,
-            _changed(
-                network, lambda part: _for_inference(part, dtype, set(network.prior.modules()))
-            ),
-            list(_contents(network)),
-        )
-        _known[network] = known
-    return known.network
+    exact = set(network.prior.modules())
+
+    def change(module: nn.Module) -> nn.Module:
+        if not isinstance(module, Backbone) or any(map(_n_hooks, module.modules())):
+            return module  # with hooks somebody wants to see what passes
+        return _remembered(module, torch.float32 if module in exact else dtype, _folded_in)
+
+    return _changed(network, change)
+
+
+def for_sampling(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) -> DiffMICNetwork:
+    """The network with the weights of wide layers of its denoiser where they are read faster.
+
+    Parameters
+    ----------
+    network : DiffMICNetwork
+        In evaluation mode. All but these weights is shared.
+    dtype : torch.dtype
+        Of these weights; the rest of the arithmetic stays in float32.
+    """
+
+    def change(module: nn.Module) -> nn.Module:
+        if isinstance(module, TimeGain) and module.linear.weight.numel() >= _WIDE:
+            return _remembered(module, dtype, WideTimeGain)
+        return module
+
+    return _with_children(network, {"denoiser": _changed(network.denoiser, change)})
+
+
+def _changed(module: AnyModule, change: Change) -> AnyModule:
+    """A module with some of its parts changed, and the others as they are, not copied."""
+    new = change(module)
+    if new is not module or isinstance(module, Backbone):
+        return new  # type: ignore[return-value]
+    changed = {
+        name: part
+        for name, child in module.named_children()
+        if (part := _changed(child, change)) is not child
+    }
+    return _with_children(module, changed) if changed else module
+
+
+def _with_children(module: AnyModule, children: dict[str, nn.Module]) -> AnyModule:
+    """The same module with other children; all else is shared."""
+    new = copy.copy(module)
+    new._modules = {**module._modules, **children}
+    return new
 
 
 class _Known(NamedTuple):
-    """A network for inference, and what it was made from."""
+    """What was made of a module, and the state that the module had."""
 
     dtype: torch.dtype
-    network: DiffMICNetwork
+    made: nn.Module
     contents: list[tuple[dict[str, Any], str, Any, Any]]
 
     def holds(self) -> bool:
@@ -65,53 +101,38 @@ class _Known(NamedTuple):
         )
 
 
-def _contents(network: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any, Any]]:
-    """Every tensor and module, where it stands, and its state."""
-    for module in network.modules():
-        for entries in (module._parameters, module._buffers, module._modules):
+_known: "WeakKeyDictionary[nn.Module, _Known]" = WeakKeyDictionary()
+
+
+def _remembered(
+    module: nn.Module, dtype: torch.dtype, make: Callable[[Any, torch.dtype], nn.Module]
+) -> nn.Module:
+    """``make(module, dtype)``, made once until the module changes."""
+    known = _known.get(module)
+    if known is None or known.dtype != dtype or not known.holds():
+        known = _known[module] = _Known(dtype, make(module, dtype), list(_contents(module)))
+    return known.made
+
+
+def _contents(module: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any, Any]]:
+    """Every tensor and submodule, where it stands, and its state."""
+    for part in module.modules():
+        for entries in (part._parameters, part._buffers, part._modules):
             for name, value in entries.items():
                 yield entries, name, value, _state(value)
 
 
 def _state(value: Any) -> Any:
-    """What changes with a tensor's values, or the memory that holds them; or a module's hooks."""
-    if isinstance(value, Tensor):
-        return value._version, value.data_ptr()
-    return None if value is None else _n_hooks(value)
+    """What changes with a tensor's values, or the memory that holds them."""
+    return (value._version, value.data_ptr()) if isinstance(value, Tensor) else None
 
 
 def _n_hooks(module: nn.Module) -> int:
     return len(module._forward_hooks) + len(module._forward_pre_hooks)
 
 
-_known: "WeakKeyDictionary[DiffMICNetwork, _Known]" = WeakKeyDictionary()
-
-
-def _changed(
-    module: AnyModule, change: Change, seen: dict[int, nn.Module] | None = None
-) -> AnyModule:
-    """A module with some of its parts changed, and the others as they are, not copied."""
-    seen = {} if seen is None else seen
-    if id(module) not in seen:
-        new = change(module)
-        if new is module:
-            new = copy.copy(module)
-            new._modules = {
-                name: None if child is None else _changed(child, change, seen)
-                for name, child in module._modules.items()
-            }
-        seen[id(module)] = new
-    return seen[id(module)]  # type: ignore[return-value]
-
-
-def _for_inference(module: nn.Module, dtype: torch.dtype, exact: set[nn.Module]) -> nn.Module:
-    if isinstance(module, Backbone):
-        if any(map(_n_hooks, module.modules())):  # somebody wants to see what passes
-            return module
-        return folded(module).to(torch.float32 if module in exact else dtype)
-    if isinstance(module, TimeGain) and module.linear.weight.numel() >= _WIDE:
-        return WideTimeGain(module, dtype)
-    return module
+def _folded_in(backbone: Backbone, dtype: torch.dtype) -> Backbone:
+    return folded(backbone).to(dtype)
 
 
 class WideTimeGain(nn.Module):

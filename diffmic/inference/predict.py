@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ..data import PreparedImages, unit_range
 from ..model import Conditions, DiffMICNetwork
-from .folding import for_inference
+from .folding import for_encoding, for_sampling
 
 
 def inference_dtype(precision: str) -> torch.dtype:
@@ -43,11 +43,11 @@ def encode_images(
 ) -> Iterator[tuple[Conditions, Tensor]]:
     """Conditions of each batch, on the device, and the sizes (B, 2) of its images as they came.
 
-    ``dtype`` is that of the encoders' arithmetic, see :func:`for_inference`.
+    ``dtype`` is that of the encoders' arithmetic, see :func:`for_encoding`.
     """
     loader = images.loader(batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
     with evaluation_mode(network):
-        faster = for_inference(network, dtype)
+        faster = for_encoding(network, dtype)
         for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
             pixels = unit_range(batch["image"].to(device, non_blocking=True))
             yield (
@@ -69,4 +69,4 @@ def sample_scores(
     """Scores of each draw, (B, S, C); the same seed gives every image the same start maps."""
     start = network.start(n_samples, torch.Generator().manual_seed(seed))
     with evaluation_mode(network):
-        return for_inference(network, dtype).sample(conditions, start, num_steps=num_steps)
+        return for_sampling(network, dtype).sample(conditions, start, num_steps=num_steps)

@@ -9,8 +9,9 @@ from tiny import TinyBackbone
 from torch import nn
 from torch.testing import assert_close
 
-from diffmic.inference import encode_images, sample_scores
-from diffmic.inference.folding import WideTimeGain, folded, for_inference
+from diffmic.data import PreparedImages, read_inputs
+from diffmic.inference import encode_images, predict, sample_scores
+from diffmic.inference.folding import WideTimeGain, folded, for_encoding, for_sampling
 from diffmic.model import Architecture, DiffusionSettings, build_network
 from diffmic.model.backbone import build_backbone
 
@@ -115,7 +116,7 @@ def test_a_batch_norm_that_cannot_be_folded_stays(module):
 @pytest.mark.parametrize("changes", [{}, FOUR], ids=["one backbone", "four networks"])
 def test_conditions_and_scores_are_those_of_the_network(changes):
     original = network(**changes)
-    faster = for_inference(original)
+    faster = for_sampling(for_encoding(original))
     images = torch.rand(5, 3, *2 * (changes.get("image_size", 64),))
     start = original.start(2, torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -150,7 +151,7 @@ def test_wide_layers_give_the_same_scores(dtype, tolerance):
     wide = network(feature_dim=1024)
     conditions = wide.encode(torch.rand(3, 3, 64, 64))
     start = wide.start(2, torch.Generator().manual_seed(0))
-    faster = for_inference(wide, dtype)
+    faster = for_sampling(wide, dtype)
     assert any(isinstance(part, WideTimeGain) for part in faster.modules())
     with torch.no_grad():
         expected = wide.sample(conditions, start, num_steps=5)
@@ -161,7 +162,7 @@ def test_wide_layers_give_the_same_scores(dtype, tolerance):
 
 def test_half_precision_is_of_what_does_not_choose_the_regions():
     original = network(**FOUR, feature_dim=1024)
-    half = for_inference(original, torch.bfloat16)
+    half = for_encoding(original, torch.bfloat16)
     assert half.image_encoder.dtype == half.region_encoder.backbone.dtype == torch.bfloat16
     assert half.prior.backbone.dtype == half.prior.regions.backbone.dtype == torch.float32
     images = torch.rand(2, 3, 160, 160)
@@ -172,36 +173,49 @@ def test_half_precision_is_of_what_does_not_choose_the_regions():
     assert_close(found.image_features, expected.image_features, rtol=0.05, atol=0.05)
 
 
-def test_it_is_made_once_until_the_network_changes():
+def test_a_backbone_is_made_once_until_it_changes():
+    def made():
+        return for_encoding(original).prior.backbone
+
     original = network()
-    first = for_inference(original)
-    assert for_inference(original) is first
+    first = made()
+    assert made() is first
     with torch.no_grad():
         next(original.prior.backbone.parameters()).add_(1)
-    second = for_inference(original)
+    second = made()
     assert second is not first
     original.load_state_dict(original.state_dict())
-    third = for_inference(original)
+    third = made()
     assert third is not second
-    original.prior.backbone = build_backbone(TinyBackbone(), image_size=64)
-    assert for_inference(original) is not third
-    assert for_inference(original, torch.bfloat16) is not for_inference(original)
+    original.prior.backbone.net = build_backbone(TinyBackbone(), image_size=64).net
+    assert made() is not third
+
+
+def test_wide_weights_are_made_once_until_they_change():
+    original = network(feature_dim=1024)
+    layers = for_sampling(original).denoiser.layers
+    assert for_sampling(original).denoiser.layers[1] is layers[1]
+    with torch.no_grad():
+        original.denoiser.layers[1].linear.weight.add_(1)
+    again = for_sampling(original).denoiser.layers
+    assert again[1] is not layers[1]
+    assert again[2] is layers[2]
 
 
 def test_hooks_see_what_passes():
     original, seen = network(), []
-    for_inference(original)
+    for_encoding(original)
     hook = original.prior.backbone.net.register_forward_hook(lambda *_: seen.append(1))
-    for_inference(original).encode(torch.rand(2, 3, 64, 64))
+    for_encoding(original).encode(torch.rand(2, 3, 64, 64))
     assert seen == [1]
     hook.remove()
-    assert n_norms(for_inference(original)) == 0
+    assert n_norms(for_encoding(original)) == 0
 
 
 def test_the_network_itself_is_left_alone():
     original = network()
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
-    for_inference(original)
+    for_sampling(for_encoding(original))
     after = original.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
@@ -211,20 +225,19 @@ def test_the_network_itself_is_left_alone():
 
 def test_a_network_that_is_gone_takes_its_copy_along():
     original = network()
-    copy = weakref.ref(for_inference(original))
+    made = weakref.ref(for_encoding(original).prior.backbone)
     del original
     gc.collect()
-    assert copy() is None
+    assert made() is None
 
 
 def test_predicting_takes_the_faster_network(monkeypatch):
-    from diffmic.data import PreparedImages, read_inputs
-    from diffmic.inference import predict
-
     taken = []
-    monkeypatch.setattr(
-        predict, "for_inference", lambda n, dtype: taken.append(dtype) or for_inference(n, dtype)
-    )
+    for name in ("for_encoding", "for_sampling"):
+        real = getattr(predict, name)
+        monkeypatch.setattr(
+            predict, name, lambda n, dtype, real=real: taken.append(dtype) or real(n, dtype)
+        )
     net = network()
     images = PreparedImages(read_inputs(torch.rand(3, 3, 64, 64)).images, 64)
     options = {"batch_size": 2, "num_workers": 0, "device": torch.device("cpu")}
