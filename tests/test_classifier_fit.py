@@ -3,13 +3,14 @@
 import copy
 import warnings
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
-from tiny import TinyBackbone, small, stripes
+from tiny import RECIPE, TinyBackbone, small, stripes
 from torch.utils.data import DataLoader, TensorDataset
 
 import diffmic.classifier
@@ -17,6 +18,8 @@ from diffmic import DiffMICClassifier, DiffMICWarning, InputError, TrainingDiver
 from diffmic.training.objectives import DenoiserObjective, PriorObjective
 
 quiet = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+# What an epoch measured is what is kept, to the last digit.
+UNROUNDED = replace(RECIPE, half_weights=False)
 MEASURES = {"accuracy", "balanced_accuracy", "macro_f1", "auc", "nll", "brier", "ece"}
 
 
@@ -226,8 +229,8 @@ def test_balanced_classes_get_weights_against_their_number(fits):
 
 @quiet
 def test_early_stopping_stops_a_stage_that_no_longer_gains(images):
-    classifier = DiffMICClassifier(**small(max_epochs=40, n_iter_no_change=2, learning_rate=0.05))
-    classifier.fit(*images)
+    changes = {"max_epochs": 40, "n_iter_no_change": 2, "learning_rate": 0.05}
+    classifier = DiffMICClassifier(**small(recipe=UNROUNDED, **changes)).fit(*images)
     for stage in ("prior", "diffusion"):
         scores = [row["validation_score"] for row in rows(classifier, stage)]
         best = int(np.argmax(scores))
@@ -239,9 +242,10 @@ def test_early_stopping_stops_a_stage_that_no_longer_gains(images):
 
 @quiet
 def test_without_early_stopping_all_epochs_are_trained_and_the_last_is_kept(images):
-    classifier = DiffMICClassifier(
-        **small(max_epochs=6, n_iter_no_change=1, early_stopping=False, learning_rate=0.05)
-    ).fit(*images)
+    changes = {"max_epochs": 6, "n_iter_no_change": 1, "learning_rate": 0.05}
+    classifier = DiffMICClassifier(**small(recipe=UNROUNDED, early_stopping=False, **changes)).fit(
+        *images
+    )
     for stage in ("prior", "diffusion"):
         scores = [row["validation_score"] for row in rows(classifier, stage)]
         assert len(scores) == 6

@@ -18,7 +18,8 @@ def test_the_demo_trains_prints_both_stages_and_saves_model_and_picture(tmp_path
         row = next(line for line in result.output.splitlines() if line.startswith(name + " "))
         assert len(row.split()) == 3
     assert (tmp_path / "predictions.png").stat().st_size > 10_000
-    assert {f.name for f in (tmp_path / "model").iterdir()} == {"config.json", "model.safetensors"}
+    saved = {file.name for file in (tmp_path / "model").iterdir()}
+    assert saved == {"README.md", "config.json", "model.safetensors"}
 
 
 def test_the_table_has_the_stages_side_by_side():

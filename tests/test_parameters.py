@@ -41,7 +41,10 @@ BAD = [
         ("validation_fraction", fraction, "between 0 and 1, or be None")
         for fraction in (0, 1, -0.1, 1.5, 10, "0.1", float("nan"), True)
     ],
-    *[("augment", augment, "give 'auto', None") for augment in ("strong", True, 3)],
+    *[
+        ("augment", augment, r"give one of \['auto', 'rotations'\], None")
+        for augment in ("strong", True, 3)
+    ],
     *[("num_workers", workers, "an integer of at least 0") for workers in (-1, 0.5, None, True)],
     *[("precision", precision, "give 'auto' or one of") for precision in ("fp8", "no", None, 16)],
 ]
