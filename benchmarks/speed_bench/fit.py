@@ -1,0 +1,158 @@
+"""What a fit costs: plain fine-tuning of the same backbone against both stages, and its parts."""
+
+import statistics
+import tempfile
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from accuracy_bench import encoders
+from accuracy_bench.encoders import Job
+from accuracy_bench.methods import OURS
+from accuracy_bench.tasks import Parts, Task
+
+from diffmic import DiffMICClassifier, DiffMICWarning
+from diffmic.data import PreparedImages, read_inputs
+from diffmic.datasets import make_lesions
+from diffmic.inference import encode_images
+from diffmic.training import Part, diffusion_stage, evaluation
+from diffmic.training import fit as whole_fit
+
+from .models import DEVICE, Settings
+
+VALIDATION_FRACTION = 0.15
+N_ENCODINGS = 3
+LARGER = (1_000, 3_000, 10_000)  # images for which the ratio is reckoned
+
+
+def fitting(settings: Settings, n_images: int, epochs: int) -> dict[str, Any]:
+    """Seconds of a default fit and of plain fine-tuning, on the same images and for as long.
+
+    Plain fine-tuning is that of the accuracy benchmark: the same loop, augmentation, optimizer
+    and validation after each epoch. Half of its epochs run before ours and half after it, so that
+    a machine that grows slower or faster does so for both.
+    """
+    X, y = make_lesions(n_images, image_size=settings.image_size, random_state=0)
+    n_val = max(1, round(VALIDATION_FRACTION * n_images))
+    train, val = (X[n_val:], y[n_val:]), (X[:n_val], y[:n_val])
+    with patch.dict(encoders.DEFAULTS, settings.default):
+        plain = _plain(settings, train, val, epochs - epochs // 2)
+        clf, ours = _ours(settings, train, val, epochs)
+        if epochs > 1:
+            after = _plain(settings, train, val, epochs // 2)
+            plain = {name: seconds + after[name] for name, seconds in plain.items()}
+    n_train, batch = len(train[0]), clf.batch_size
+    n_steps = epochs * (n_train // batch + (n_train % batch > 1))
+    cached_rows = epochs * OURS.steps_per_epoch * max(2, min(OURS.batch_size, n_train))
+    cached = 1000 * ours["stage two"] / cached_rows
+    encoded = 1000 * _encoding(clf, train[0]) / n_train
+    return {
+        "images": {"training": n_train, "validation": n_val},
+        "epochs": epochs,
+        "batch_size": batch,
+        "threads": torch.get_num_threads(),
+        "plain_seconds": plain,
+        "plain_ms_per_step": 1000 * plain["steps"] / n_steps,
+        "seconds": ours,
+        "shares": {name: s / ours["whole"] for name, s in ours.items() if name != "whole"},
+        "ratio_to_plain": ours["whole"] / plain["whole"],
+        # Stage two takes as many steps whatever the number of images; all else grows with it.
+        "ratio_reckoned_for": {
+            str(n): (ours["whole"] + ours["stage two"] * (n_images / n - 1)) / plain["whole"]
+            for n in LARGER
+        },
+        "encoding_ms_per_image": encoded,
+        "stage_two_ms_per_image": cached,
+        "encoding_to_stage_two": encoded / cached,
+    }
+
+
+def _ours(settings: Settings, train: Any, val: Any, epochs: int) -> tuple[Any, dict[str, float]]:
+    """A fitted estimator, and the seconds of the whole and of its parts."""
+    clf = DiffMICClassifier(
+        **settings.default,
+        image_size=settings.image_size,
+        max_epochs=epochs,
+        device="cpu",
+        random_state=0,
+        verbose=0,
+    )
+    watched = {
+        "stage one": (whole_fit, "train_prior"),
+        "validation in stage one": (evaluation.Evaluation, "prior"),
+        "caching": (diffusion_stage, "build_cache"),
+        "stage two": (whole_fit, "train_denoiser"),
+        "validation in stage two": (evaluation.Evaluation, "diffusion"),
+        "calibration": (evaluation.Evaluation, "verdicts"),
+    }
+    with warnings.catch_warnings(), stopwatch(watched) as seconds:
+        warnings.simplefilter("ignore", DiffMICWarning)
+        started = time.perf_counter()
+        clf.fit(*train, validation_data=val)
+        whole = time.perf_counter() - started
+    # What was called inside is counted there alone.
+    seconds["stage one"] -= seconds["validation in stage one"]
+    seconds["stage two"] -= seconds["validation in stage two"] + seconds["caching"]
+    parts = {name: seconds[name] for name in watched}
+    return clf, {"whole": whole} | parts | {"rest": whole - sum(parts.values())}
+
+
+def _plain(settings: Settings, train: Any, val: Any, epochs: int) -> dict[str, float]:
+    """Seconds of plain fine-tuning: the whole, and its steps alone."""
+    classes = np.unique(train[1]).tolist()
+    held_out = _part(*val, len(classes))
+    parts = Parts(_part(*train, len(classes)), held_out, held_out, classes, multilabel=False)
+    task = Task("generated", settings.image_size, epochs)
+    watched = {"validation": (encoders, "_plain_score"), "steps": (encoders, "train_on_images")}
+    with tempfile.TemporaryDirectory() as folder, stopwatch(watched) as seconds:
+        started = time.perf_counter()
+        encoders.trained_plain(Job("generated", task, 0, parts, Path(folder), verbose=0), OURS)
+        whole = time.perf_counter() - started
+    return {"whole": whole, "steps": seconds["steps"] - seconds["validation"]}
+
+
+def _part(X: Any, y: Any, n_classes: int) -> Part:
+    targets = torch.nn.functional.one_hot(torch.from_numpy(y), n_classes).float()
+    return Part(read_inputs(X).images, targets, torch.ones(len(y)))
+
+
+def _encoding(clf: DiffMICClassifier, X: Any) -> float:
+    """Seconds to encode the images once, as they are."""
+    images = PreparedImages(read_inputs(X).images, clf.image_size_)
+    options: dict[str, Any] = {"batch_size": clf.batch_size, "num_workers": 0, "device": DEVICE}
+    seconds = []
+    for _ in range(N_ENCODINGS):
+        started = time.perf_counter()
+        for _ in encode_images(clf.network_, images, **options):
+            pass
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds)
+
+
+@contextmanager
+def stopwatch(watched: dict[str, tuple[Any, str]]) -> Iterator[dict[str, float]]:
+    """Inside, the seconds spent in functions are added up under their names."""
+    seconds: dict[str, float] = defaultdict(float)
+
+    def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*args, **options)
+            finally:
+                seconds[name] += time.perf_counter() - started
+
+        return call
+
+    with ExitStack() as stack:
+        for name, (owner, attribute) in watched.items():
+            function = timed(name, getattr(owner, attribute))
+            stack.enter_context(patch.object(owner, attribute, function))
+        yield seconds

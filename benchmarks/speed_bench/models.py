@@ -1,0 +1,193 @@
+"""What is measured: estimators that were never trained, plain timm models, and images."""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from diffmic import DiffMICClassifier
+from diffmic.data import unit_range
+from diffmic.datasets import make_lesions
+from diffmic.inference import STAGES, Calibration
+from diffmic.model import DiffMICNetwork, architecture_from, build_network
+from diffmic.presets import preset_parameters
+from diffmic.random import seeded_rng
+from diffmic.training import resolve_device, resolve_recipe
+from diffmic.training.precision import to_device
+
+from .timing import Run
+
+DEVICE = resolve_device("cpu")
+N_PICTURES = 8  # different ones; more are repetitions
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Sizes of the benchmark.
+
+    Attributes
+    ----------
+    image_size, large_size : int
+        Pixels of a side: of the networks' input, and of images that have to be resized.
+    batch, n_classes : int
+        Where another factor is varied.
+    batches, paper_batches, steps, draws, classes, threads : tuple of int
+        What is tried.
+    default, paper : dict
+        Parameters of the estimator, for the default model and the paper's arrangement.
+    seconds : float
+        Least seconds of one timing.
+    """
+
+    image_size: int = 224
+    large_size: int = 512
+    batch: int = 32
+    n_classes: int = 7
+    batches: tuple[int, ...] = (1, 8, 32, 64)
+    paper_batches: tuple[int, ...] = (1, 8, 64)
+    steps: tuple[int, ...] = (1, 2, 5, 10, 50)
+    draws: tuple[int, ...] = (1, 8, 16)
+    classes: tuple[int, ...] = (2, 7, 100, 1000)
+    threads: tuple[int, ...] = (1, 2)
+    default: Mapping[str, Any] = field(default_factory=dict)
+    paper: Mapping[str, Any] = field(default_factory=lambda: preset_parameters("paper-v2"))
+    seconds: float = 0.1
+
+    def parameters(self, model: str) -> dict[str, Any]:
+        """Parameters of the estimator for ``"default"`` or ``"paper-v2"``."""
+        return {"default": dict(self.default), "paper-v2": dict(self.paper)}[model]
+
+    def encoder(self, model: str) -> str:
+        """Name of its image encoder."""
+        return str(self.parameters(model).get("backbone", DiffMICClassifier().backbone))
+
+    def estimator(self, model: str, **changes: Any) -> DiffMICClassifier:
+        """One that can predict, but has learnt nothing; see :func:`untrained`."""
+        n_classes = changes.pop("n_classes", self.n_classes)
+        parameters = {"image_size": self.image_size} | self.parameters(model) | changes
+        return untrained(parameters, n_classes)
+
+
+TINY = {"backbone": "test_resnet", "pretrained": False, "feature_dim": 32}
+# To see that everything runs; the figures mean nothing.
+QUICK = Settings(
+    image_size=64,
+    large_size=80,
+    batch=4,
+    n_classes=3,
+    batches=(1, 4),
+    paper_batches=(1, 2),
+    steps=(1, 2, 10, 50),
+    draws=(1, 8, 16),
+    classes=(2, 3),
+    threads=(1,),
+    default=TINY,
+    paper=preset_parameters("paper-v2")
+    | {"image_size": 64, "n_regions": 2}
+    | {name: "test_resnet" for name in ("backbone", "prior_backbone", "region_backbone")}
+    | {"feature_dim": 1024},  # the least that counts as wide
+    seconds=0.0,
+)
+
+
+def untrained(parameters: Mapping[str, Any], n_classes: int) -> DiffMICClassifier:
+    """An estimator as a fit leaves it, but for what it would have learnt: that costs no time.
+
+    The same parameters give the same weights.
+    """
+    clf = DiffMICClassifier(**{"pretrained": False, "random_state": 0, "verbose": 0, **parameters})
+    recipe, size = resolve_recipe(clf.recipe), int(clf.image_size)
+    with seeded_rng(0):
+        architecture = architecture_from(
+            clf.get_params(deep=False), context_dropout=recipe.context_dropout
+        )
+        network = build_network(
+            architecture, n_classes, multilabel=False, settings=recipe.diffusion
+        )
+        to_device(network, DEVICE)
+        _settle(network, float_batch(pictures(4, size)))
+    clf.network_, clf.image_size_, clf.channels_, clf.seed_ = network, size, 3, 0
+    clf.classes_, clf.multilabel_, clf.diffusion_trained_ = np.arange(n_classes), False, True
+    clf.calibrations_ = {stage: Calibration(stage, multilabel=False) for stage in STAGES}
+    return clf
+
+
+@torch.no_grad()
+def _settle(network: DiffMICNetwork, images: Tensor) -> None:
+    """Give batch norms of the encoders the statistics of images: numbers of the usual size."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = None  # a plain mean over what passes
+    network.train()
+    network.encode(images)
+    network.eval()
+
+
+def plain_pass(name: str, batch: int, settings: Settings, dtype: torch.dtype | None = None) -> Run:
+    """The floor: one forward pass of timm's own model, on images that are ready for it."""
+    model: nn.Module = timm.create_model(name, pretrained=False, num_classes=settings.n_classes)
+    model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
+    size = settings.image_size
+    images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
+    images = images.to(dtype=dtype, memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def forward() -> Tensor:
+        logits: Tensor = model(images)
+        return logits
+
+    return forward
+
+
+def onnx_pass(name: str, batch: int, settings: Settings) -> Run | None:
+    """The same pass by ONNX Runtime, where it and the exporter are installed."""
+    if any(find_spec(package) is None for package in ("onnxruntime", "onnxscript")):
+        return None
+    import onnxruntime
+
+    model = timm.create_model(name, pretrained=False, num_classes=settings.n_classes).eval()
+    images = torch.rand(batch, 3, settings.image_size, settings.image_size)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "encoder.onnx"
+        torch.onnx.export(model, (images,), file, dynamo=True, verbose=False)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: images.numpy()}
+    return lambda: session.run(None, feed)
+
+
+def floors(model: str, batch: int, settings: Settings) -> dict[str, Run]:
+    """A pass of the model's own image encoder, and one of resnet18."""
+    return {
+        "encoder": plain_pass(settings.encoder(model), batch, settings),
+        "resnet18": plain_pass("resnet18", batch, settings),
+    }
+
+
+def prediction(clf: DiffMICClassifier, images: Any, **options: int) -> Run:
+    """The whole public call, in one batch."""
+    clf.set_params(batch_size=max(2, len(images)))
+    return lambda: clf.predict_proba(images, **options)
+
+
+def pictures(n_images: int, size: int) -> NDArray[np.uint8]:
+    """Generated colour images (n, H, W, 3) as a user has them."""
+    grey, _ = make_lesions(min(n_images, N_PICTURES), image_size=size, random_state=0)
+    colour = np.repeat(grey[..., None], 3, axis=-1)
+    return np.ascontiguousarray(np.resize(colour, (n_images, *colour.shape[1:])))
+
+
+def float_batch(images: NDArray[np.uint8]) -> Tensor:
+    """Images (n, H, W, 3) as the network gets them: (n, 3, H, W), channels last in memory."""
+    pixels = unit_range(torch.from_numpy(images).permute(0, 3, 1, 2))
+    return pixels.contiguous(memory_format=torch.channels_last)

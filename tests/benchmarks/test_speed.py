@@ -1,0 +1,148 @@
+"""The speed benchmark: it measures what it says, keeps it, and draws it."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+import speed  # noqa: E402
+from speed_bench import targets, timing  # noqa: E402
+from speed_bench.fit import stopwatch  # noqa: E402
+from speed_bench.memory import memory_of  # noqa: E402
+from speed_bench.models import QUICK, pictures  # noqa: E402
+from speed_bench.report import shares  # noqa: E402
+from speed_bench.targets import Target, verdicts  # noqa: E402
+from speed_bench.timing import race, ratio  # noqa: E402
+
+
+def command(*arguments):
+    """What the command prints."""
+    done = CliRunner().invoke(speed.app, [str(argument) for argument in arguments])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """File and tables of a run on tiny networks."""
+    file = tmp_path_factory.mktemp("speed") / "deep" / "speed.json"
+    options = ["--quick", "--rounds", 2, "--fit-images", 20, "--fit-epochs", 2, "--no-memory"]
+    return file, command("run", *options, "--json", file)
+
+
+def test_a_run_keeps_everything_with_its_circumstances(measured):
+    report = json.loads(measured[0].read_text())
+    assert report.keys() == {
+        *("date", "processor", "instructions", "cores", "threads", "platform", "versions"),
+        *("rounds", "settings", "seconds", "targets"),
+        *("predict", "stages", "factors", "paper", "fit"),
+    }
+    assert report["versions"].keys() >= {"diffmic", "torch", "timm"}
+    wanted = {"steps", "draws", "classes", "precision", "images", "threads"}
+    assert report["factors"].keys() - {"ONNX Runtime"} == wanted
+    records = [*report["predict"], *(r for found in report["factors"].values() for r in found)]
+    for record in records:
+        assert record["seconds"].keys() > {"encoder", "resnet18"}
+    for record in [*records, *report["stages"], report["paper"]["sampling"]]:
+        assert all(len(s) == 2 and min(s) > 0 for s in record["seconds"].values())
+    assert {(r["model"], r["images"]) for r in report["predict"]} == {
+        *(("default", n) for n in QUICK.batches),
+        *(("paper-v2", n) for n in QUICK.paper_batches),
+    }
+    assert report["paper"]["scores_differ"] < 1e-5 < report["paper"]["largest_score"] < 1
+    assert [record["model"] for record in report["stages"]] == ["default", "paper-v2"]
+    for record in report["stages"]:
+        assert sum(shares(record).values()) == pytest.approx(1)
+    fit = report["fit"]
+    assert fit["images"] == {"training": 17, "validation": 3}
+    assert sum(fit["shares"].values()) == pytest.approx(1)
+    assert all(fit["seconds"][part] > 0 for part in ("stage one", "caching", "stage two"))
+
+
+def test_tables_are_made_from_the_file_alone(measured):
+    file, printed = measured
+    assert command("table", file) == printed
+    for heading in ("Predictions", "Targets", "Parts of a prediction", "A fit of 2 epochs"):
+        assert f"## {heading}" in printed
+    assert "| default, batch 4 | 50 steps |" in printed
+    assert "| paper-v2, batch 1 | bf16 |" in printed
+
+
+@pytest.mark.parametrize("kind", ["png", "svg"])
+def test_plot_writes_a_picture(measured, tmp_path, kind):
+    picture = tmp_path / "pictures" / f"speed.{kind}"
+    command("plot", measured[0], "--output", picture)
+    assert picture.stat().st_size > 5000
+
+
+def test_parts_can_be_left_out(tmp_path, monkeypatch):
+    for name in ("predictions", "stages", "factors", "paper"):
+        monkeypatch.setattr(speed, name, lambda *_, **__: {})
+    for name in ("memory_of", "fitting"):
+        monkeypatch.setattr(speed, name, lambda *_: pytest.fail("was to be left out"))
+    file = tmp_path / "speed.json"
+    command("run", "--no-fit", "--no-memory", "--json", file)
+    assert not {"fit", "memory"} & json.loads(file.read_text()).keys()
+
+
+def test_candidates_take_turns_in_either_order(monkeypatch):
+    now, called = [0.0], []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now[0])
+
+    def taking(name, seconds):
+        def run():
+            called.append(name)
+            now[0] += seconds
+
+        return run
+
+    seconds = race({"a": taking("a", 0.25), "b": taking("b", 1)}, 2, at_least=0.5)
+    assert called[:4] == ["a", "a", "b", "b"]  # warm-up
+    assert called[4:] == ["a", "a", "b", "b", "a", "a"]
+    assert seconds == {"a": [0.25, 0.25], "b": [1, 1]}
+
+
+def test_a_ratio_is_that_of_the_same_round():
+    floor = np.array([1.0, 1.0, 9.0, 1.0, 5.0])  # a disturbed machine
+    assert ratio(1.25 * floor, floor) == pytest.approx(1.25)
+
+
+def test_targets_are_judged_as_far_as_they_were_measured(monkeypatch):
+    wanted = [
+        Target("a", lambda report: report["fit"]["a"], 1.3),
+        Target("b", lambda report: report["fit"]["b"], 50, at_least=True),
+        Target("c", lambda report: report["paper"]["c"], 1),
+    ]
+    monkeypatch.setattr(targets, "TARGETS", wanted)
+    assert verdicts({"fit": {"a": 1.4, "b": 60.0}}) == [
+        {"what": "a", "found": 1.4, "at most": 1.3, "met": False},
+        {"what": "b", "found": 60.0, "at least": 50, "met": True},
+    ]
+
+
+def test_an_untrained_estimator_predicts_the_same_each_time_it_is_built():
+    images = pictures(3, 64)
+    one, other = (QUICK.estimator("default", n_classes=4).predict_proba(images) for _ in range(2))
+    assert one.shape == (3, 4)
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_stopwatch_leaves_functions_as_they_were(monkeypatch):
+    with stopwatch({"shape": (np, "shape")}) as seconds:
+        before = np.shape([1])
+    assert before == (1,)
+    assert seconds["shape"] > 0
+    assert np.shape.__module__ == "numpy"
+
+
+def test_memory_is_that_of_a_process_of_its_own():
+    ballast = np.ones(2**27, np.uint8)  # which a child must not be charged for
+    [record] = memory_of(replace(QUICK, batches=(), paper_batches=()))
+    assert record["what"] == "encoder"
+    assert 0 < record["above_importing_mb"] < ballast.nbytes / 2**20
