@@ -30,6 +30,7 @@ from speed_bench.models import QUICK, Settings
 from speed_bench.picture import draw
 from speed_bench.predict import factors, paper, predictions, stages
 from speed_bench.report import tables
+from speed_bench.shards import shards
 from speed_bench.targets import verdicts
 
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -61,6 +62,7 @@ def run(
         "stages": lambda: stages(settings, rounds),
         "factors": lambda: factors(settings, rounds, compiled=compiled),
         "paper": lambda: paper(settings, rounds),
+        "shards": lambda: shards(settings),
         "memory": lambda: memory_of(settings),
         "fit": lambda: fitting(settings, fit_images, fit_epochs),
     }

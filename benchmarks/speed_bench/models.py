@@ -44,8 +44,8 @@ class Settings:
         What is tried.
     default, paper : dict
         Parameters of the estimator, for the default model and the paper's arrangement.
-    seconds : float
-        Least seconds of one timing.
+    seconds, shard_seconds : float
+        Least seconds of one timing; how long whole processes predict.
     """
 
     image_size: int = 224
@@ -61,6 +61,7 @@ class Settings:
     default: Mapping[str, Any] = field(default_factory=dict)
     paper: Mapping[str, Any] = field(default_factory=lambda: preset_parameters("paper-v2"))
     seconds: float = 0.1
+    shard_seconds: float = 20.0
 
     def parameters(self, model: str) -> dict[str, Any]:
         """Parameters of the estimator for ``"default"`` or ``"paper-v2"``."""
@@ -96,6 +97,7 @@ QUICK = Settings(
     | {name: "test_resnet" for name in ("backbone", "prior_backbone", "region_backbone")}
     | {"feature_dim": 1024},  # the least that counts as wide
     seconds=0.0,
+    shard_seconds=0.05,
 )
 
 

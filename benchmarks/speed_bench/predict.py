@@ -120,7 +120,7 @@ def factors(settings: Settings, rounds: int, *, compiled: bool) -> dict[str, lis
             )
         ],
     }
-    with _image_files(settings) as files:
+    with image_files(settings) as files:
         sizes = settings.image_size, settings.large_size
         kinds = {
             f"array of {sizes[0]} px": images,
@@ -241,7 +241,7 @@ def _inference(run: Run) -> Run:
 
 
 @contextmanager
-def _image_files(settings: Settings) -> Iterator[list[Path]]:
+def image_files(settings: Settings) -> Iterator[list[Path]]:
     """Paths of a batch of JPEG files."""
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / f"{number}.jpg" for number in range(settings.batch)]

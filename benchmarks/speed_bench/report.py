@@ -21,6 +21,7 @@ def tables(report: Report) -> str:
         "predict": lambda _: predictions(report),
         "targets": targets,
         "stages": stages,
+        "shards": shards,
         "fit": fit,
         "memory": memory,
     }
@@ -110,6 +111,13 @@ def fit(record: Report) -> str:
         f"{record['images']['validation']} held out"
     )
     return table(title, ["what", "found", "share"], rows)
+
+
+def shards(records: list[Report]) -> str:
+    """What a machine does in an hour."""
+    rows = [[str(r["processes"]), str(r["threads"]), f"{r['images_an_hour']:,}"] for r in records]
+    title = "Images an hour from JPEG files, default model"
+    return table(title, ["processes", "threads each", "images an hour"], rows)
 
 
 def memory(records: list[Report]) -> str:

@@ -1,6 +1,7 @@
 """A network for predictions: the same answers for less work."""
 
 import copy
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -11,14 +12,15 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..model import DiffMICNetwork
-from ..model.backbone import Backbone
+from ..model.backbone import Backbone, FeatureMaps
 from ..model.denoiser import TimeGain
+from .onednn import ACTIVATIONS, packed_linear, with_activation
 
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
 Change = Callable[[nn.Module], nn.Module]
 
+_LARGEST = 2**25  # bytes of a tensor; glibc keeps smaller ones for the next of their size
 _WIDE = 2**20  # weights of a layer
-_ROWS = 6  # positions of one image with one draw: fewer rows than this are rare
 _TOLERANCE = 1e-3  # of the largest value: rounding stays below 1e-4, a wrong folding is far above
 
 
@@ -132,7 +134,7 @@ def _n_hooks(module: nn.Module) -> int:
 
 
 def _folded_in(backbone: Backbone, dtype: torch.dtype) -> Backbone:
-    return folded(backbone).to(dtype)
+    return folded(backbone, dtype)
 
 
 class WideTimeGain(nn.Module):
@@ -146,7 +148,7 @@ class WideTimeGain(nn.Module):
         self.linear, self.gain = original.linear, original.gain
         weight = original.linear.weight.detach()
         if dtype == torch.float32 and weight.device.type == "cpu":
-            self._times_weight = _packed(weight)
+            self._times_weight = packed_linear(weight)
         else:
             weight = weight.to(dtype)
             self._times_weight = lambda features: F.linear(features.to(dtype), weight)
@@ -156,39 +158,54 @@ class WideTimeGain(nn.Module):
         return torch.addcmul(shift, self._times_weight(features).to(features), scale)
 
 
-def _packed(weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """Multiplication by a weight that oneDNN has put in its own order: a third faster."""
-    onednn = torch.ops.mkldnn
-    try:
-        packed = onednn._reorder_linear_weight(weight, _ROWS)
-    except (AttributeError, RuntimeError):  # not public, and not on every processor
-        return lambda features: F.linear(features, weight)
+class _Seen(NamedTuple):
+    """What a backbone did with images; modules by their names."""
 
-    def times_weight(features: Tensor) -> Tensor:
-        rows = onednn._linear_pointwise(features.flatten(0, -2), packed, None, "none", [], "")
-        return rows.view(*features.shape[:-1], -1)  # type: ignore[no-any-return]
-
-    return times_weight
+    maps: FeatureMaps
+    norms: list[tuple[str, str]]  # a convolution, and the batch norm that reads it
+    activations: dict[str, str]  # a batch norm, and the activation that reads it
+    inputs: dict[str, Tensor]  # of convolutions
+    bytes_per_image: int  # of the largest tensor
 
 
+@torch.inference_mode(False)  # whose tensors do not tell whether they were written to
 @torch.no_grad()
-def folded(backbone: Backbone) -> Backbone:
+def folded(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
     """A copy with batch norms folded into convolutions, or a mere copy where that cannot be done.
 
-    Which batch norm follows which convolution is seen when images pass; the result is compared
-    with the original.
+    On a CPU activations join their convolution, and images pass few at a time. What follows what is
+    seen when images pass; the result is compared with the original.
     """
     original = copy.deepcopy(backbone).eval()
     device = original.mean.device
     images = torch.rand(
         2, 3, *2 * (backbone.image_size,), generator=torch.Generator().manual_seed(0)
     ).to(device, memory_format=torch.channels_last)
-    expected, pairs = _observed(original, images)
-    attempt = copy.deepcopy(original)
-    modules, parents = dict(attempt.named_modules()), _parents(attempt)
-    for conv_name, norm_name in pairs:
+    seen = _observed(original, images)
+    without_norms = copy.deepcopy(original)
+    _fold_norms(without_norms, seen)
+    attempts = [without_norms, original]
+    if device.type == "cpu" and dtype == torch.float32:
+        attempts.insert(0, copy.deepcopy(without_norms))
+        _join_activations(attempts[0], seen)
+    new = next(attempt for attempt in attempts if _alike(attempt(images), seen.maps))
+    if device.type == "cpu":
+        new.net = _InChunks(new.net, max(1, _LARGEST // seen.bytes_per_image))
+    return new.to(dtype)
+
+
+def _alike(found: FeatureMaps, expected: FeatureMaps) -> bool:
+    return all(
+        torch.allclose(new, old, rtol=0, atol=_TOLERANCE * float(old.abs().max()))
+        for new, old in zip(found, expected, strict=True)
+    )
+
+
+def _fold_norms(backbone: Backbone, seen: _Seen) -> None:
+    modules, parents = dict(backbone.named_modules()), _parents(backbone)
+    for conv_name, norm_name in seen.norms:
         conv, norm = modules[conv_name], modules[norm_name]
-        weight, bias = fuse_conv_bn_weights(
+        conv.weight, conv.bias = fuse_conv_bn_weights(
             conv.weight,
             conv.bias,
             norm.running_mean,
@@ -197,46 +214,98 @@ def folded(backbone: Backbone) -> Backbone:
             norm.weight,
             norm.bias,
         )
-        conv.weight, conv.bias = weight, bias
         # timm's batch norms may bring the activation that follows them.
         setattr(*parents[norm_name], getattr(norm, "act", nn.Identity()))
-    attempt = attempt.to(memory_format=torch.channels_last)
-    same = all(
-        torch.allclose(new, old, rtol=0, atol=_TOLERANCE * float(old.abs().max()))
-        for new, old in zip(attempt(images), expected, strict=True)
-    )
-    return attempt if same else original
+    backbone.to(memory_format=torch.channels_last)
 
 
-def _observed(backbone: Backbone, images: Tensor) -> tuple[Any, list[tuple[str, str]]]:
-    """Feature maps of images, and the names of each convolution and the batch norm after it."""
+def _join_activations(backbone: Backbone, seen: _Seen) -> None:
+    """Let oneDNN apply what has come into the places of batch norms, or follows these."""
+    modules, parents = dict(backbone.named_modules()), _parents(backbone)
+    for conv_name, norm_name in seen.norms:
+        place = norm_name
+        if isinstance(modules[place], nn.Identity):
+            place = seen.activations.get(norm_name, norm_name)
+        joined = with_activation(modules[conv_name], modules[place], seen.inputs[conv_name])
+        if joined is not None:
+            setattr(*parents[conv_name], joined)
+            setattr(*parents[place], nn.Identity())
+
+
+class _InChunks(nn.Module):
+    """A network on a CPU that takes a batch a few images at a time.
+
+    The C library hands larger tensors back to the system at once, and asks for new pages each time:
+    that costs as much as the arithmetic.
+    """
+
+    def __init__(self, net: nn.Module, n_images: int) -> None:
+        super().__init__()
+        self.net, self.n_images = net, n_images
+
+    def forward(self, images: Tensor) -> FeatureMaps | Tensor:
+        """As the network."""
+        found = [self.net(chunk) for chunk in torch.split(images, self.n_images)]
+        if len(found) == 1 or isinstance(found[0], Tensor):
+            return found[0] if len(found) == 1 else torch.cat(found)
+        return FeatureMaps(*map(torch.cat, zip(*found, strict=True)))
+
+
+def _observed(backbone: Backbone, images: Tensor) -> _Seen:
+    """Look at what passes between convolutions, batch norms and activations."""
     names = {module: name for name, module in backbone.named_modules()}
-    made: dict[int, nn.Module] = {}  # which convolution made a tensor
+    makers: dict[tuple[int, int], nn.Module] = {}  # of tensors, as long as these are not changed
     outputs: list[Tensor] = []  # kept, so that no other tensor gets the same id
-    pairs: list[tuple[str, str]] = []
+    inputs: dict[str, Tensor] = {}
+    norms: list[tuple[str, str]] = []
+    activations: list[tuple[str, str]] = []
 
-    def after_conv(conv: nn.Module, _: Any, output: Tensor) -> None:
-        made[id(output)] = conv
-        outputs.append(output)
+    def before(module: nn.Module, given: tuple[Any, ...]) -> None:
+        maker = makers.get(_identity(given[0])) if given else None
+        if _foldable(module) and isinstance(maker, nn.Conv2d):
+            norms.append((names[maker], names[module]))
+        elif type(module) in ACTIVATIONS and maker is not None and _foldable(maker):
+            activations.append((names[maker], names[module]))
+        if isinstance(module, nn.Conv2d):
+            inputs[names[module]] = given[0]
 
-    def before_norm(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if (conv := made.get(id(inputs[0]))) is not None:
-            pairs.append((names[conv], names[norm]))
+    def after(module: nn.Module, _: Any, output: Any) -> None:
+        if isinstance(output, Tensor):
+            outputs.append(output)
+            makers.setdefault(_identity(output), module)  # not one that does nothing, after it
 
+    leaves = [module for module in backbone.modules() if not any(True for _ in module.children())]
+    watched = [*leaves, *filter(_foldable, backbone.modules())]
     hooks = [
-        module.register_forward_hook(after_conv)
-        if isinstance(module, nn.Conv2d)
-        else module.register_forward_pre_hook(before_norm)
-        for module in backbone.modules()
-        if isinstance(module, nn.Conv2d) or _foldable(module)
+        hook
+        for module in dict.fromkeys(watched)
+        for hook in (
+            module.register_forward_pre_hook(before),
+            module.register_forward_hook(after),
+        )
     ]
     try:
         maps = backbone(images)
     finally:
         for hook in hooks:
             hook.remove()
-    used = [name for pair in pairs for name in pair]
-    return maps, [pair for pair in pairs if max(map(used.count, pair)) == 1]
+    return _Seen(
+        maps,
+        _used_once(norms),
+        dict(_used_once(activations)),
+        inputs,
+        max(output.nbytes for output in [*outputs, *maps]) // len(images),
+    )
+
+
+def _identity(tensor: Tensor) -> tuple[int, int]:
+    return id(tensor), tensor._version
+
+
+def _used_once(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Pairs whose members are in no other."""
+    uses = Counter(name for pair in pairs for name in pair)
+    return [pair for pair in pairs if max(uses[name] for name in pair) == 1]
 
 
 def _foldable(module: nn.Module) -> bool:

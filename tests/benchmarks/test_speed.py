@@ -1,6 +1,7 @@
 """The speed benchmark: it measures what it says, keeps it, and draws it."""
 
 import json
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -41,7 +42,7 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
     assert report.keys() == {
         *("date", "processor", "instructions", "cores", "threads", "platform", "versions"),
         *("rounds", "settings", "seconds", "targets"),
-        *("predict", "stages", "factors", "paper", "fit"),
+        *("predict", "stages", "factors", "paper", "shards", "fit"),
     }
     assert report["versions"].keys() >= {"diffmic", "torch", "timm"}
     wanted = {"steps", "draws", "classes", "precision", "images", "threads"}
@@ -59,6 +60,8 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
     assert [record["model"] for record in report["stages"]] == ["default", "paper-v2"]
     for record in report["stages"]:
         assert sum(shares(record).values()) == pytest.approx(1)
+    assert [shard["processes"] for shard in report["shards"]] == sorted({1, os.cpu_count()})
+    assert all(shard["images_an_hour"] > 0 for shard in report["shards"])
     fit = report["fit"]
     assert fit["images"] == {"training": 17, "validation": 3}
     assert sum(fit["shares"].values()) == pytest.approx(1)
@@ -68,7 +71,13 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
 def test_tables_are_made_from_the_file_alone(measured):
     file, printed = measured
     assert command("table", file) == printed
-    for heading in ("Predictions", "Targets", "Parts of a prediction", "A fit of 2 epochs"):
+    for heading in (
+        "Predictions",
+        "Targets",
+        "Parts of a prediction",
+        "Images an hour",
+        "A fit of 2 epochs",
+    ):
         assert f"## {heading}" in printed
     assert "| default, batch 4 | 50 steps |" in printed
     assert "| paper-v2, batch 1 | bf16 |" in printed
@@ -82,7 +91,7 @@ def test_plot_writes_a_picture(measured, tmp_path, kind):
 
 
 def test_parts_can_be_left_out(tmp_path, monkeypatch):
-    for name in ("predictions", "stages", "factors", "paper"):
+    for name in ("predictions", "stages", "factors", "paper", "shards"):
         monkeypatch.setattr(speed, name, lambda *_, **__: {})
     for name in ("memory_of", "fitting"):
         monkeypatch.setattr(speed, name, lambda *_: pytest.fail("was to be left out"))

@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,8 +11,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from diffmic.data import PreparedImages, read_inputs
-from diffmic.inference import encode_images, predict, sample_scores
+from diffmic.inference import encode_images, folding, onednn, predict, sample_scores
 from diffmic.inference.folding import WideTimeGain, folded, for_encoding, for_sampling
+from diffmic.inference.onednn import _FusedConv
 from diffmic.model import Architecture, DiffusionSettings, build_network
 from diffmic.model.backbone import build_backbone
 
@@ -111,6 +113,67 @@ def test_a_batch_norm_that_cannot_be_folded_stays(module):
     with torch.no_grad():
         assert_close(folded(backbone)(images), backbone(images))
     assert n_norms(folded(backbone)) == n_norms(module)
+
+
+def joined(backbone):
+    """Names of the activations that joined a convolution."""
+    return {part.activation[0] for part in backbone.modules() if isinstance(part, _FusedConv)}
+
+
+@pytest.mark.parametrize(
+    ("name", "activations"),
+    [
+        ("test_resnet", {"relu", "none"}),
+        ("tf_efficientnet_lite0", {"hardtanh", "none"}),
+        ("test_efficientnet", {"swish", "none"}),
+    ],
+)
+def test_activations_join_their_convolution(name, activations):
+    backbone = shaken(build_backbone(name, image_size=64))
+    assert joined(folded(backbone)) == activations
+    assert joined(folded(backbone, torch.bfloat16)) == set()
+
+
+def test_where_onednn_cannot_join_them_they_stay(monkeypatch):
+    backbone = shaken(build_backbone("test_resnet", image_size=64))
+    images = torch.rand(2, 3, 64, 64)
+    monkeypatch.setattr(onednn.torch.ops, "mkldnn", SimpleNamespace())
+    with torch.no_grad():
+        plain = folded(backbone)
+        assert joined(plain) == set()
+        assert_close(plain(images).coarse, backbone(images).coarse, rtol=0, atol=1e-4)
+
+
+class Branches(nn.Module):
+    """What the batch norm gives is read by an activation and once more beside it."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, images):
+        maps = self.norm(self.conv(images))
+        return self.act(maps) - maps
+
+
+def test_an_activation_that_cannot_join_stays():
+    backbone = shaken(build_backbone(Branches(), image_size=16))
+    images = torch.rand(2, 3, 16, 16)
+    with torch.no_grad():
+        assert_close(folded(backbone)(images), backbone(images))
+    assert joined(folded(backbone)) == set()
+
+
+@pytest.mark.parametrize("module", ["test_resnet", Branches()], ids=["timm", "own"])
+def test_images_that_pass_a_few_at_a_time_give_the_same_maps(module, monkeypatch):
+    backbone = shaken(build_backbone(module, image_size=64))
+    images = torch.rand(5, 3, 64, 64)
+    monkeypatch.setattr(folding, "_LARGEST", 0)
+    one_by_one = folded(backbone)
+    assert one_by_one.net.n_images == 1
+    with torch.no_grad():
+        for new, old in zip(one_by_one(images), backbone(images), strict=True):
+            assert_close(new, old, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("changes", [{}, FOUR], ids=["one backbone", "four networks"])
