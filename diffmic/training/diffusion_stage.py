@@ -61,6 +61,7 @@ def train_denoiser(
             learner.parameters(),
             lr=recipe.denoiser_learning_rate,
             weight_decay=recipe.denoiser_weight_decay,
+            fused=True,  # many small tensors
         )
     )
     averaged = moving_average(learner, recipe.ema, total_steps)
