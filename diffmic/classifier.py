@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,7 +36,8 @@ from .hub import (
     DType,
     ModelCard,
     SavedModel,
-    check_card,
+    check_repository,
+    checked_card,
     load_model,
     locate,
     push_folder,
@@ -172,6 +174,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Measures on the validation part, for each stage: prior and diffusion side by side.
     history_ : list of dict
         A row per epoch of each stage: losses, validation measures, seconds.
+    versions_ : dict of str to str
+        Of the packages that the fit was made with.
     card_ : ModelCard
         What the model card tells beside what the model knows; set when saving.
     seed_ : int
@@ -490,7 +494,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
         Code is not saved: a module as the backbone must be given again when loading, a transform
         as ``augment`` comes back as ``"auto"``, class weights in a dict as None, and the file of
-        ``pretrained`` as True. An interrupted save leaves an older one whole.
+        ``pretrained`` as False. An interrupted save leaves an older one whole.
 
         Parameters
         ----------
@@ -546,10 +550,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Raises
         ------
         InputError
-            As in :meth:`save_pretrained`.
+            As in :meth:`save_pretrained`; ``repo_id`` is no name of a repository.
         HubError
-            The Hub cannot be reached, or does not allow it.
+            The Hub cannot be reached, or does not allow it; ``private=True`` for a repository
+            that is public.
         """
+        check_repository(repo_id)
         with tempfile.TemporaryDirectory() as folder:
             self._save(Path(folder), dtype=dtype, card=card, name=repo_id)
             return push_folder(
@@ -559,6 +565,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 create_pr=create_pr,
                 commit_message=commit_message,
                 token=token,
+                told=card is not None,
             )
 
     @classmethod
@@ -637,12 +644,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 f"Since the fit these were changed: {', '.join(changed)}. Set them back, or fit "
                 "again."
             )
-        if card is not None:
-            check_card(card)
-            self.card_ = card
         fitted = {field: getattr(self, f"{field}_") for field in FITTED}
+        if card is not None:
+            fitted["card"] = checked_card(card)
         model = SavedModel(parameters=self.get_params(deep=False), **fitted)
         save_model(folder, model, dtype=dtype, name=name)
+        self.card_ = model.card
 
     def _check_class_names(self, encoding: TargetEncoding) -> None:
         names = None if self.class_names is None else list(self.class_names)
@@ -751,6 +758,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         self.history_ = result.history
         self.validation_scores_ = result.validation_scores
         self.diffusion_trained_ = result.diffusion_trained
+        self.versions_ = {package: version(package) for package in ("diffmic", "torch", "timm")}
         self.card_ = ModelCard()
         if result.stopped is not None:
             raise result.stopped

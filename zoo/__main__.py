@@ -16,6 +16,7 @@ from diffmic import DiffMICClassifier
 from diffmic.datasets import ImageTable, read_csv
 from diffmic.demo import table
 from diffmic.hub.files import WEIGHTS_FILE, digest
+from diffmic.inference import STAGES
 
 from .recipes import ZOO, ZooModel
 
@@ -24,6 +25,7 @@ HALF_PRECISION_TOLERANCE = 0.005
 app = typer.Typer(add_completion=False, help=__doc__)
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(ZOO)}.")]
 Models = Annotated[Path, typer.Option(help="Folder with the trained models.")]
+Results = Annotated[Path, typer.Option(help="Folder with their measures.")]
 
 
 @app.command()
@@ -31,7 +33,7 @@ def train(
     name: Name,
     data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
     models: Models = HERE / "models",
-    results: Annotated[Path, typer.Option(help="Folder for the measures.")] = HERE / "results",
+    results: Results = HERE / "results",
     seed: int = 0,
     max_epochs: Annotated[int | None, typer.Option(help="Fewer, to try things out.")] = None,
     verbose: int = 1,
@@ -41,8 +43,9 @@ def train(
     images = read_csv(data / recipe.folder / "labels.csv")
     clf = fitted(recipe, images, seed, max_epochs, verbose)
     scores = save(clf, recipe, images, models / name)
+    epochs = "" if max_epochs is None else f" --max-epochs {max_epochs}"
     record = {
-        "command": f"python -m zoo train {name} --data FOLDER --seed {seed}",
+        "command": f"python -m zoo train {name} --data FOLDER --seed {seed}{epochs}",
         "image_size": clf.image_size_,
         "max_epochs": clf.max_epochs,
         "weights_sha256": digest((models / name / WEIGHTS_FILE).read_bytes()),
@@ -59,11 +62,17 @@ def push(
     name: Name,
     repository: Annotated[str, typer.Option(help="On the Hugging Face Hub: org/name.")],
     models: Models = HERE / "models",
+    results: Results = HERE / "results",
     private: bool = False,
     create_pr: bool = False,
 ) -> None:
     """Publish a trained model; ``hf auth login`` comes first."""
     chosen(name)
+    weights, record = models / name / WEIGHTS_FILE, results / f"{name}.json"
+    if not (weights.is_file() and record.is_file()):
+        raise typer.BadParameter(f"{weights} or {record} is missing: train {name} first.")
+    if json.loads(record.read_text())["weights_sha256"] != digest(weights.read_bytes()):
+        raise typer.BadParameter(f"{record} tells of other weights than {weights}: train {name}.")
     clf = DiffMICClassifier.from_pretrained(models / name)
     print(clf.push_to_hub(repository, private=private, create_pr=create_pr, dtype="float16"))
 
@@ -99,8 +108,14 @@ def save(
     clf.save_pretrained(folder, dtype="float16", card=recipe.card)
     half = DiffMICClassifier.from_pretrained(folder)
     validation, test = images.part("val"), images.part("test")
-    change = half.predict_proba(validation.paths) - clf.predict_proba(validation.paths)
-    if (largest := np.abs(change).max()) > HALF_PRECISION_TOLERANCE:
+    largest = max(
+        np.abs(
+            half.predict_proba(validation.paths, stage=stage)
+            - clf.predict_proba(validation.paths, stage=stage)
+        ).max()
+        for stage in STAGES
+    )
+    if largest > HALF_PRECISION_TOLERANCE:
         clf.save_pretrained(folder)
         raise SystemExit(
             f"Half precision changes probabilities on the validation part by {largest:.4f}; saved "
@@ -108,7 +123,11 @@ def save(
         )
     # Of what is published: the weights in half precision.
     scores = half.evaluate(test.paths, test.labels, ordered=recipe.ordered)
-    card = replace(recipe.card, test_scores=scores, n_test=len(test))
+    run = (
+        f" One training run, seed {clf.random_state}, {clf.max_epochs} epochs; the test part was "
+        "read once, after it."
+    )
+    card = replace(recipe.card, split=recipe.card.split + run, test_scores=scores, n_test=len(test))
     half.save_pretrained(folder, dtype="float16", card=card)
     (folder / "NOTICE").write_text(card.license_note + "\n")
     return scores

@@ -68,7 +68,7 @@ TASKS = {
     "pneumonia": Task("chest_xray_pneumonia", 128, 8, group="patient_id", search=(128, 8)),
     "medmnist": Task("medmnist", 64, 8, search=(48, 8)),
     "aptos": Task("aptos2019_dr", 192, 10, augment="rotations", ordered=True, search=(128, 8)),
-    "ham10000": Task("ham10000", 128, 10, augment="rotations", group="lesion_id", search=(96, 8)),
+    "ham10000": Task("ham10000", 128, 6, augment="rotations", group="lesion_id", search=(96, 8)),
 }
 
 

@@ -1,8 +1,8 @@
 """Saved models: files, names, cards, and the Hugging Face Hub."""
 
-from .card import ModelCard, check_card
+from .card import ModelCard, checked_card
 from .files import DType
-from .names import list_pretrained, locate
+from .names import check_repository, list_pretrained, locate
 from .publish import push_folder
 from .saved_model import FITTED, SavedModel, load_model, save_model
 
@@ -11,7 +11,8 @@ __all__ = [
     "DType",
     "ModelCard",
     "SavedModel",
-    "check_card",
+    "check_repository",
+    "checked_card",
     "list_pretrained",
     "load_model",
     "locate",

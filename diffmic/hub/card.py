@@ -1,9 +1,12 @@
 """The model card: ``README.md`` beside the weights, made from what was measured."""
 
 import hashlib
+import json
+import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from numbers import Integral, Real
 from string import Template
 from typing import Any
 
@@ -27,6 +30,12 @@ HUB_METRICS = {"macro_f1": "f1", "auc": "roc_auc", "kappa": "cohen_kappa"}
 NOT_SAID = "Not said by whoever saved the model."
 _MARK = "<!-- Made by diffmic; a card that was changed is kept. {} -->\n"
 
+_CODE = """\
+proba = clf.predict_proba(["image.png"])  # (1, {n_classes}): {columns}
+prior = clf.predict_proba(["image.png"], stage="prior")  # without the diffusion stage"""
+_PRIOR_CODE = """\
+proba = clf.predict_proba(["image.png"], stage="prior")  # (1, {n_classes}): {columns}
+# The diffusion stage was not trained."""
 _TEXT = Template(
     """\
 # $title
@@ -41,9 +50,8 @@ treated by what it says.
 ```python
 from diffmic import DiffMICClassifier
 
-clf = DiffMICClassifier.from_pretrained("$name")
-proba = clf.predict_proba(["image.png"])  # (1, $n_classes): $columns
-prior = clf.predict_proba(["image.png"], stage="prior")  # without the diffusion stage
+clf = DiffMICClassifier.from_pretrained($quoted_name)
+$code
 ```
 
 Images go in as they are, as files, arrays or tensors: the model resizes them to
@@ -53,8 +61,7 @@ $size × $size pixels and normalises them.
 
 $results
 
-Prior: the network's answer before the diffusion stage. Probabilities of both are calibrated on the
-validation part.
+Prior: the network's answer before the diffusion stage. $calibration
 
 ## Data
 
@@ -74,7 +81,7 @@ $limits
 
 [DiffMIC-v2](https://doi.org/10.1109/TMI.2025.3530399) as `diffmic` implements it: backbone
 `$backbone`, $n_classes $kind, a label map of $n_regions × $n_regions, $num_steps steps and
-$n_samples draws a prediction. Trained with $versions.
+$n_samples draws a prediction unless told otherwise. Trained with $versions.
 """
 )
 
@@ -98,8 +105,12 @@ class ModelCard:
     intended_use, limits : str
     test_scores : dict of str to dict of str to float
         Measures of both stages on the test part, as ``DiffMICClassifier.evaluate`` gives them.
+        They are kept as they are: give new ones where steps or draws were changed.
     n_test : int or None
         Images of the test part.
+    base_model : str
+        Repository of the Hub with the weights on which the training began; filled in when a model
+        that began with timm's is saved.
     """
 
     summary: str = ""
@@ -112,6 +123,7 @@ class ModelCard:
     limits: str = ""
     test_scores: Measures = field(default_factory=dict)
     n_test: int | None = None
+    base_model: str = ""
 
 
 def card_text(
@@ -136,15 +148,18 @@ def card_text(
         Measures of both stages on the validation part.
     """
     parameters, classes = config["parameters"], config["classes"]
-    names = parameters["class_names"] or [str(label) for label in classes]
+    names = [_in_a_line(name) for name in parameters["class_names"] or classes]
     backbone = parameters["backbone"]
     dataset = f"[{card.dataset}]({card.dataset_url})" if card.dataset_url else card.dataset
     text = _TEXT.substitute(
         title=name.rpartition("/")[2],
-        name=name,
+        quoted_name=json.dumps(name, ensure_ascii=False),
+        code=(_CODE if config["diffusion_trained"] else _PRIOR_CODE).format(
+            n_classes=len(classes), columns=", ".join(names)
+        ),
+        calibration=_calibration(config),
         summary=card.summary or "A classifier of images.",
         n_classes=len(classes),
-        columns=", ".join(names),
         kind="labels" if config["multilabel"] else "classes",
         size=config["preprocessing"]["image_size"],
         results=_results(card, validation_scores),
@@ -159,7 +174,27 @@ def card_text(
         n_samples=parameters["n_samples"],
         versions=", ".join(f"{package} {number}" for package, number in config["versions"].items()),
     )
-    return sealed(f"---\n{_metadata(card, name, backbone, parameters['pretrained'])}---\n{text}")
+    return sealed(f"---\n{_metadata(card, name)}---\n{text}")
+
+
+def _in_a_line(name: object) -> str:
+    """A name that can stand in a comment of the card's code."""
+    return " ".join(str(name).split()).replace("`", "'")
+
+
+def _calibration(config: Mapping[str, Any]) -> str:
+    """How scores become probabilities."""
+    if not config["diffusion_trained"]:
+        return "The diffusion stage was not trained."
+    if not config["validation_scores"]:
+        return "Probabilities are not calibrated."
+    found = config["calibrations"]
+    return (
+        "Probabilities of both are calibrated on the validation part: the prior's by a temperature "
+        f"of {found['prior']['temperature']:.2f}, the diffusion's by one of "
+        f"{found['diffusion']['temperature']:.2f} and {found['diffusion']['prior_weight']:.2f} "
+        "times the prior's logits beside them."
+    )
 
 
 def sealed(text: str) -> str:
@@ -195,15 +230,7 @@ def _table(scores: Measures) -> str:
     return "\n".join(lines)
 
 
-def _base_model(backbone: Any, pretrained: bool) -> str | None:
-    """Where the weights come from on which the training began, on the Hub."""
-    import timm
-
-    cfg = timm.get_pretrained_cfg(backbone) if pretrained and isinstance(backbone, str) else None
-    return cfg.hf_hub_id if cfg else None
-
-
-def _metadata(card: ModelCard, name: str, backbone: Any, pretrained: bool) -> str:
+def _metadata(card: ModelCard, name: str) -> str:
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -214,19 +241,18 @@ def _metadata(card: ModelCard, name: str, backbone: Any, pretrained: bool) -> st
             dataset_split="test",
             metric_type=HUB_METRICS.get(measure, measure),
             metric_name=f"{WORDS[measure]} ({stage})",
-            metric_value=round(card.test_scores[stage][measure], 4),
+            metric_value=round(float(card.test_scores[stage][measure]), 4),
         )
         for stage in ("prior", "diffusion")
         for measure in WORDS
-        if measure in card.test_scores.get(stage, {})
+        if math.isfinite(card.test_scores.get(stage, {}).get(measure, math.nan))
     ]
     data = ModelCardData(
         library_name="diffmic",
         pipeline_tag="image-classification",
         license=card.license,
         license_name="see-the-card" if card.license == "other" else None,
-        datasets=None,
-        base_model=_base_model(backbone, pretrained),
+        base_model=card.base_model or None,
         tags=["medical", "diffusion", "timm", "calibration"],
         model_name=name.rpartition("/")[2] if results else None,
         eval_results=results or None,
@@ -234,8 +260,8 @@ def _metadata(card: ModelCard, name: str, backbone: Any, pretrained: bool) -> st
     return data.to_yaml() + "\n"
 
 
-def check_card(card: Any) -> None:
-    """Make sure that a card is one.
+def checked_card(card: Any) -> ModelCard:
+    """The card, which is known to be one, with numbers as JSON holds them.
 
     Raises
     ------
@@ -243,3 +269,30 @@ def check_card(card: Any) -> None:
     """
     if not isinstance(card, ModelCard):
         raise InputError(f"card is {type(card).__name__}; give a diffmic.ModelCard.")
+    for name, value in vars(card).items():
+        if name not in ("test_scores", "n_test", "license") and not isinstance(value, str):
+            raise InputError(f"{name} of the card is {value!r}; give words.")
+    if not isinstance(card.license, (str, type(None))):
+        raise InputError(f"license of the card is {card.license!r}; give an identifier, or None.")
+    if not isinstance(card.n_test, (Integral, type(None))):
+        raise InputError(f"n_test of the card is {card.n_test!r}; give a whole number, or None.")
+    scores = card.test_scores
+    complete = isinstance(scores, Mapping) and (not scores or set(scores) == {"prior", "diffusion"})
+    if not complete or not all(
+        isinstance(measures, Mapping)
+        and all(isinstance(value, Real) and not math.isinf(value) for value in measures.values())
+        for measures in scores.values()
+    ):
+        raise InputError(
+            f"test_scores of the card is {str(scores)[:80]}; give the measures of both stages, as "
+            "evaluate(X, y) returns them."
+        )
+
+    return replace(
+        card,
+        test_scores={
+            stage: {name: float(value) for name, value in measures.items()}
+            for stage, measures in card.test_scores.items()
+        },
+        n_test=None if card.n_test is None else int(card.n_test),
+    )

@@ -4,9 +4,10 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import safetensors
 import safetensors.torch
@@ -15,12 +16,12 @@ from torch import Tensor, nn
 
 from ..errors import InputError, ModelFileError
 from .card import is_generated
+from .configuration import CONFIG_FILE, FORMAT_VERSION
 
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
-LARGEST_CONFIG = 2**25  # bytes: a history of 100,000 epochs
+# Files that are complete lie in here for the moment in which they take their places.
+_COMPLETE = ".saved"
 
 DType = Literal["float32", "float16"]
 
@@ -33,7 +34,7 @@ def save_files(
     card: str | None = None,
     dtype: DType = "float32",
 ) -> None:
-    """Write configuration, weights and card; an interrupted save leaves the old files whole.
+    """Write configuration, weights and card; an interrupted save leaves the old ones, or the new.
 
     Parameters
     ----------
@@ -43,38 +44,60 @@ def save_files(
     Raises
     ------
     InputError
-        Another ``dtype``, or weights too large for half precision.
+        Another ``dtype``, weights too large for half precision, or classes that JSON cannot hold.
     """
     weights = safetensors.torch.save(stored_tensors(network, dtype), metadata={"format": "pt"})
     told = {"format_version": FORMAT_VERSION, **config, "weights_sha256": digest(weights)}
-    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+    try:
+        text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError) as reason:
+        raise InputError(
+            f"The model cannot be written as JSON: {reason}. Fit with labels that are integers or "
+            "strings, and give measures that are numbers."
+        ) from reason
+    finish_save(folder)
     contents = {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode() + b"\n"}
     if card is not None and not written_by_a_person(folder / CARD_FILE):
         contents[CARD_FILE] = card.encode()
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
-        new, old = Path(name) / "new", Path(name) / "old"
+        new = Path(name) / "new"
         new.mkdir()
-        old.mkdir()
         for file, content in contents.items():
-            (new / file).write_bytes(content)
-        _exchange(folder, list(contents), new, old)
+            with (new / file).open("wb") as written:
+                written.write(content)
+                written.flush()
+                os.fsync(written.fileno())
+        _complete(new, folder)
+    finish_save(folder)
 
 
-def _exchange(folder: Path, names: list[str], new: Path, old: Path) -> None:
-    """Put the new files in the place of the old ones, or leave all as it was."""
-    try:
-        for name in names:
-            if (folder / name).exists():
-                os.link(folder / name, old / name)
-            os.replace(new / name, folder / name)
-    except BaseException:
-        for name in names:
-            if (old / name).exists():
-                os.replace(old / name, folder / name)
-            elif not (new / name).exists():
-                (folder / name).unlink(missing_ok=True)
-        raise
+def _complete(new: Path, folder: Path) -> None:
+    """From now on these files are the model."""
+    while True:
+        finish_save(folder)
+        try:
+            new.rename(folder / _COMPLETE)
+        except OSError:
+            if not (folder / _COMPLETE).is_dir():  # else another process saves just now
+                raise
+        else:
+            return
+
+
+def finish_save(folder: Path) -> None:
+    """Let complete files take their places, where a save was killed before it could do so.
+
+    A folder holds the files of one save, whenever it is looked at through this function.
+    """
+    complete = folder / _COMPLETE
+    if not complete.is_dir():
+        return
+    for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
+        with suppress(FileNotFoundError):  # another process does the same
+            (complete / name).replace(folder / name)
+    with suppress(OSError):  # it has done so, or has put its own files there
+        complete.rmdir()
 
 
 def written_by_a_person(file: Path) -> bool:
@@ -91,7 +114,10 @@ def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype is {dtype!r}; give 'float32' or 'float16'.")
-    tensors = {name: t.detach().cpu().contiguous() for name, t in network.state_dict().items()}
+    tensors = {  # copies, since two names may stand for one tensor
+        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
+        for name, t in network.state_dict().items()
+    }
     if dtype == "float32":
         return tensors
     halves = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
@@ -109,56 +135,15 @@ def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def read_config(folder: Path, known: set[str]) -> dict[str, Any]:
-    """The configuration of a saved model, whose keys must be just the known ones.
+class Stored(NamedTuple):
+    """What the file says of a tensor."""
 
-    Raises
-    ------
-    ModelFileError
-        No such folder, no configuration in it, or not one of ours.
-    """
-    file = folder / CONFIG_FILE
-    if not file.is_file():
-        raise ModelFileError(
-            f"{str(folder)!r} is not a saved model: it has no {CONFIG_FILE}. Give the folder that "
-            "save_pretrained wrote."
-        )
-    if file.stat().st_size > LARGEST_CONFIG:
-        raise ModelFileError(f"{str(file)!r} has {file.stat().st_size} bytes: it is none of ours.")
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as reason:
-        raise ModelFileError(
-            f"{str(file)!r} is damaged: {reason}. Save the model again."
-        ) from reason
-    version = config.pop("format_version", None) if isinstance(config, dict) else None
-    if version != FORMAT_VERSION:
-        raise ModelFileError(
-            f"{str(file)!r} has the format version {version!r}; this diffmic reads "
-            f"{FORMAT_VERSION}. Update diffmic, or save the model with this version."
-        )
-    check_keys(config, known | {"weights_sha256"}, where=str(file))
-    return dict(config)
+    shape: list[int]
+    dtype: str
 
 
-def check_keys(values: Mapping[str, Any], known: Collection[str], *, where: str) -> None:
-    """Make sure that the keys are just the known ones.
-
-    Raises
-    ------
-    ModelFileError
-        Naming those that are too many or too few.
-    """
-    surplus, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
-    if surplus or missing:
-        raise ModelFileError(
-            f"{where} is not as expected: unknown keys {surplus}, missing keys {missing}. It may "
-            "have been saved by another version of diffmic, or been changed by hand."
-        )
-
-
-def check_weights(folder: Path, checksum: str) -> dict[str, list[int]]:
-    """Shapes of the saved tensors, once the file is known to be whole and the right one.
+def check_weights(folder: Path, checksum: str) -> dict[str, Stored]:
+    """What is saved, once the file is known to be whole and the right one.
 
     Parameters
     ----------
@@ -176,39 +161,65 @@ def check_weights(folder: Path, checksum: str) -> dict[str, list[int]]:
     try:
         # The header is checked against the length of the file before anything is allocated.
         with safetensors.safe_open(file, framework="pt") as tensors:
-            shapes = {name: tensors.get_slice(name).get_shape() for name in tensors.keys()}  # noqa: SIM118
+            slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118
+            stored = {n: Stored(each.get_shape(), each.get_dtype()) for n, each in slices.items()}
     except (safetensors.SafetensorError, OSError) as reason:
-        raise ModelFileError(
-            f"{str(file)!r} is damaged: {reason}. Save the model, or download it, again."
-        ) from reason
+        raise ModelFileError(f"{str(file)!r} is damaged: {reason}. {_again(file)}") from reason
     with file.open("rb") as content:
         found = hashlib.file_digest(content, "sha256").hexdigest()
     if found != checksum:
         raise ModelFileError(
             f"The checksum of {str(file)!r} is {found}, and should be {checksum}: it was changed, "
-            "or belongs to another save. Save the model, or download it, again."
+            f"or belongs to another save. {_again(file)}"
         )
-    return shapes
+    return stored
 
 
-def check_shapes(found: Mapping[str, list[int]], network: nn.Module, *, where: str) -> None:
+def _again(file: Path) -> str:
+    """What to do about a file that cannot be used."""
+    if file.is_symlink():  # so it is in the cache of huggingface_hub, which keeps what it has
+        return f"Delete {str(file.resolve())!r} and load, so that it is downloaded again."
+    return "Save the model, or download it, again."
+
+
+def check_tensors(found: Mapping[str, Stored], network: nn.Module, *, where: str) -> None:
     """Make sure that the saved tensors are those of the network: all of them, and no others.
 
     Raises
     ------
     ModelFileError
     """
-    own = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    own = network.state_dict()
     missing, surplus = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
-    unfit = sorted(name for name in own.keys() & found.keys() if own[name] != found[name])
-    if missing or surplus or unfit:
+    common = sorted(own.keys() & found.keys())
+    unfit = [name for name in common if list(own[name].shape) != found[name].shape]
+    foreign = [name for name in common if found[name].dtype not in _types(own[name])]
+    if missing or surplus or unfit or foreign:
         raise ModelFileError(
             f"The tensors of {where} do not fit the model that its {CONFIG_FILE} describes: "
-            f"missing {missing[:5]}, surplus {surplus[:5]}, of another shape {unfit[:5]}."
+            f"missing {missing[:5]}, surplus {surplus[:5]}, of another shape {unfit[:5]}, of "
+            f"another type {foreign[:5]}."
         )
 
 
+def _types(tensor: Tensor) -> tuple[str, ...]:
+    """safetensors' names of the types in which a tensor may be stored."""
+    return ("F32", "F16") if tensor.is_floating_point() else ("I64",)
+
+
 def load_weights(folder: Path, network: nn.Module) -> None:
-    """Fill a network with the saved tensors, which are known to fit; halves become floats."""
+    """Fill a network with the saved tensors, which are known to fit; halves become floats.
+
+    Raises
+    ------
+    ModelFileError
+        NaN or infinity among them.
+    """
+    tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+    if bad := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
+        raise ModelFileError(
+            f"{bad[:5]} of {str(folder / WEIGHTS_FILE)!r} hold NaN or infinity: no answer can come "
+            "of them. Train again, and save the model."
+        )
     with torch.no_grad():
-        network.load_state_dict(safetensors.torch.load_file(folder / WEIGHTS_FILE), strict=True)
+        network.load_state_dict(tensors, strict=True)

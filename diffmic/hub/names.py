@@ -1,15 +1,19 @@
 """Names of pretrained models: a folder, a short name, or a repository on the Hugging Face Hub."""
 
 import difflib
+import os
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import HubError, InputError, ModelFileError
-from .files import CONFIG_FILE, WEIGHTS_FILE
+from .configuration import CONFIG_FILE, read_json
+from .files import WEIGHTS_FILE
 
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = Path(__file__).parent / "bundled"
 
 
@@ -62,7 +66,9 @@ def _place(name: str) -> str:
     if (BUNDLED / name).is_dir():
         return "Comes with diffmic."
     if entry.repository is None:
-        return "Not published; from a checkout of diffmic: python -m zoo train " + name
+        return (
+            f"Not published; from a checkout of diffmic: python -m zoo train {name} --data FOLDER"
+        )
     return f"On the Hugging Face Hub: {entry.repository}."
 
 
@@ -87,15 +93,17 @@ def locate(
     HubError
         It cannot be downloaded.
     """
-    if Path(name).is_dir():
+    if name == "":
+        raise InputError("name is empty; give the folder of a saved model, or its name.")
+    if os.path.isdir(name):  # where a Path would raise because a name is too long
         _refuse_revision(revision, f"{str(name)!r} is a folder")
         return Path(name), None
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
-    entry = REGISTRY.get(str(name))
-    if entry is not None:
-        if (BUNDLED / str(name)).is_dir():
+    entry = REGISTRY.get(name) if isinstance(name, str) else None
+    if isinstance(name, str) and entry is not None:
+        if (BUNDLED / name).is_dir():
             _refuse_revision(revision, f"{name!r} comes with diffmic")
-            return BUNDLED / str(name), entry.sha256
+            return BUNDLED / name, entry.sha256
         if entry.repository is None:
             raise ModelFileError(
                 f"Nobody has published the weights of {name!r} yet. Make them from a checkout of "
@@ -104,15 +112,15 @@ def locate(
             )
         folder = download(entry.repository, revision or entry.revision, **hub)
         return folder, entry.sha256 if revision is None else None
-    repository = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)(?:@(.+))?", str(name))
-    if isinstance(name, Path) or repository is None:
+    repository, at, named = str(name).partition("@")
+    is_repository = REPOSITORY.fullmatch(repository) and bool(at) == bool(named)
+    if isinstance(name, Path) or not is_repository or os.path.exists(name):
         raise ModelFileError(_unknown(str(name)))
-    if revision is not None and repository[2] is not None:
+    if revision is not None and named:
         raise InputError(
-            f"Two revisions: {repository[2]!r} in the name, and revision={revision!r}. Leave one "
-            "out."
+            f"Two revisions: {named!r} in the name, and revision={revision!r}. Leave one out."
         )
-    return download(repository[1], revision or repository[2], **hub), None
+    return download(repository, revision or named or None, **hub), None
 
 
 def _refuse_revision(revision: str | None, why: str) -> None:
@@ -123,7 +131,7 @@ def _refuse_revision(revision: str | None, why: str) -> None:
 def _unknown(name: str) -> str:
     close = difflib.get_close_matches(name, REGISTRY, n=3, cutoff=0.4)
     return (
-        f"There is no saved model {name!r}: it is no folder, no short name"
+        f"There is no saved model {name[:200]!r}: it is no folder, no short name"
         + (f" (close ones: {', '.join(close)})" if close else "")
         + ", and no repository, which would be 'org/name'. diffmic.list_pretrained() tells the "
         "short names."
@@ -157,6 +165,10 @@ def download(repository: str, revision: str | None, **options: Any) -> Path:
         )
 
     config = fetch(CONFIG_FILE, revision)
+    try:
+        read_json(config.parent)  # before more is downloaded
+    except ModelFileError as reason:
+        raise ModelFileError(f"{repository} on the Hub cannot be used: {reason}") from reason
     # The commit that the configuration came from: the branch may move between two downloads.
     fetch(WEIGHTS_FILE, config.parent.name)
     return config.parent
@@ -183,16 +195,18 @@ def _explained(
     except errors.RepositoryNotFoundError as reason:
         raise ModelFileError(
             f"There is no repository {repository} on the Hub, or it is private: pass token=... or "
-            "run 'hf auth login' for a private one."
+            "run 'hf auth login' for a private one. Nor is there a folder of that name here."
         ) from reason
     except errors.RevisionNotFoundError as reason:
         raise ModelFileError(f"{repository} on the Hub has no revision {revision!r}.") from reason
     except errors.LocalEntryNotFoundError as reason:
-        command = f"hf download {repository}" + (f" --revision {revision}" if revision else "")
+        options = {"--revision": revision, "--cache-dir": cache_dir}
+        given = (f" {option} {shlex.quote(str(x))}" for option, x in options.items() if x)
+        command = f"hf download {repository}{''.join(given)}"
         raise HubError(
             f"{repository}{at} is not in the cache {str(cache_dir or constants.HF_HUB_CACHE)!r}, "
             f"and the Hub was not, or could not be, asked ({reason.__cause__ or reason}). Where "
-            f"there is a network, run: {command}"
+            f"there is a network, run: {command} (There is no folder of that name here, either.)"
         ) from reason
     except errors.EntryNotFoundError as reason:
         raise ModelFileError(
@@ -202,6 +216,17 @@ def _explained(
         raise HubError(
             f"{repository}{at} could not be had from the Hub: {said_by_the_hub(reason)}"
         ) from reason
+
+
+def check_repository(name: Any) -> None:
+    """Make sure that a name can be one of a repository.
+
+    Raises
+    ------
+    InputError
+    """
+    if not (isinstance(name, str) and REPOSITORY.fullmatch(name)):
+        raise InputError(f"repo_id is {name!r}; give 'org/name'.")
 
 
 def said_by_the_hub(reason: Exception) -> str:

@@ -1,9 +1,11 @@
 """Publishing a saved model on the Hugging Face Hub."""
 
+import warnings
 from pathlib import Path
 
-from ..errors import HubError
-from .files import CARD_FILE, CONFIG_FILE, WEIGHTS_FILE, written_by_a_person
+from ..errors import DiffMICWarning, HubError
+from .configuration import CONFIG_FILE
+from .files import CARD_FILE, WEIGHTS_FILE, written_by_a_person
 from .names import said_by_the_hub
 
 
@@ -15,10 +17,16 @@ def push_folder(
     create_pr: bool = False,
     commit_message: str | None = None,
     token: str | bool | None = None,
+    told: bool = False,
 ) -> str:
     """Upload a saved model in one commit; the repository is made where there is none.
 
     A card that a person wrote on the Hub stays. See ``DiffMICClassifier.push_to_hub``.
+
+    Parameters
+    ----------
+    told : bool
+        Whether the caller gave a card for this push, and is to know if it is not used.
 
     Returns
     -------
@@ -31,31 +39,52 @@ def push_folder(
         The Hub cannot be reached, or does not allow it.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     api = HfApi(token=token)
     try:
         repository = api.create_repo(repository, private=private, exist_ok=True).repo_id
+        found = api.model_info(repository)
+        if private and not found.private:
+            raise HubError(
+                f"{repository} is there already, and is public: leave out private=True, or choose "
+                "another name."
+            )
         names = [CONFIG_FILE, WEIGHTS_FILE]
-        if not _has_card_of_a_person(api, repository):
+        if not _has_card_of_a_person(api, repository, found.sha):
             names.append(CARD_FILE)
+        elif told:
+            warnings.warn(
+                f"{repository} has a card that a person wrote: it stays, and card=... is left out.",
+                DiffMICWarning,
+                stacklevel=3,
+            )
         commit = api.create_commit(
             repository,
             [CommitOperationAdd(name, folder / name) for name in names],
             commit_message=commit_message or "Save a model of diffmic",
             create_pr=create_pr,
+            parent_commit=found.sha,  # what was written since would be lost
         )
+    except HubError:
+        raise
     except Exception as reason:  # the client's errors have no base of their own
-        raise HubError(
-            f"{repository} could not be pushed to the Hub: {said_by_the_hub(reason)} Pass a "
-            "token=... that may write there, or run 'hf auth login'."
-        ) from reason
+        status = getattr(getattr(reason, "response", None), "status_code", None)
+        advice = (
+            " Pass a token=... that may write there, or run 'hf auth login'."
+            if status in (401, 403) or isinstance(reason, LocalTokenNotFoundError)
+            else ""
+        )
+        said = said_by_the_hub(reason).rstrip(".")
+        raise HubError(f"{repository} could not be pushed to the Hub: {said}.{advice}") from reason
     return commit.pr_url or commit.commit_url
 
 
-def _has_card_of_a_person(api, repository: str) -> bool:  # type: ignore[no-untyped-def]
-    from huggingface_hub.errors import EntryNotFoundError
+def _has_card_of_a_person(api, repository: str, revision: str | None) -> bool:  # type: ignore[no-untyped-def]
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     try:
-        return written_by_a_person(Path(api.hf_hub_download(repository, CARD_FILE)))
-    except EntryNotFoundError:
+        card = api.hf_hub_download(repository, CARD_FILE, revision=revision)
+    except RemoteEntryNotFoundError:  # and not that the Hub did not answer
         return False
+    return written_by_a_person(Path(card))

@@ -5,7 +5,6 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from importlib.metadata import version
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import InputError, ModelFileError
-from ..inference import STAGES, Calibration, Stage
+from ..inference import Calibration, Stage
 from ..model import (
     Architecture,
     DiffMICNetwork,
@@ -29,15 +28,14 @@ from ..random import seeded_rng
 from ..training import Recipe, resolve_device, resolve_recipe
 from ..training.precision import to_device
 from .card import ModelCard, card_text
+from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
 from .files import (
-    CONFIG_FILE,
     WEIGHTS_FILE,
     DType,
-    check_keys,
-    check_shapes,
+    check_tensors,
     check_weights,
+    finish_save,
     load_weights,
-    read_config,
     save_files,
 )
 
@@ -46,7 +44,6 @@ Settings = TypeVar("Settings", Calibration, DiffusionSettings, ModelCard, Recipe
 # For training alone: saved where JSON can hold the value, else left at the default when loading.
 TRAINING_PARAMETERS = {"augment": "auto", "random_state": None, "class_weight": None}
 BACKBONES = ("backbone", "prior_backbone", "region_backbone")
-LARGEST_IMAGE = 4096  # pixels: the network is tried on one when it is built
 
 
 @dataclass(frozen=True)
@@ -71,12 +68,12 @@ class SavedModel:
     validation_scores: dict[Stage, dict[str, float]]
     history: list[dict[str, Any]]
     diffusion_trained: bool
+    versions: dict[str, str]
     card: ModelCard
 
 
 FITTED = tuple(field.name for field in fields(SavedModel) if field.name != "parameters")
-PREPROCESSING = ("image_size", "channels", "mean", "std")
-CONFIG_KEYS = {"parameters", "diffusion", "preprocessing", "versions", *FITTED} - {
+CONFIG_KEYS = {"parameters", "diffusion", "preprocessing", *FITTED} - {
     "network",
     "image_size",
     "channels",
@@ -95,6 +92,7 @@ def save_model(
     name : str or None
         What the card says to load; None: the name of the folder.
     """
+    card = replace(model.card, base_model=model.card.base_model or _base_model(model))
     config = {key: getattr(model, key) for key in FITTED if key in CONFIG_KEYS} | {
         "parameters": _plain_parameters(model.parameters) | _architectures(model),
         # Spelt out: what a recipe's name stands for may change, what was learnt may not.
@@ -105,17 +103,25 @@ def save_model(
         "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
         "validation_scores": _nan_as_none(model.validation_scores),
         "history": _nan_as_none(model.history),
-        "card": _nan_as_none(asdict(model.card)),
-        "versions": {package: version(package) for package in ("diffmic", "torch", "timm")},
+        "card": _nan_as_none(asdict(card)),
     }
     text = card_text(
-        model.card,
+        card,
         name=name or folder.resolve().name,
         config=config,
         n_regions=model.network.n_regions,
         validation_scores=model.validation_scores,
     )
     save_files(folder, config, model.network, card=text, dtype=dtype)
+
+
+def _base_model(model: SavedModel) -> str:
+    """The repository of the weights on which the training began, where they came from the Hub."""
+    if model.parameters["pretrained"] is not True:
+        return ""
+    encoder = model.network.image_encoder or model.network.prior.backbone
+    cfg = getattr(getattr(encoder.net, "model", None), "pretrained_cfg", {})
+    return str(cfg.get("hf_hub_id") or "")
 
 
 def _architectures(model: SavedModel) -> dict[str, str]:
@@ -167,21 +173,18 @@ def load_model(
         A missing, damaged or unfitting file.
     """
     target = resolve_device(device)
+    finish_save(folder)
     config = read_config(folder, CONFIG_KEYS)
-    del config["versions"]
     own_checksum = config.pop("weights_sha256")
-    shapes = check_weights(folder, checksum or own_checksum)
+    stored = check_weights(folder, checksum or own_checksum)
+    check_contents(config, where=str(folder / CONFIG_FILE))
     plain_settings, preprocessing = config.pop("diffusion"), config.pop("preprocessing")
     where = str(folder / WEIGHTS_FILE)
+    image_size = preprocessing["image_size"]
     try:
-        check_keys(preprocessing, PREPROCESSING, where="preprocessing")
-        image_size = preprocessing["image_size"]
-        if not isinstance(image_size, int) or not 1 <= image_size <= LARGEST_IMAGE:
-            raise InputError(f"image_size is {image_size!r}, not 1 to {LARGEST_IMAGE}")
         saved = _parameters(config["parameters"], set(defaults) - {"device"}, backbone)
         parameters = defaults | saved | {"device": device}
         check_parameters(parameters)
-        check_keys(config["calibrations"], STAGES, where="calibrations")
         architecture = architecture_from(
             parameters,
             pretrained=False,
@@ -201,7 +204,7 @@ def load_model(
 
         # First without memory: a configuration may claim sizes that its weights do not have.
         with torch.device("meta"):
-            check_shapes(shapes, build(_without_memory(architecture)), where=where)
+            check_tensors(stored, build(_without_memory(architecture)), where=where)
         network = build(architecture)
         model = SavedModel(
             **config
@@ -220,12 +223,26 @@ def load_model(
                 "card": _card(config["card"]),
             }
         )
-    except (AttributeError, KeyError, TypeError, RuntimeError, InputError) as reason:
+    except ModelFileError:
+        raise
+    except (
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RuntimeError,
+        ValueError,
+    ) as reason:
         raise ModelFileError(
             f"No model can be built from the {CONFIG_FILE} of {str(folder)!r}: "
             f"{type(reason).__name__}: {reason}"
         ) from reason
     load_weights(folder, network)
+    if (found := _preprocessing(model)) != preprocessing:
+        raise ModelFileError(
+            f"preprocessing in {str(folder / CONFIG_FILE)!r} is {preprocessing}, and the weights "
+            f"were learnt with {found}. Save the model again."
+        )
     to_device(network, target)
     return model
 
@@ -300,7 +317,7 @@ def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     if plain["class_names"] is not None:
         plain["class_names"] = [str(label) for label in plain["class_names"]]
     if isinstance(plain["pretrained"], (str, Path)):
-        plain["pretrained"] = True  # the path of a file is no part of the model
+        plain["pretrained"] = False  # the path of a file is no part of the model
     return plain
 
 

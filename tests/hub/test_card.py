@@ -5,6 +5,7 @@ import math
 import re
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard as HubCard
 from PIL import Image
@@ -45,12 +46,19 @@ def card(classifier, tmp_path):
     return save
 
 
-def test_the_code_of_the_card_runs(card, tmp_path, monkeypatch):
-    (code,) = re.findall(r"```python\n(.*?)```", card(), flags=re.DOTALL)
-    Image.fromarray(stripes(1)[0][0]).save(tmp_path / "image.png")
-    monkeypatch.chdir(tmp_path)
+def run_code(text):
+    """What the code of a card leaves behind."""
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     found = {}
     exec(code, found)
+    return found
+
+
+def test_the_code_of_the_card_runs(card, tmp_path, monkeypatch):
+    text = card()
+    Image.fromarray(stripes(1)[0][0]).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    found = run_code(text)
     assert found["proba"].shape == found["prior"].shape == (1, 3)
 
 
@@ -86,12 +94,26 @@ def test_without_test_measures_the_metadata_claims_none(card):
     assert HubCard(card()).data.eval_results is None
 
 
-def test_the_base_model_is_named_where_the_training_began_with_its_weights(classifier, tmp_path):
+@pytest.mark.parametrize(
+    ("pretrained", "named"), [(True, "timm/test_resnet.r160_in1k"), (False, None), ("a.pth", None)]
+)
+def test_the_base_model_is_named_where_the_training_began_with_its_weights(
+    classifier, tmp_path, pretrained, named
+):
+    begun = copy.deepcopy(classifier).set_params(pretrained=pretrained)
+    begun.save_pretrained(tmp_path / "first")
+    DiffMICClassifier.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    for folder in ("first", "second"):
+        assert HubCard.load(tmp_path / folder / "README.md").data.base_model == named
+
+
+def test_weights_from_elsewhere_on_the_hub_are_named_as_such(classifier, tmp_path):
     begun = copy.deepcopy(classifier).set_params(pretrained=True)
-    begun.save_pretrained(tmp_path)
-    assert HubCard.load(tmp_path / "README.md").data.base_model == "timm/test_resnet.r160_in1k"
-    classifier.save_pretrained(tmp_path)
-    assert HubCard.load(tmp_path / "README.md").data.base_model is None
+    cfg = begun.network_.prior.backbone.net.model.pretrained_cfg
+    begun.network_.prior.backbone.net.model.pretrained_cfg = cfg | {"hf_hub_id": "someone/tuned"}
+    begun.save_pretrained(tmp_path / "first")
+    DiffMICClassifier.from_pretrained(tmp_path / "first").save_pretrained(tmp_path / "second")
+    assert HubCard.load(tmp_path / "second" / "README.md").data.base_model == "someone/tuned"
 
 
 def test_what_the_card_told_survives_loading(classifier, tmp_path):
@@ -114,6 +136,59 @@ def test_multilabel_models_and_models_without_validation_have_cards(tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert "3 labels" in text
     assert "Nothing was measured" in text
+    assert "Probabilities are not calibrated" in text
+    assert "calibrated on the validation part" not in text
+
+
+def test_a_card_of_a_prior_alone_shows_code_for_the_prior(classifier, tmp_path, monkeypatch):
+    stopped = copy.deepcopy(classifier)
+    stopped.diffusion_trained_ = False
+    stopped.save_pretrained(tmp_path / "model")
+    Image.fromarray(stripes(1)[0][0]).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    found = run_code((tmp_path / "model" / "README.md").read_text())
+    assert found["proba"].shape == (1, 3)
+
+
+@pytest.mark.parametrize("name", ["b\nprint('INJECTED')", "```", "a|b", "$size", "---"])
+def test_names_of_classes_stay_names(classifier, tmp_path, monkeypatch, capsys, name):
+    named = copy.deepcopy(classifier).set_params(class_names=["a", name, "c"])
+    folder = tmp_path / 'we"ird'
+    named.save_pretrained(folder)
+    Image.fromarray(stripes(1)[0][0]).save(tmp_path / "image.png")
+    monkeypatch.chdir(tmp_path)
+    assert run_code((folder / "README.md").read_text())["proba"].shape == (1, 3)
+    assert "INJECTED" not in capsys.readouterr().out
+
+
+def test_the_metadata_hold_plain_numbers_whatever_was_measured_with(card, classifier):
+    scores = {
+        stage: {"accuracy": np.float64(0.5), "auc": math.nan, "nll": np.float32(0.25)}
+        for stage in ("prior", "diffusion")
+    }
+    data = HubCard(card(replace(TOLD, test_scores=scores, n_test=np.int64(12)))).data
+    assert {(r.metric_type, r.metric_value) for r in data.eval_results} == {
+        ("accuracy", 0.5),
+        ("nll", 0.25),
+    }
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"test_scores": {"diffusion": {"accuracy": 0.5}}},
+        {"test_scores": None},
+        {"test_scores": {"prior": {"nll": math.inf}, "diffusion": {"nll": 0.5}}},
+        {"n_test": "many"},
+        {"summary": None},
+        {"license": 3},
+    ],
+    ids=str,
+)
+def test_a_card_with_values_of_another_kind_is_refused(classifier, tmp_path, wrong):
+    with pytest.raises(InputError, match=f"{next(iter(wrong))} of the card is"):
+        classifier.save_pretrained(tmp_path, card=replace(TOLD, **wrong))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("change", ["", " ", "x"])

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,13 +12,15 @@ import torch
 from torch import nn
 
 from diffmic import InputError, ModelFileError
+from diffmic.hub import files
 from diffmic.hub.card import sealed
+from diffmic.hub.configuration import read_config
 from diffmic.hub.files import (
-    check_shapes,
+    check_tensors,
     check_weights,
     digest,
+    finish_save,
     load_weights,
-    read_config,
     save_files,
 )
 
@@ -45,7 +48,7 @@ def contents(folder):
 def load(folder, network):
     """Everything that loading weights takes."""
     checksum = read_config(folder, KEYS)["weights_sha256"]
-    check_shapes(check_weights(folder, checksum), network, where=str(folder))
+    check_tensors(check_weights(folder, checksum), network, where=str(folder))
     load_weights(folder, network)
     return network
 
@@ -54,6 +57,13 @@ def edit(folder, change):
     values = json.loads((folder / "config.json").read_text())
     change(values)
     (folder / "config.json").write_text(json.dumps(values))
+
+
+def replace_weights(folder, change):
+    """Other tensors, with a checksum that fits."""
+    file = folder / "model.safetensors"
+    safetensors.torch.save_file(change(safetensors.torch.load_file(file)), file)
+    edit(folder, lambda config: config.update(weights_sha256=digest(file.read_bytes())))
 
 
 def test_a_model_is_a_configuration_and_weights_and_nothing_else(folder):
@@ -109,16 +119,15 @@ class Interrupted(BaseException):
 
 @pytest.mark.parametrize("when", range(1, 4))
 def test_a_save_interrupted_while_writing_leaves_the_old_files_whole(folder, monkeypatch, when):
-    before, write, written = contents(folder), Path.write_bytes, []
+    before, sync, written = contents(folder), os.fsync, []
 
-    def failing_write(file, content):
+    def failing_sync(file):
         written.append(file)
         if len(written) == when:
-            write(file, content[:10])
             raise Interrupted
-        write(file, content)
+        sync(file)
 
-    monkeypatch.setattr(Path, "write_bytes", failing_write)
+    monkeypatch.setattr(os, "fsync", failing_sync)
     with pytest.raises(Interrupted):
         save_files(folder, config(seed=8), network(), card=sealed("made"))
     assert contents(folder) == before
@@ -126,12 +135,13 @@ def test_a_save_interrupted_while_writing_leaves_the_old_files_whole(folder, mon
 
 @pytest.mark.parametrize("first", [True, False], ids=["first save", "second save"])
 @pytest.mark.parametrize("when", range(1, 4))
-def test_a_save_interrupted_while_renaming_leaves_the_old_files_whole(
+def test_a_save_killed_while_its_files_take_their_places_is_finished_by_who_comes_next(
     tmp_path, monkeypatch, when, first
 ):
+    """As after a power cut: nothing is tidied up."""
     if not first:
         save_files(tmp_path, config(), network(), card=sealed("made"))
-    before, replace, replaced = contents(tmp_path), os.replace, []
+    replace, replaced = Path.replace, []
 
     def failing_replace(*paths):
         replaced.append(paths)
@@ -139,15 +149,70 @@ def test_a_save_interrupted_while_renaming_leaves_the_old_files_whole(
             raise Interrupted
         replace(*paths)
 
-    monkeypatch.setattr(os, "replace", failing_replace)
+    saved = network()
+    monkeypatch.setattr(Path, "replace", failing_replace)
     with pytest.raises(Interrupted):
-        save_files(tmp_path, config(seed=8), network(), card=sealed("new"))
-    assert contents(tmp_path) == before
+        save_files(tmp_path, config(seed=8), saved, card=sealed("new"))
+    monkeypatch.undo()
+    finish_save(tmp_path)
+    assert set(contents(tmp_path)) == {"config.json", "model.safetensors", "README.md"}
+    assert (tmp_path / "README.md").read_text() == sealed("new")
+    assert read_config(tmp_path, KEYS)["seed"] == 8
+    assert torch.equal(load(tmp_path, network())[0].weight, saved[0].weight)
+
+
+def test_two_that_finish_the_same_save_do_not_mind_each_other(folder, monkeypatch):
+    replace = Path.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "finish_save", lambda folder: None)
+        save_files(folder, config(seed=8), network())
+    assert (folder / ".saved").is_dir()
+
+    def overtaken(file, target):
+        replace(file, target)  # the other one
+        replace(file, target)
+
+    monkeypatch.setattr(Path, "replace", overtaken)
+    finish_save(folder)
+    assert not (folder / ".saved").exists()
+    assert read_config(folder, KEYS)["seed"] == 8
+
+
+def test_saves_at_the_same_time_leave_one_of_them_whole(tmp_path):
+    with ThreadPoolExecutor(4) as pool:
+        for done in [
+            pool.submit(save_files, tmp_path, config(seed=seed), network()) for seed in range(20)
+        ]:
+            done.result()
+    assert read_config(tmp_path, KEYS)["seed"] in range(20)
+    load(tmp_path, network())
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def test_one_tensor_under_two_names_is_saved_under_both(tmp_path):
+    layer = nn.Linear(2, 2)
+    save_files(tmp_path, config(), nn.Sequential(layer, layer))
+    loaded = load(tmp_path, nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+    assert torch.equal(loaded[0].weight, layer.weight)
+    assert torch.equal(loaded[1].weight, layer.weight)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64, torch.bool])
+def test_weights_of_another_type_are_refused(folder, dtype):
+    replace_weights(folder, lambda tensors: {n: t.to(dtype) for n, t in tensors.items()})
+    with pytest.raises(ModelFileError, match="of another type"):
+        load(folder, network())
+
+
+def test_weights_that_are_no_numbers_are_refused(folder):
+    replace_weights(folder, lambda tensors: {**tensors, "0.weight": tensors["0.weight"] / 0})
+    with pytest.raises(ModelFileError, match=r"0\.weight.*NaN or infinity"):
+        load(folder, network())
 
 
 def test_what_json_cannot_hold_leaves_the_old_files_whole(folder):
     before = contents(folder)
-    with pytest.raises(TypeError):
+    with pytest.raises(InputError, match="cannot be written as JSON"):
         save_files(folder, config(seed=object()), network())
     assert contents(folder) == before
 
@@ -158,7 +223,8 @@ def test_what_json_cannot_hold_leaves_the_old_files_whole(folder):
         (lambda c: c.update(extra=1), r"unknown keys \['extra'\]"),
         (lambda c: c.pop("seed"), r"missing keys \['seed'\]"),
         (lambda c: c.update(format_version=99), "version 99.*Update diffmic"),
-        (lambda c: c.pop("format_version"), "version None"),
+        (lambda c: c.update(format_version=True), "version True"),
+        (lambda c: c.pop("format_version"), "not a model of diffmic"),
     ],
 )
 def test_an_unfitting_configuration_is_an_error_that_names_what_is_wrong(folder, change, message):
@@ -167,7 +233,9 @@ def test_an_unfitting_configuration_is_an_error_that_names_what_is_wrong(folder,
         read_config(folder, KEYS)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"text"', "\xff\xfe"])
+@pytest.mark.parametrize(
+    "text", ["", "{", '{"seed": NaN}', '{"seed": 1, "seed": 2}', "[]", "null", '"text"', "\xff\xfe"]
+)
 def test_a_damaged_configuration_is_an_error_that_names_the_file(folder, text):
     (folder / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ModelFileError, match=r"config\.json"):
@@ -207,11 +275,11 @@ def test_truncated_weights_are_an_error(folder, keep):
     ],
 )
 def test_tensors_that_do_not_fit_are_an_error_that_names_them(folder, change, message):
-    file = folder / "model.safetensors"
-    tensors = safetensors.torch.load_file(file)
-    change(tensors)
-    safetensors.torch.save_file(tensors, file)
-    edit(folder, lambda config: config.update(weights_sha256=digest(file.read_bytes())))
+    def changed(tensors):
+        change(tensors)
+        return tensors
+
+    replace_weights(folder, changed)
     loaded = network()
     before = loaded[0].weight.clone()
     with pytest.raises(ModelFileError, match=message):

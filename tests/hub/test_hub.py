@@ -4,15 +4,23 @@ import copy
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
-from hub.hub_server import HubServer, use
+from hub.hub_server import HubServer, Refusal, use
 from huggingface_hub import constants
 from numpy.testing import assert_array_equal
 from tiny import small, stripes
 
-from diffmic import DiffMICClassifier, HubError, ModelCard, ModelFileError
+from diffmic import (
+    DiffMICClassifier,
+    DiffMICWarning,
+    HubError,
+    InputError,
+    ModelCard,
+    ModelFileError,
+)
 from diffmic.hub.files import digest
 from diffmic.hub.names import REGISTRY, Published
 
@@ -244,8 +252,84 @@ def test_pushing_without_a_network_is_an_error_of_the_hub(hub, classifier):
         copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good")
 
 
-def test_nothing_of_this_machine_is_published(published, classifier):
-    copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good")
+@pytest.mark.parametrize("status", [403, 429, 500, 503])
+def test_where_the_hub_does_not_tell_whether_there_is_a_card_nothing_is_pushed(
+    hub, files, classifier, monkeypatch, status
+):
+    hub.add(REPO, files | {"README.md": b"# Mine"})
+    answer = HubServer._file
+
+    def hiccup(server, request, repo_id, revision, path):
+        if path == "README.md":
+            raise Refusal(status, None, "Not now.")
+        return answer(server, request, repo_id, revision, path)
+
+    monkeypatch.setattr(HubServer, "_file", hiccup)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)  # the client tries again
+    with pytest.raises(HubError, match="could not be pushed"):
+        copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good", dtype="float16")
+    assert hub.files(REPO) == files | {"README.md": b"# Mine"}
+
+
+def test_what_was_written_on_the_hub_meanwhile_is_not_lost(hub, files, classifier, monkeypatch):
+    hub.add(REPO, files)
+    answer = HubServer._preupload
+
+    def overtaken(server, request, repo_id, revision, pr=""):
+        hub.add(REPO, files | {"README.md": b"# Mine"}, message="By hand")
+        return answer(server, request, repo_id, revision, pr)
+
+    monkeypatch.setattr(HubServer, "_preupload", overtaken)
+    with pytest.raises(HubError, match=r"could not be pushed.*since"):
+        copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good", dtype="float16")
+    assert hub.files(REPO)["README.md"] == b"# Mine"
+
+
+def test_a_card_that_is_given_but_not_used_is_told(hub, files, classifier):
+    hub.add(REPO, files | {"README.md": b"# Mine"})
+    with pytest.warns(DiffMICWarning, match="a card that a person wrote: it stays"):
+        copy.deepcopy(classifier).push_to_hub(
+            REPO, token="hf_good", dtype="float16", card=ModelCard(summary="Mine, too.")
+        )
+
+
+def test_a_public_repository_is_not_pushed_to_as_a_private_one(published, classifier):
+    before = published.files(REPO)
+    with pytest.raises(HubError, match="is public"):
+        copy.deepcopy(classifier).push_to_hub(REPO, private=True, token="hf_good", dtype="float16")
+    assert published.files(REPO) == before
+
+
+@pytest.mark.parametrize("name", ["stripes", "", None, 3, Path(REPO), "../x", "org/name@v1"])
+def test_what_is_no_name_of_a_repository_is_refused_before_anything_is_asked(hub, classifier, name):
+    with pytest.raises(InputError, match=r"repo_id is .*; give 'org/name'"):
+        copy.deepcopy(classifier).push_to_hub(name, token="hf_good")
+    assert hub.requests == []
+
+
+def test_a_model_of_another_kind_is_not_downloaded(hub, files):
+    hub.add(REPO, files | {"config.json": b'{"model_type": "vit"}'})
+    with pytest.raises(ModelFileError, match=rf"{REPO} on the Hub .*not a model of diffmic"):
+        load()
+    assert not [r for r in asked_for_files(hub) if "safetensors" in r.path]
+
+
+def test_a_damaged_download_says_what_to_delete(published, cache):
+    load()
+    (weights,) = cache.rglob("model.safetensors")
+    weights.resolve().write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(ModelFileError, match=r"Delete .*blobs") as raised:
+        load()
+    Path(re.search("Delete '([^']+)'", str(raised.value))[1]).unlink()
+    assert load().classes_.tolist() == [0, 1, 2]
+
+
+def test_nothing_of_this_machine_is_published(published, tmp_path):
+    path = tmp_path / "own.pth"
+    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1)
+    classifier = DiffMICClassifier(**parameters).fit(*stripes(30)).set_params(pretrained=path)
+    classifier.push_to_hub(REPO, token="hf_good")
     for name in ("config.json", "README.md"):
-        assert str(Path.home()) not in published.files(REPO)[name].decode()
-        assert "/tmp" not in published.files(REPO)[name].decode()
+        text = published.files(REPO)[name].decode()
+        for place in (path.parent, Path.home(), Path.cwd()):
+            assert str(place) not in text

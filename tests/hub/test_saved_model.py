@@ -16,7 +16,7 @@ from numpy.testing import assert_array_equal
 from tiny import RECIPE, TinyBackbone, small, stripes
 from torchvision.transforms import v2
 
-from diffmic import DiffMICClassifier, InputError, ModelFileError
+from diffmic import DiffMICClassifier, InputError, ModelCard, ModelFileError
 from diffmic.model import DiffusionSettings
 from diffmic.training import recipe as recipes
 
@@ -194,7 +194,28 @@ def test_the_given_module_is_left_alone(fitted, tmp_path):
         (lambda c: c["preprocessing"].update(image_size=10**6), "image_size is 1000000"),
         (lambda c: c["preprocessing"].update(image_size="32"), "image_size"),
         (lambda c: c["preprocessing"].pop("mean"), "mean"),
+        (lambda c: c["preprocessing"].update(mean=[0.1, 0.2, 0.3]), "learnt with"),
+        (lambda c: c["preprocessing"].update(channels="x"), "channels is 'x'"),
+        (lambda c: c["preprocessing"].update(image_size=True), "image_size is True"),
         (lambda c: c["card"].update(author="me"), "author"),
+        (lambda c: c["card"].update(test_scores=3), "int"),
+        (lambda c: c.update(classes=[0, 0, 1]), "classes is"),
+        (lambda c: c.update(classes="abc"), "classes is abc"),
+        (lambda c: c.update(classes=[None, 1, 2]), "classes is"),
+        (lambda c: c.update(multilabel="false"), "multilabel is 'false'"),
+        (lambda c: c.update(multilabel=True), "the calibration of"),
+        (lambda c: c.update(thresholds={"prior": [0.5] * 3}), "thresholds"),
+        (lambda c: c.update(seed=None), "seed is None"),
+        (lambda c: c.update(seed=10**40), "seed is"),
+        (lambda c: c["parameters"].update(class_names=["a"]), "class_names"),
+        (lambda c: c["parameters"].update(learning_rate=10**400), "OverflowError"),
+        (lambda c: c["parameters"]["recipe"].update(context_dropout=5), "dropout"),
+        (lambda c: c["calibrations"]["prior"].update(temperature=0), "calibration of prior"),
+        (lambda c: c["calibrations"]["prior"].update(temperature="x"), "calibration of prior"),
+        (lambda c: c["calibrations"]["diffusion"].update(stage="prior"), "of diffusion"),
+        (lambda c: c.update(validation_scores={"prior": {"nll": 0.5}}), "validation_scores"),
+        (lambda c: c.update(history=None), "history"),
+        (lambda c: c.update(versions={"torch": 2}), "versions"),
         (lambda c: c.update(weights_sha256="0" * 64), "checksum"),
     ],
 )
@@ -260,6 +281,31 @@ def test_saving_needs_a_fitted_estimator(tmp_path):
     with pytest.raises(ValueError, match="not fitted"):
         DiffMICClassifier().save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_module_with_shared_parts_is_saved(images, new_images, tmp_path):
+    backbone = TinyBackbone()
+    backbone.again = backbone.layers
+    classifier = DiffMICClassifier(**small(backbone=backbone, max_epochs=1)).fit(*images)
+    classifier.save_pretrained(tmp_path)
+    given = TinyBackbone()
+    given.again = given.layers
+    loaded = load(tmp_path, backbone=given)
+    assert_array_equal(loaded.predict_proba(new_images[0]), classifier.predict_proba(new_images[0]))
+
+
+def test_versions_are_those_of_the_fit(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path / "one")
+    edit(tmp_path / "one", lambda config: config["versions"].update(torch="1.0.0"))
+    load(tmp_path / "one", backbone=TinyBackbone()).save_pretrained(tmp_path / "two")
+    assert "torch 1.0.0" in (tmp_path / "two" / "README.md").read_text()
+
+
+def test_a_card_is_not_taken_from_a_save_that_failed(fitted, tmp_path):
+    classifier = copy.deepcopy(fitted)
+    with pytest.raises(InputError, match="dtype"):
+        classifier.save_pretrained(tmp_path, dtype="int8", card=ModelCard(summary="No."))
+    assert classifier.card_ == fitted.card_
 
 
 def test_a_model_that_could_not_be_loaded_is_not_saved(images, tmp_path):

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from hub.hub_server import HubServer, use
 from PIL import Image
+from safetensors.torch import load_file
 from tiny import RECIPE, stripes
 from typer.testing import CliRunner
 
@@ -60,16 +62,19 @@ def run(zoo, *arguments):
 
 def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_path):
     models, results = tmp_path / "models", tmp_path / "results"
-    places = ("--data", data, "--models", models, "--results", results, "--verbose", 0)
-    outcome = run(zoo, "train", "diffmic-v2-stripes", *places)
+    places = ("--data", data, "--models", models, "--results", results)
+    options = ("--seed", 3, "--max-epochs", 1)
+    outcome = run(zoo, "train", "diffmic-v2-stripes", *places, *options, "--verbose", 0)
     assert outcome.exit_code == 0, outcome.output
     record = json.loads((results / "diffmic-v2-stripes.json").read_text())
+    assert record["command"].endswith("--seed 3 --max-epochs 1")
     clf = DiffMICClassifier.from_pretrained(models / "diffmic-v2-stripes")
     assert clf.classes_.tolist() == [0, 1, 2]
     assert clf.class_names == ["none", "rising", "falling"]
     assert clf.card_.test_scores == record["test"]
     assert clf.card_.n_test == 15
     card = (models / "diffmic-v2-stripes" / "README.md").read_text()
+    assert "One training run, seed 3, 1 epochs" in card
     assert f"| quadratic kappa | {record['test']['prior']['kappa']:.3f} |" in card
     paths = [data / "stripes" / f"{i}.png" for i in range(3, 60, 4)]
     y = [int(label) for label in stripes(60)[1][3::4]]
@@ -78,8 +83,8 @@ def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_p
 
 
 def test_push_publishes_the_trained_model_in_half_precision(zoo, data, tmp_path, monkeypatch):
-    places = ("--models", tmp_path / "models")
-    told = ("--data", data, "--results", tmp_path / "results", "--verbose", 0)
+    places = ("--models", tmp_path / "models", "--results", tmp_path / "results")
+    told = ("--data", data, "--verbose", 0)
     assert run(zoo, "train", "diffmic-v2-stripes", *places, *told).exit_code == 0
     trained = (tmp_path / "models" / "diffmic-v2-stripes" / "model.safetensors").read_bytes()
     with HubServer() as hub:
@@ -95,6 +100,21 @@ def test_push_publishes_the_trained_model_in_half_precision(zoo, data, tmp_path,
     assert b"Test part, 15 images" in files["README.md"]
 
 
+def test_push_refuses_weights_of_which_nothing_was_measured(zoo, data, tmp_path, monkeypatch):
+    places = ("--models", tmp_path / "models", "--results", tmp_path / "results")
+    to = ("--repository", "org/diffmic-v2-stripes")
+    outcome = run(zoo, "push", "diffmic-v2-stripes", *to, *places)
+    assert outcome.exit_code != 0
+    assert "is missing" in outcome.output
+    train = ("train", "diffmic-v2-stripes", "--data", data, "--verbose", 0, *places)
+    assert run(zoo, *train).exit_code == 0
+    monkeypatch.setattr(zoo, "HALF_PRECISION_TOLERANCE", -1.0)
+    assert run(zoo, *train).exit_code != 0
+    outcome = run(zoo, "push", "diffmic-v2-stripes", *to, *places)
+    assert outcome.exit_code != 0
+    assert "other weights" in outcome.output
+
+
 def test_a_model_that_half_precision_changes_is_saved_in_full(zoo, data, tmp_path, monkeypatch):
     monkeypatch.setattr(zoo, "HALF_PRECISION_TOLERANCE", -1.0)
     places = ("--data", data, "--models", tmp_path / "models", "--results", tmp_path / "results")
@@ -102,6 +122,8 @@ def test_a_model_that_half_precision_changes_is_saved_in_full(zoo, data, tmp_pat
     assert outcome.exit_code != 0
     assert "Half precision changes probabilities" in outcome.output
     assert not (tmp_path / "results").exists()
+    weights = load_file(tmp_path / "models" / "diffmic-v2-stripes" / "model.safetensors")
+    assert torch.float16 not in {tensor.dtype for tensor in weights.values()}
 
 
 def test_an_unknown_name_is_refused_with_the_names_that_there_are(zoo, tmp_path):
