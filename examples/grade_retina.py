@@ -31,9 +31,7 @@ def main() -> None:
     axes = plot_regions(image, clf.explain(image))
     axes.set_title(clf.class_names[proba["diffusion"].argmax()])
     axes.figure.savefig(args.picture, dpi=150, bbox_inches="tight")
-    print(
-        f"saved {args.picture}; about half of this model's regions lie on the black rim: see its card"
-    )
+    print(f"saved {args.picture}; some of the regions lie on the black rim, see the model's card")
 
 
 def retina() -> Path:
