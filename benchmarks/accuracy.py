@@ -21,6 +21,7 @@ from typing import Annotated, Any
 import numpy as np
 import torch
 import typer
+from accuracy_bench.beyond import abstaining, label_sets
 from accuracy_bench.encoders import Job
 from accuracy_bench.methods import ABLATIONS, METHODS, OURS
 from accuracy_bench.results import Answers, Results, paired_differences, summary
@@ -44,6 +45,9 @@ def run(
     seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
     final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
     max_epochs: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
+    wrong_labels: Annotated[
+        float, typer.Option(help="Share of training labels that are made wrong.")
+    ] = 0.0,
     results: File = HERE / "results" / "accuracy.csv",
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
     verbose: int = 1,
@@ -57,10 +61,12 @@ def run(
             if not todo:
                 continue
             task = replace(TASKS[name], max_epochs=max_epochs or TASKS[name].max_epochs)
-            job = Job(name, task, seed, load(task, seed, data), work, verbose)
+            parts_of_job = load(task, seed, data).with_wrong_labels(wrong_labels, seed)
+            folder = work / f"wrong-{wrong_labels:g}" if wrong_labels else work
+            job = Job(name, task, seed, parts_of_job, folder, verbose)
             for method in todo:
                 for row in rows_of(job, method, parts, kept):
-                    kept.add(row)
+                    kept.add(row | {"wrong_labels": wrong_labels})
 
 
 def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[dict[str, Any]]:
@@ -70,10 +76,14 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
     scores_of, prior_of = how.train(job), METHODS["prior"].train(job)
     multilabel, val = job.parts.multilabel, job.parts.val.targets
 
-    def evidence(part: str) -> tuple[torch.Tensor, ...]:
-        return (scores_of(part), prior_of(part)) if how.stacked else (scores_of(part),)
+    def evidence(part: str) -> tuple[torch.Tensor | None, torch.Tensor, *tuple[torch.Tensor, ...]]:
+        """Scores of each draw where there are some, their mean, and what stands beside them."""
+        scores = scores_of(part)
+        draws = scores if scores.ndim == 3 else None
+        mean = scores if draws is None else draws.mean(dim=1)
+        return (draws, mean, prior_of(part)) if how.stacked else (draws, mean)
 
-    scores, *beside = evidence("val")
+    _, scores, *beside = evidence("val")
     calibration = Calibration.fit(
         how.stage, scores, val, multilabel=multilabel, prior_logits=beside[0] if beside else None
     )
@@ -83,12 +93,17 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
     rows = []
     for part in parts:
         targets = job.parts[part].targets.numpy()
-        proba = calibration(*evidence(part)).numpy()
+        draws, scores, *beside = evidence(part)
+        proba, of_draws = calibration(scores, *beside).numpy(), None
+        if draws is not None:
+            of_draws = np.stack([calibration(d, *beside).numpy() for d in draws.unbind(1)], axis=1)
         answers = Answers(targets, proba, thresholds)
         if multilabel:
             measures = measure(targets, proba, thresholds=thresholds)
+            measures |= label_sets(targets, proba, of_draws)
         else:
             measures = measure(targets.argmax(axis=1), proba, ordered=job.task.ordered)
+            measures |= abstaining(targets, proba, of_draws)
         if part == "test":
             kept.keep(job.name, job.seed, method, answers)
         absent = [

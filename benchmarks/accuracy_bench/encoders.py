@@ -63,10 +63,10 @@ class Job:
         }
         return TrainingOptions(**chosen)
 
-    def network(self, recipe: Recipe, *, pretrained: bool) -> DiffMICNetwork:
-        """An untrained network of the default arrangement."""
+    def network(self, recipe: Recipe, *, pretrained: bool, **changes: int) -> DiffMICNetwork:
+        """An untrained network of the default arrangement, but for changed parameters."""
         architecture = architecture_from(
-            DEFAULTS,
+            DEFAULTS | changes,
             pretrained=pretrained,
             image_size=self.task.image_size,
             context_dropout=recipe.context_dropout,

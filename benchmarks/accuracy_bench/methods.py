@@ -11,7 +11,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from diffmic.inference.calibration import Stage
 from diffmic.inference.predict import sample_scores
-from diffmic.model import DiffMICNetwork
+from diffmic.model import Conditions, DiffMICNetwork
 from diffmic.random import seeded_rng
 from diffmic.training.cache import ConditionCache, drawing_chances
 from diffmic.training.diffusion_stage import moving_average, train_denoiser
@@ -22,7 +22,7 @@ from diffmic.training.recipe import PAPER, RECIPES, Recipe
 
 from .encoders import DEFAULTS, Job, conditions_of, plain_logits, trained_prior
 
-Scores = Callable[[str], Tensor]  # name of a part → scores (n, C)
+Scores = Callable[[str], Tensor]  # name of a part → scores (n, C), or of draws (n, S, C)
 
 
 @dataclass(frozen=True)
@@ -71,19 +71,24 @@ def prior_alone(job: Job) -> Scores:
 
 
 def diffusion(
-    recipe: Recipe, *, num_steps: int | None = None, n_samples: int | None = None
+    recipe: Recipe,
+    *,
+    num_steps: int | None = None,
+    n_samples: int | None = None,
+    feature_dim: int | None = None,
+    n_regions: int | None = None,
 ) -> Method:
-    """The diffusion stage under a recipe."""
+    """The diffusion stage under a recipe, at another width, or with fewer of the regions."""
 
     def train(job: Job) -> Scores:
-        network = trained_diffusion(job, recipe)
+        network = trained_diffusion(job, recipe, feature_dim, n_regions)
         return lambda part: sample_scores(
             network,
-            conditions_of(job, OURS, part),
+            with_regions(conditions_of(job, OURS, part), network),
             num_steps=num_steps or DEFAULTS["num_steps"],
             n_samples=n_samples or DEFAULTS["n_samples"],
             seed=job.seed,
-        ).mean(dim=1)
+        )
 
     return Method(train, "diffusion", recipe.stacked)
 
@@ -127,6 +132,10 @@ ABLATIONS = {
     "one view": diffusion(replace(OURS, n_views=0)),
     **{f"{n} steps": diffusion(OURS, num_steps=n) for n in (1, 2, 5, 20, 50)},
     **{f"{n} draws": diffusion(OURS, n_samples=n) for n in (1, 32)},
+    **{f"width {n}": diffusion(OURS, feature_dim=n) for n in (64, 1024)},
+    # Regions are chosen one after the other: these are the first of the usual 6.
+    **{f"{n} regions": diffusion(OURS, n_regions=n) for n in (2, 4)},
+    "4 positions a step": diffusion(replace(OURS, n_positions=4)),
 }
 
 
@@ -137,13 +146,38 @@ def cache_of(job: Job, recipe: Recipe) -> ConditionCache:
     return ConditionCache(conditions_of(job, OURS, "train")[rows], part.targets, part.weights)
 
 
+@torch.inference_mode()
+def with_regions(conditions: Conditions, network: DiffMICNetwork) -> Conditions:
+    """The first regions of each image, as many as a network has, and the prior of these."""
+    count = network.n_regions
+    if count == conditions.region_features.shape[1]:
+        return conditions
+    regions = conditions.region_features[:, :count]
+    _, local_logits = network.prior.reread(conditions.image_features, regions)
+    return replace(
+        conditions,
+        region_features=regions,
+        local_logits=local_logits,
+        boxes=conditions.boxes[:, :count],
+        attention=conditions.attention[:, :count],
+    )
+
+
 @functools.lru_cache(maxsize=1)  # steps and draws are of the sampling alone
-def trained_diffusion(job: Job, recipe: Recipe) -> DiffMICNetwork:
-    """Stage two under a recipe; it ends in its best state on validation."""
+def trained_diffusion(
+    job: Job, recipe: Recipe, feature_dim: int | None = None, n_regions: int | None = None
+) -> DiffMICNetwork:
+    """Stage two under a recipe; it ends in its averaged last state."""
     options = job.options(recipe)
-    network = job.network(recipe, pretrained=False)
+    changes = {"feature_dim": feature_dim, "n_regions": n_regions}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    network = job.network(recipe, pretrained=False, **changes)
     network.prior = trained_prior(job, OURS).prior
-    evaluation = Evaluation(job.parts.val, options, conditions=conditions_of(job, OURS, "val"))
+    network.prior.n_regions = min(n_regions or network.prior.n_regions, network.prior.n_regions)
+    cache = cache_of(job, recipe)
+    cache = replace(cache, conditions=with_regions(cache.conditions, network))
+    conditions = with_regions(conditions_of(job, OURS, "val"), network)
+    evaluation = Evaluation(job.parts.val, options, conditions=conditions)
     with (
         seeded_rng(options.seed, options.device),
         accelerator_for(options.device, "no") as accelerator,
@@ -155,7 +189,7 @@ def trained_diffusion(job: Job, recipe: Recipe) -> DiffMICNetwork:
             accelerator=accelerator,
             evaluate=evaluation.diffusion,
             history=[],
-            cache=cache_of(job, recipe),
+            cache=cache,
         )
     return network
 

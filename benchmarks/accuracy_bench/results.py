@@ -19,10 +19,23 @@ MEASURES = (
     "nll",
     "brier",
     "ece",
+    "aurc",
+    "aurc_spread",
+    "set_nll",
+    "set_nll_draws",
 )
 COLUMNS = (
     *("set", "seed", "method", "part", "n_images", *MEASURES, "absent_labels", "seconds"),
-    *("image_size", "max_epochs", "settings", "versions", "processor", "threads", "date"),
+    *(
+        "image_size",
+        "max_epochs",
+        "wrong_labels",
+        "settings",
+        "versions",
+        "processor",
+        "threads",
+        "date",
+    ),
 )
 N_RESAMPLES = 2000
 
@@ -56,6 +69,8 @@ class Results:
         """Append a run."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
         new = not self.file.is_file()
+        if not new and tuple(next(csv.reader(self.file.open(newline="")))) != COLUMNS:
+            raise ValueError(f"{self.file} has other columns: write to another file.")
         with self.file.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
             if new:

@@ -86,6 +86,24 @@ class Parts:
         part: Part = getattr(self, name)
         return part
 
+    def with_wrong_labels(self, share: float, seed: int) -> "Parts":
+        """The same with a share of the training images under another class, drawn evenly.
+
+        In multi-label sets each label is turned round with that chance.
+        """
+        if not share:
+            return self
+        rng = np.random.RandomState(seed)
+        targets = self.train.targets.clone()
+        if self.multilabel:
+            wrong = torch.from_numpy(rng.rand(*targets.shape) < share)
+            targets[wrong] = 1 - targets[wrong]
+        else:
+            n_classes = targets.shape[1]
+            for row in np.flatnonzero(rng.rand(len(targets)) < share):
+                targets[row] = targets[row].roll(int(rng.randint(1, n_classes)))
+        return replace(self, train=replace(self.train, targets=targets))
+
 
 def load(task: Task, seed: int, data: Path, *, search: bool = False) -> Parts:
     """Read a task's images and labels; the split is the data set's own, or the seed's.

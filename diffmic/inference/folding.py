@@ -163,8 +163,8 @@ class _Seen(NamedTuple):
 
     maps: FeatureMaps
     norms: list[tuple[str, str]]  # a convolution, and the batch norm that reads it
-    activations: dict[str, str]  # a batch norm, and the activation that reads it
-    inputs: dict[str, Tensor]  # of convolutions
+    activations: dict[str, str]  # a batch norm or linear layer, and the activation that reads it
+    inputs: dict[str, Tensor]  # of convolutions and linear layers
     bytes_per_image: int  # of the largest tensor
 
 
@@ -173,7 +173,7 @@ class _Seen(NamedTuple):
 def folded(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
     """A copy with batch norms folded into convolutions, or a mere copy where that cannot be done.
 
-    On a CPU activations join their convolution, and images pass few at a time. What follows what is
+    On a CPU activations join the layer before them, and images pass few at a time. What follows what is
     seen when images pass; the result is compared with the original.
     """
     original = copy.deepcopy(backbone).eval()
@@ -220,16 +220,22 @@ def _fold_norms(backbone: Backbone, seen: _Seen) -> None:
 
 
 def _join_activations(backbone: Backbone, seen: _Seen) -> None:
-    """Let oneDNN apply what has come into the places of batch norms, or follows these."""
+    """Let oneDNN apply what has come into the places of batch norms, or follows a layer."""
     modules, parents = dict(backbone.named_modules()), _parents(backbone)
-    for conv_name, norm_name in seen.norms:
-        place = norm_name
-        if isinstance(modules[place], nn.Identity):
-            place = seen.activations.get(norm_name, norm_name)
-        joined = with_activation(modules[conv_name], modules[place], seen.inputs[conv_name])
+    places: dict[str, str | None] = {}  # of a layer's activation
+    for conv, norm in seen.norms:
+        empty = isinstance(modules[norm], nn.Identity)
+        places[conv] = seen.activations.get(norm, norm) if empty else norm
+    for name in seen.inputs:
+        if isinstance(modules[name], nn.Linear):
+            places[name] = seen.activations.get(name)
+    for name, place in places.items():
+        activation = nn.Identity() if place is None else modules[place]
+        joined = with_activation(modules[name], activation, seen.inputs[name])
         if joined is not None:
-            setattr(*parents[conv_name], joined)
-            setattr(*parents[place], nn.Identity())
+            setattr(*parents[name], joined)
+            if place is not None:
+                setattr(*parents[place], nn.Identity())
 
 
 class _InChunks(nn.Module):
@@ -252,7 +258,7 @@ class _InChunks(nn.Module):
 
 
 def _observed(backbone: Backbone, images: Tensor) -> _Seen:
-    """Look at what passes between convolutions, batch norms and activations."""
+    """Look at what passes between layers, batch norms and activations."""
     names = {module: name for name, module in backbone.named_modules()}
     makers: dict[tuple[int, int], nn.Module] = {}  # of tensors, as long as these are not changed
     outputs: list[Tensor] = []  # kept, so that no other tensor gets the same id
@@ -264,9 +270,11 @@ def _observed(backbone: Backbone, images: Tensor) -> _Seen:
         maker = makers.get(_identity(given[0])) if given else None
         if _foldable(module) and isinstance(maker, nn.Conv2d):
             norms.append((names[maker], names[module]))
-        elif type(module) in ACTIVATIONS and maker is not None and _foldable(maker):
+        elif type(module) in ACTIVATIONS and (
+            isinstance(maker, nn.Linear) or (maker is not None and _foldable(maker))
+        ):
             activations.append((names[maker], names[module]))
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
             inputs[names[module]] = given[0]
 
     def after(module: nn.Module, _: Any, output: Any) -> None:

@@ -13,6 +13,7 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import accuracy  # noqa: E402
 from accuracy_bench import encoders  # noqa: E402
+from accuracy_bench.beyond import abstaining, label_sets, risk_coverage_area  # noqa: E402
 from accuracy_bench.methods import METHODS  # noqa: E402
 from accuracy_bench.results import (  # noqa: E402
     N_RESAMPLES,
@@ -90,6 +91,40 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert 0 <= outside <= 13
 
 
+def test_the_area_under_the_risk_coverage_curve():
+    correct = np.array([True, True, False, False])
+    best, worst = np.array([4.0, 3, 2, 1]), np.array([1.0, 2, 3, 4])
+    assert risk_coverage_area(correct, best) == pytest.approx((0 + 0 + 1 / 3 + 1 / 2) / 4)
+    assert risk_coverage_area(correct, worst) == pytest.approx((1 + 1 + 2 / 3 + 1 / 2) / 4)
+    assert risk_coverage_area(correct, np.ones(4)) == pytest.approx(0.5)  # in no order
+
+
+def test_draws_that_disagree_tell_when_to_abstain():
+    targets = np.eye(2)[[0, 0, 1]]
+    of_draws = np.array([[0.9, 0.9], [0.8, 0.8], [0.9, 0.7]])[..., None] * [1, -1] + [0, 1]
+    found = abstaining(targets, of_draws.mean(axis=1), of_draws)
+    assert found["aurc_spread"] == pytest.approx((0 + 0 + 1 / 3) / 3)
+    assert found["aurc"] == pytest.approx((0 + 1 / 4 + 1 / 3) / 3)
+
+
+def test_labels_that_come_together_are_likelier_under_draws_that_say_so():
+    targets = np.array([[1.0, 1], [0, 0]])
+    of_draws = np.array([[[0.9, 0.9], [0.1, 0.1]]] * 2)  # both or none
+    found = label_sets(targets, of_draws.mean(axis=1), of_draws)
+    assert found["set_nll"] == pytest.approx(2 * np.log(2))
+    assert found["set_nll_draws"] == pytest.approx(-np.log(0.5 * 0.81 + 0.5 * 0.01))
+
+
+def test_a_share_of_the_training_labels_is_made_wrong(data):
+    parts = load(TASKS["stripes"], 0, data)
+    wrong = parts.with_wrong_labels(0.5, 0)
+    changed = (wrong.train.targets != parts.train.targets).any(dim=1)
+    assert 0.3 < changed.float().mean() < 0.7
+    assert (wrong.train.targets.sum(dim=1) == 1).all()
+    assert wrong.val is parts.val
+    assert parts.with_wrong_labels(0.0, 0) is parts
+
+
 def test_results_come_back_from_disk(tmp_path):
     results, of = Results(tmp_path / "deep" / "runs.csv"), answers(1.0)
     assert results.rows() == []
@@ -106,6 +141,10 @@ def test_results_come_back_from_disk(tmp_path):
     np.testing.assert_array_equal(kept.targets, of.targets)
     np.testing.assert_allclose(kept.proba, of.proba, atol=1e-3)
     assert results.answers("a", 1, "prior") is None
+    older = tmp_path / "older.csv"
+    older.write_text("set,seed\na,0\n")
+    with pytest.raises(ValueError, match="other columns"):
+        Results(older).add({"set": "a"})
 
 
 @pytest.fixture
@@ -120,7 +159,7 @@ def data(tmp_path, monkeypatch):
         split = "train" if number < 40 else "val" if number < 50 else "test"
         lines.append(f"images/{number}.png,{label},{split},{number // 2}")
     (folder / "labels.csv").write_text("\n".join(lines))
-    monkeypatch.setitem(TASKS, "stripes", Task("stripes", 32, 1))
+    monkeypatch.setitem(TASKS, "stripes", Task("stripes", 32, 1, search=(64, 1)))
     small = {"backbone": "test_resnet", "pretrained": False, "num_steps": 2, "n_samples": 2}
     for name, value in small.items():
         monkeypatch.setitem(encoders.DEFAULTS, name, value)
@@ -147,6 +186,15 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     printed = capsys.readouterr().out
     assert "| stripes | diffusion | 1 |" in printed
     assert "| **prior** | **pooled** |" in printed
+
+
+def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path):
+    places = {"results": tmp_path / "ablations.csv", "work": tmp_path / "work"}
+    methods = ["diffusion", "width 64", "2 regions", "1 steps", "noise"]
+    accuracy.ablate(data, sets=["stripes"], methods=methods, **places)
+    rows = Results(places["results"]).rows()
+    assert [(row["method"], row["part"]) for row in rows] == [(name, "val") for name in methods]
+    assert len({row["nll"] for row in rows}) == len(methods)
 
 
 def test_splits_of_a_seed_keep_groups_together(data, monkeypatch):

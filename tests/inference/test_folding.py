@@ -13,7 +13,7 @@ from torch.testing import assert_close
 from diffmic.data import PreparedImages, read_inputs
 from diffmic.inference import encode_images, folding, onednn, predict, sample_scores
 from diffmic.inference.folding import WideTimeGain, folded, for_encoding, for_sampling
-from diffmic.inference.onednn import _FusedConv
+from diffmic.inference.onednn import Joined
 from diffmic.model import Architecture, DiffusionSettings, build_network
 from diffmic.model.backbone import build_backbone
 
@@ -117,7 +117,7 @@ def test_a_batch_norm_that_cannot_be_folded_stays(module):
 
 def joined(backbone):
     """Names of the activations that joined a convolution."""
-    return {part.activation[0] for part in backbone.modules() if isinstance(part, _FusedConv)}
+    return {part.activation[0] for part in backbone.modules() if isinstance(part, Joined)}
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,11 @@ def joined(backbone):
         ("test_resnet", {"relu", "none"}),
         ("tf_efficientnet_lite0", {"hardtanh", "none"}),
         ("test_efficientnet", {"swish", "none"}),
+        ("test_vit", {"gelu", "none"}),
     ],
 )
-def test_activations_join_their_convolution(name, activations):
-    backbone = shaken(build_backbone(name, image_size=64))
+def test_activations_join_their_layer(name, activations):
+    backbone = shaken(build_backbone(name, image_size=160 if name == "test_vit" else 64))
     assert joined(folded(backbone)) == activations
     assert joined(folded(backbone, torch.bfloat16)) == set()
 

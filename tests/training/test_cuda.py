@@ -1,5 +1,6 @@
 """On a GPU: the same answers as on the CPU."""
 
+import copy
 import pickle
 
 import numpy as np
@@ -66,3 +67,23 @@ def test_the_gpus_random_state_is_left_alone(images):
     before = torch.cuda.get_rng_state()
     DiffMICClassifier(**small(device="cuda", max_epochs=1)).fit(*images).predict_proba(images[0])
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_the_steps_of_the_sampler_never_wait_for_the_device(fitted, new_images, monkeypatch):
+    network = copy.deepcopy(fitted.network_).to("cuda").eval()
+    images = torch.rand(3, 3, 32, 32, device="cuda")
+    start = network.start(2, torch.Generator().manual_seed(0))
+    denoise = type(network).denoise
+
+    def watched(*arguments):
+        torch.cuda.set_sync_debug_mode("error")  # from the first step on
+        return denoise(*arguments)
+
+    monkeypatch.setattr(type(network), "denoise", watched)
+    with torch.inference_mode():
+        conditions = network.encode(images)
+        try:
+            scores = network.sample(conditions, start, num_steps=5)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert scores.isfinite().all()
