@@ -173,8 +173,8 @@ class _Seen(NamedTuple):
 def folded(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
     """A copy with batch norms folded into convolutions, or a mere copy where that cannot be done.
 
-    On a CPU activations join the layer before them, and images pass few at a time. What follows what is
-    seen when images pass; the result is compared with the original.
+    On a CPU activations join the layer before them, and images pass few at a time. What follows
+    what is seen when images pass; the result is compared with the original.
     """
     original = copy.deepcopy(backbone).eval()
     device = original.mean.device
