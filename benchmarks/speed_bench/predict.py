@@ -17,7 +17,7 @@ from PIL import Image
 from diffmic import DiffMICClassifier
 from diffmic.data import PreparedImages, read_inputs
 from diffmic.inference import sample_scores
-from diffmic.inference.folding import for_encoding, for_sampling
+from diffmic.inference.faster import for_encoding, for_sampling
 from diffmic.training.options import pixels as ready
 
 from .models import (

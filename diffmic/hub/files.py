@@ -1,5 +1,6 @@
 """Saving and loading: ``config.json``, ``model.safetensors`` and ``README.md`` in a folder."""
 
+import errno
 import hashlib
 import json
 import os
@@ -78,8 +79,8 @@ def _complete(new: Path, folder: Path) -> None:
         finish_save(folder)
         try:
             new.rename(folder / _COMPLETE)
-        except OSError:
-            if not (folder / _COMPLETE).is_dir():  # else another process saves just now
+        except OSError as reason:
+            if reason.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another saves just now
                 raise
         else:
             return

@@ -2,19 +2,17 @@
 
 import copy
 import math
-import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from numbers import Integral
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..errors import InputError, ModelFileError
+from ..errors import ModelFileError
 from ..inference import Calibration, Stage
 from ..model import (
     Architecture,
@@ -25,10 +23,10 @@ from ..model import (
 )
 from ..parameters import check_parameters
 from ..random import seeded_rng
-from ..training import Recipe, resolve_device, resolve_recipe
+from ..training import resolve_device, resolve_recipe
 from ..training.precision import to_device
 from .card import ModelCard, card_text
-from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
+from .configuration import CONFIG_FILE, check_contents, read_config
 from .files import (
     WEIGHTS_FILE,
     DType,
@@ -38,12 +36,7 @@ from .files import (
     load_weights,
     save_files,
 )
-
-Settings = TypeVar("Settings", Calibration, DiffusionSettings, ModelCard, Recipe)
-
-# For training alone: saved where JSON can hold the value, else left at the default when loading.
-TRAINING_PARAMETERS = {"augment": "auto", "random_state": None, "class_weight": None}
-BACKBONES = ("backbone", "prior_backbone", "region_backbone")
+from .parameters import instance, plain_parameters, read_parameters
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,7 @@ def save_model(
     """
     card = replace(model.card, base_model=model.card.base_model or _base_model(model))
     config = {key: getattr(model, key) for key in FITTED if key in CONFIG_KEYS} | {
-        "parameters": _plain_parameters(model.parameters) | _architectures(model),
+        "parameters": plain_parameters(model.parameters) | _architectures(model),
         # Spelt out: what a recipe's name stands for may change, what was learnt may not.
         "diffusion": asdict(model.network.settings),
         "preprocessing": _preprocessing(model),
@@ -182,7 +175,7 @@ def load_model(
     where = str(folder / WEIGHTS_FILE)
     image_size = preprocessing["image_size"]
     try:
-        saved = _parameters(config["parameters"], set(defaults) - {"device"}, backbone)
+        saved = read_parameters(config["parameters"], set(defaults) - {"device"}, backbone)
         parameters = defaults | saved | {"device": device}
         check_parameters(parameters)
         architecture = architecture_from(
@@ -191,7 +184,7 @@ def load_model(
             image_size=image_size,
             context_dropout=resolve_recipe(parameters["recipe"]).context_dropout,
         )
-        settings = _instance(DiffusionSettings, plain_settings)
+        settings = instance(DiffusionSettings, plain_settings)
 
         def build(architecture: Architecture) -> DiffMICNetwork:
             with seeded_rng(0):  # the global random state stays as it is
@@ -215,7 +208,7 @@ def load_model(
                 "channels": preprocessing["channels"],
                 "classes": np.asarray(config["classes"]),
                 "calibrations": {
-                    s: _instance(Calibration, v) for s, v in config["calibrations"].items()
+                    s: instance(Calibration, v) for s, v in config["calibrations"].items()
                 },
                 "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
                 "validation_scores": _none_as_nan(config["validation_scores"]),
@@ -256,69 +249,8 @@ def _without_memory(architecture: Architecture) -> Architecture:
 
 
 def _card(saved: dict[str, Any]) -> ModelCard:
-    card = _instance(ModelCard, saved)
+    card = instance(ModelCard, saved)
     return replace(card, test_scores=_none_as_nan(card.test_scores))
-
-
-def _parameters(
-    saved: dict[str, Any], names: set[str], backbone: nn.Module | None
-) -> dict[str, Any]:
-    """Constructor parameters from those that :func:`_plain_parameters` made."""
-    check_keys(saved, names, where="parameters")
-    for name in BACKBONES:
-        if isinstance(saved[name], str) and not re.fullmatch(r"[\w.-]+", saved[name]):
-            raise InputError(f"{name} is {saved[name]!r}, which is no name of a timm model")
-    if not isinstance(saved["pretrained"], bool):
-        raise InputError(f"pretrained is {saved['pretrained']!r}, not true or false")
-    parameters = dict(saved)
-    if isinstance(saved["recipe"], dict):
-        settings = _instance(DiffusionSettings, saved["recipe"].get("diffusion", {}))
-        parameters["recipe"] = _instance(Recipe, saved["recipe"] | {"diffusion": settings})
-    if isinstance(saved["backbone"], dict):
-        if backbone is None:
-            raise ModelFileError(
-                "The model was fitted with a module of your own as its backbone, "
-                f"{saved['backbone']['module']}; code is not saved. Pass a module of that kind as "
-                "backbone=... ."
-            )
-        parameters["backbone"] = backbone
-    elif backbone is not None:
-        raise ModelFileError(
-            f"The backbone of the model is {saved['backbone']!r}, which has a name: leave out "
-            "backbone=... ."
-        )
-    return parameters
-
-
-def _instance(kind: type[Settings], values: dict[str, Any]) -> Settings:
-    """A dataclass from all of its values, and no others."""
-    check_keys(values, {field.name for field in fields(kind)}, where=kind.__name__)
-    return kind(**values)
-
-
-def _plain_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    """Constructor parameters as JSON can hold them."""
-    plain = {name: value for name, value in parameters.items() if name != "device"}
-    for name, value in plain.items():
-        if name in TRAINING_PARAMETERS and not isinstance(value, (str, Integral, type(None))):
-            plain[name] = TRAINING_PARAMETERS[name]
-        elif isinstance(value, nn.Module):
-            if name != "backbone":
-                raise InputError(
-                    f"{name} is a module of your own. Code is not saved, and only backbone can be "
-                    "given again when loading: use a timm name here to save the model."
-                )
-            kind = type(value)
-            plain[name] = {"module": f"{kind.__module__}.{kind.__qualname__}"}
-        elif is_dataclass(value) and not isinstance(value, type):
-            plain[name] = asdict(value)
-        elif isinstance(value, (np.ndarray, np.generic)):
-            plain[name] = value.tolist()
-    if plain["class_names"] is not None:
-        plain["class_names"] = [str(label) for label in plain["class_names"]]
-    if isinstance(plain["pretrained"], (str, Path)):
-        plain["pretrained"] = False  # the path of a file is no part of the model
-    return plain
 
 
 def _nan_as_none(value: Any) -> Any:

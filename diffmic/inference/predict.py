@@ -9,7 +9,7 @@ from tqdm.auto import tqdm
 
 from ..data import PreparedImages, unit_range
 from ..model import Conditions, DiffMICNetwork
-from .folding import for_encoding, for_sampling
+from .faster import for_encoding, for_sampling
 
 
 def inference_dtype(precision: str) -> torch.dtype:

@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from diffmic.data import PreparedImages, read_inputs
 from diffmic.inference import encode_images, folding, onednn, predict, sample_scores
-from diffmic.inference.folding import WideTimeGain, folded, for_encoding, for_sampling
+from diffmic.inference.faster import WideTimeGain, for_encoding, for_sampling
+from diffmic.inference.folding import folded
 from diffmic.inference.onednn import Joined
 from diffmic.model import Architecture, DiffusionSettings, build_network
 from diffmic.model.backbone import build_backbone
