@@ -23,8 +23,17 @@ import torch
 import typer
 from accuracy_bench.beyond import abstaining, label_sets
 from accuracy_bench.encoders import Job
-from accuracy_bench.methods import ABLATIONS, METHODS, OURS
-from accuracy_bench.results import Answers, Results, paired_differences, summary
+from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS, OURS
+from accuracy_bench.picture import draw_curves, draw_differences
+from accuracy_bench.results import (
+    MEASURES,
+    POOLED,
+    Answers,
+    Differences,
+    Results,
+    differences,
+    summary,
+)
 from accuracy_bench.tasks import TASKS, load
 
 from diffmic.inference.calibration import Calibration
@@ -33,6 +42,7 @@ from diffmic.inference.thresholds import best_thresholds
 
 HERE = Path(__file__).parent
 OPPONENTS = tuple(name for name in METHODS if name != "diffusion")
+PICTURED = ("prior", "plain", "head_linear", "head_hidden", "paper")
 app = typer.Typer(add_completion=False, help=__doc__)
 File = Annotated[Path, typer.Option(help="CSV file of the results.")]
 
@@ -169,14 +179,14 @@ def table(
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
     kept = Results(results)
     rows = kept.rows()
-    print(means_table(rows, part))
+    print(means_table(rows, part, MEASURES[:8]))
+    print(means_table(rows, part, MEASURES[8:]))  # of what a distribution is for
     if part == "test":
-        print(differences_table(kept, rows))
+        print(differences_table(differences(kept, "diffusion", OPPONENTS)))
 
 
-def means_table(rows: list[dict[str, str]], part: str) -> str:
-    """A line per set and method."""
-    names = ["accuracy", "balanced_accuracy", "macro_f1", "auc", "kappa", "nll", "brier", "ece"]
+def means_table(rows: list[dict[str, str]], part: str, names: Sequence[str]) -> str:
+    """A line per set and method; a measure that a set lacks is left out."""
     lines = ["| set | method | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
     for name, method, n_runs, measures in summary(rows, part):
         cells = ["{:.3f} ± {:.3f}".format(*measures[m]) if m in measures else "" for m in names]
@@ -184,44 +194,49 @@ def means_table(rows: list[dict[str, str]], part: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def differences_table(kept: Results, rows: list[dict[str, str]]) -> str:
-    """The diffusion against each opponent, on each set and pooled: each set counts the same."""
-    runs = sorted({(row["set"], int(row["seed"])) for row in rows if row["part"] == "test"})
-    sets = sorted({name for name, _ in runs})
+def differences_table(found: Differences) -> str:
+    """The diffusion against each opponent, on each set and pooled."""
     lines = ["| against | set | macro F1 | negative log-likelihood |", "|---|---|---|---|"]
-    for opponent in OPPONENTS:
-        samples: dict[str, list[np.ndarray]] = {"macro_f1": [], "nll": []}
-        for name in sets:
-            pairs = [
-                (ours, theirs)
-                for of, seed in runs
-                if of == name
-                and (ours := kept.answers(name, seed, "diffusion")) is not None
-                and (theirs := kept.answers(name, seed, opponent)) is not None
-            ]
-            if not pairs:
-                continue
-            ours, theirs = (list(side) for side in zip(*pairs, strict=True))
-            # The same draws for every opponent.
-            found = paired_differences(ours, theirs, np.random.default_rng(0))
-            for of, values in found.items():
-                samples[of].append(values)
-            lines.append(difference_row(opponent, name, found))
-        if samples["nll"]:
-            pooled = {of: np.mean(values, axis=0) for of, values in samples.items()}
-            lines.append(difference_row(f"**{opponent}**", "**pooled**", pooled))
+    for (opponent, name), values in found.items():
+        cells = [opponent, name, *(interval(values[of]) for of in ("macro_f1", "nll"))]
+        lines.append("| " + " | ".join(f"**{c}**" if name == POOLED else c for c in cells) + " |")
     return "\n".join(lines) + "\n"
-
-
-def difference_row(opponent: str, name: str, found: dict[str, np.ndarray]) -> str:
-    """A line of :func:`differences_table`."""
-    return f"| {opponent} | {name} | {interval(found['macro_f1'])} | {interval(found['nll'])} |"
 
 
 def interval(values: np.ndarray) -> str:
     """A difference with its 95 % interval; above zero ours is better."""
     low, high = np.percentile(values[1:], [2.5, 97.5])
     return f"{values[0]:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+@app.command()
+def plot(
+    results: File = HERE / "results" / "accuracy.csv",
+    ablations: Annotated[Path, typer.Option(help="CSV file of the ablations.")] = HERE
+    / "results"
+    / "ablations.csv",
+    folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = HERE.parent / "docs",
+) -> None:
+    """The differences with their intervals, and the ablated numbers as curves."""
+    found = differences(Results(results), "diffusion", PICTURED)
+    draw_differences(found, PICTURED, folder / "accuracy.png")
+    runs = {(m, name): values for name, m, _, values in summary(Results(ablations).rows(), "val")}
+    draw_curves(
+        {factor: over_sets(runs, named) for factor, named in FACTORS.items()},
+        over_sets(runs, {0: "prior"})[0],
+        folder / "ablations.png",
+    )
+
+
+def over_sets(
+    runs: dict[tuple[str, str], dict[str, tuple[float, float]]], named: dict[float, str]
+) -> dict[float, dict[str, float]]:
+    """Means over the data sets of the ablations' measures, by the value of a factor."""
+    sets = {name for _, name in runs}
+    return {
+        value: {of: float(np.mean([runs[m, s][of][0] for s in sets])) for of in ("macro_f1", "nll")}
+        for value, m in named.items()
+    }
 
 
 if __name__ == "__main__":

@@ -103,8 +103,8 @@ METHODS = {
     "plain_tta": Method(plain_tta),
     "prior": Method(prior_alone),
     "head_linear": head(None),
-    "head_hidden": head(128),
     "head_linear_stacked": head(None, stacked=True),
+    "head_hidden": head(128),
     "head_hidden_stacked": head(128, stacked=True),
     "paper": diffusion(PAPER_CACHED),
     "diffusion": diffusion(OURS),
@@ -126,7 +126,7 @@ ABLATIONS = {
     "logits as guidance": diffusion(_with(guidance="logits")),
     "uniform start": diffusion(_with(start="uniform")),
     **{f"blur {x:g}": diffusion(replace(OURS, feature_noise=x)) for x in (0.0, 1.0, 2.0, 6.0)},
-    **{f"balance {x:g}": diffusion(replace(OURS, balance=x)) for x in (0.0, 1.0)},
+    **{f"balance {x:g}": diffusion(replace(OURS, balance=x)) for x in (0.0, 0.5, 1.0)},
     "no dropout": diffusion(replace(OURS, context_dropout=0.0)),
     "α = 10": diffusion(replace(OURS, alpha=10.0)),
     "one view": diffusion(replace(OURS, n_views=0)),
@@ -136,6 +136,16 @@ ABLATIONS = {
     # Regions are chosen one after the other: these are the first of the usual 6.
     **{f"{n} regions": diffusion(OURS, n_regions=n) for n in (2, 4)},
     "4 positions a step": diffusion(replace(OURS, n_positions=4)),
+    **{f"{n} learning steps": diffusion(replace(OURS, steps_per_epoch=n)) for n in (4, 15, 240)},
+}
+
+# Ablations along one number, for pictures.
+FACTORS: dict[str, dict[float, str]] = {
+    "steps of the sampler": {n: f"{n} steps" for n in (1, 2, 5, 20, 50)}
+    | {DEFAULTS["num_steps"]: "diffusion"},
+    "draws": {n: f"{n} draws" for n in (1, 32)} | {DEFAULTS["n_samples"]: "diffusion"},
+    "stage two: steps for each epoch of stage one": {n: f"{n} learning steps" for n in (4, 15, 240)}
+    | {OURS.steps_per_epoch: "diffusion"},
 }
 
 

@@ -38,6 +38,10 @@ COLUMNS = (
     ),
 )
 N_RESAMPLES = 2000
+POOLED = "pooled"  # over the sets, each of which counts the same
+
+Floats = NDArray[np.float64]
+Differences = dict[tuple[str, str], dict[str, Floats]]  # (opponent, set) → measure → resamples
 
 
 class Results:
@@ -102,8 +106,8 @@ class Answers:
     """Targets (n, C), probabilities (n, C), and thresholds: empty for exclusive classes."""
 
     targets: NDArray[Any]
-    proba: NDArray[np.float64]
-    thresholds: NDArray[np.float64]
+    proba: Floats
+    thresholds: Floats
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -112,7 +116,7 @@ class Answers:
             return (self.proba >= self.thresholds).astype(int)
         return np.eye(self.proba.shape[1], dtype=int)[self.proba.argmax(axis=1)]
 
-    def losses(self) -> NDArray[np.float64]:
+    def losses(self) -> Floats:
         """Negative log-likelihood of each image, (n,)."""
         # Rounded to half precision a probability may be 0.
         p = self.proba.clip(1e-4, 1 - 1e-4)
@@ -123,9 +127,36 @@ class Answers:
         return -np.log((p * self.targets).sum(axis=1))
 
 
+def differences(kept: Results, method: str, opponents: Iterable[str]) -> Differences:
+    """Paired differences of a method from others, by opponent and set, and pooled over the sets."""
+    runs = sorted({(r["set"], int(r["seed"])) for r in kept.rows() if r["part"] == "test"})
+    found: Differences = {}
+    for opponent in opponents:
+        of_sets = {}
+        for name in dict.fromkeys(name for name, _ in runs):
+            pairs = [
+                (ours, theirs)
+                for of, seed in runs
+                if of == name
+                and (ours := kept.answers(name, seed, method)) is not None
+                and (theirs := kept.answers(name, seed, opponent)) is not None
+            ]
+            if pairs:
+                ours, theirs = (list(side) for side in zip(*pairs, strict=True))
+                # The same draws for every opponent.
+                of_sets[name] = paired_differences(ours, theirs, np.random.default_rng(0))
+        if of_sets:
+            found |= {(opponent, name): values for name, values in of_sets.items()}
+            found[opponent, POOLED] = {
+                of: np.mean([values[of] for values in of_sets.values()], axis=0)
+                for of in ("macro_f1", "nll")
+            }
+    return found
+
+
 def paired_differences(
     ours: list[Answers], theirs: list[Answers], rng: np.random.Generator
-) -> dict[str, NDArray[np.float64]]:
+) -> dict[str, Floats]:
     """Bootstrap over test images of mean differences over seeds, ours better above zero.
 
     Parameters
@@ -140,7 +171,7 @@ def paired_differences(
         ``macro_f1`` and ``nll``; the first entry is of the images as they are.
     """
     shared = all(np.array_equal(a.targets, ours[0].targets) for a in ours)
-    differences: dict[str, list[NDArray[np.float64]]] = {"macro_f1": [], "nll": []}
+    differences: dict[str, list[Floats]] = {"macro_f1": [], "nll": []}
     counts = _resamples(len(ours[0].targets), rng)
     for a, b in zip(ours, theirs, strict=True):
         if not shared:
@@ -150,19 +181,19 @@ def paired_differences(
     return {name: np.mean(values, axis=0) for name, values in differences.items()}
 
 
-def _resamples(n_images: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _resamples(n_images: int, rng: np.random.Generator) -> Floats:
     """How often each image is drawn, (1 + N_RESAMPLES, n); in the first row once each."""
     drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=N_RESAMPLES)
     return np.concatenate([np.ones((1, n_images)), drawn])
 
 
-def macro_f1(answers: Answers, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+def macro_f1(answers: Answers, counts: Floats) -> Floats:
     """Macro F1 of each resample, (R,), over the labels that occur in the test part."""
     present = answers.targets.any(axis=0)
     truth, predicted = answers.targets[:, present], answers.predicted[:, present]
     hits = counts @ (truth * predicted)
     named = counts @ truth + counts @ predicted
-    f1: NDArray[np.float64] = (2 * hits / np.maximum(named, 1)).mean(axis=1)
+    f1: Floats = (2 * hits / np.maximum(named, 1)).mean(axis=1)
     return f1
 
 

@@ -70,7 +70,7 @@ class Recipe:
     gamma: float = 1.0
     context_dropout: float = 0.5
     feature_noise: float = 4.0
-    balance: float = 0.5
+    balance: float = 0.75
     steps_per_epoch: int = 60
     batch_size: int = 256
     n_positions: int = 8

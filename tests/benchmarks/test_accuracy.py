@@ -19,6 +19,7 @@ from accuracy_bench.results import (  # noqa: E402
     N_RESAMPLES,
     Answers,
     Results,
+    differences,
     macro_f1,
     paired_differences,
     summary,
@@ -145,6 +146,34 @@ def test_results_come_back_from_disk(tmp_path):
     older.write_text("set,seed\na,0\n")
     with pytest.raises(ValueError, match="other columns"):
         Results(older).add({"set": "a"})
+
+
+def test_sets_count_the_same_when_they_are_pooled(tmp_path):
+    results = Results(tmp_path / "runs.csv")
+    for name, n in (("small", 50), ("large", 400)):
+        for method, sharpness in (("diffusion", 3.0), ("prior", 1.0)):
+            results.add({"set": name, "seed": 0, "method": method, "part": "test"})
+            results.keep(name, 0, method, answers(sharpness, n=n))
+    found = differences(results, "diffusion", ["prior", "plain"])
+    assert set(found) == {("prior", "small"), ("prior", "large"), ("prior", "pooled")}
+    for measure in ("macro_f1", "nll"):
+        of_sets = [found["prior", name][measure] for name in ("small", "large")]
+        np.testing.assert_allclose(found["prior", "pooled"][measure], np.mean(of_sets, axis=0))
+
+
+def test_pictures_of_differences_and_ablations(tmp_path):
+    results, ablations = Results(tmp_path / "runs.csv"), Results(tmp_path / "ablations.csv")
+    for method, sharpness in (("diffusion", 3.0), ("prior", 1.0)):
+        results.add({"set": "a", "seed": 0, "method": method, "part": "test"})
+        results.keep("a", 0, method, answers(sharpness))
+    named = {method for values in accuracy.FACTORS.values() for method in values.values()}
+    for method in sorted(named | {"prior"}):
+        row = {"set": "a", "seed": 0, "method": method, "part": "val", "macro_f1": 0.5, "nll": 1}
+        ablations.add(row)
+    accuracy.plot(results.file, ablations.file, tmp_path)
+    for name in ("accuracy.png", "ablations.png"):
+        with Image.open(tmp_path / name) as picture:
+            assert np.asarray(picture.convert("L")).std() > 5
 
 
 @pytest.fixture
