@@ -149,26 +149,16 @@ def circumstances(job: Job) -> dict[str, Any]:
 def ablate(
     data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
     sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(TASKS),  # noqa: B006
-    methods: Annotated[list[str], typer.Option()] = [*METHODS, *ABLATIONS],  # noqa: B006
+    methods: Annotated[list[str], typer.Option()] = ["prior", *ABLATIONS],  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0],  # noqa: B006
     results: File = HERE / "results" / "ablations.csv",
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
 ) -> None:
     """What each part of the recipe is worth: all but one as they are.
 
-    On training and validation images alone, at the sizes and epochs of a search for recipes.
+    With the networks of ``run``, on validation alone.
     """
-    kept = Results(results)
-    for seed in seeds:
-        for name in sets:
-            todo = [m for m in methods if not kept.has(name, seed, m, "val")]
-            task = TASKS[name].searching()
-            if todo:
-                parts = load(task, seed, data, search=True)
-                job = Job(name, task, seed, parts, work / "search", verbose=0)
-            for method in todo:
-                for row in rows_of(job, method, ("val",), kept):
-                    kept.add(row)
+    run(data, sets, methods, seeds, results=results, work=work, verbose=0)
 
 
 @app.command()

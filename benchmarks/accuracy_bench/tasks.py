@@ -19,8 +19,6 @@ from diffmic.datasets import read_csv
 from diffmic.training.options import Part
 
 PART_NAMES = ("train", "val", "test")
-ENOUGH_TO_CHOOSE = 500
-NEAR_DUPLICATES = "busi_ultrasound"  # without patients, but known for its near-duplicates
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,6 @@ class Task:
         Column with the patient or lesion.
     resplit : bool
         Whether each seed has a split of its own, because the test part is too small for a verdict.
-    search : tuple of int
-        Image size and epochs while a recipe is looked for: less, so that more can be tried.
     """
 
     folder: str
@@ -52,23 +48,15 @@ class Task:
     ordered: bool = False
     group: str | None = None
     resplit: bool = False
-    search: tuple[int, int] = (64, 8)
-
-    def searching(self) -> "Task":
-        """The task while a recipe is looked for."""
-        size, epochs = self.search
-        return replace(self, image_size=size, max_epochs=epochs, resplit=False)
 
 
 TASKS = {
-    "busi": Task("busi_ultrasound", 160, 12, resplit=True, search=(160, 12)),
-    "chestxray14": Task(
-        "chestxray14_64", 64, 15, group="patient_id", resplit=True, search=(64, 15)
-    ),
-    "pneumonia": Task("chest_xray_pneumonia", 128, 8, group="patient_id", search=(128, 8)),
-    "medmnist": Task("medmnist", 64, 8, search=(48, 8)),
-    "aptos": Task("aptos2019_dr", 192, 10, augment="rotations", ordered=True, search=(128, 8)),
-    "ham10000": Task("ham10000", 128, 6, augment="rotations", group="lesion_id", search=(96, 8)),
+    "busi": Task("busi_ultrasound", 160, 12, resplit=True),
+    "chestxray14": Task("chestxray14_64", 64, 15, group="patient_id", resplit=True),
+    "pneumonia": Task("chest_xray_pneumonia", 128, 8, group="patient_id"),
+    "medmnist": Task("medmnist", 64, 8),
+    "aptos": Task("aptos2019_dr", 192, 10, augment="rotations", ordered=True),
+    "ham10000": Task("ham10000", 128, 6, augment="rotations", group="lesion_id"),
 }
 
 
@@ -105,16 +93,8 @@ class Parts:
         return replace(self, train=replace(self.train, targets=targets))
 
 
-def load(task: Task, seed: int, data: Path, *, search: bool = False) -> Parts:
-    """Read a task's images and labels; the split is the data set's own, or the seed's.
-
-    Parameters
-    ----------
-    search : bool
-        For choosing between recipes: where the validation part has fewer than
-        :data:`ENOUGH_TO_CHOOSE` images, 35 % of the training and validation images are held out in
-        its place. The test part is left as it is and is not to be looked at.
-    """
+def load(task: Task, seed: int, data: Path) -> Parts:
+    """Read a task's images and labels; the split is the data set's own, or the seed's."""
     if (file := data / task.folder / "pneumoniamnist.npz").is_file():
         arrays = np.load(file)
         images: Any = np.concatenate([arrays[f"{part}_images"] for part in PART_NAMES])
@@ -130,9 +110,6 @@ def load(task: Task, seed: int, data: Path, *, search: bool = False) -> Parts:
         if groups is None:
             groups = near_duplicates(images)
         splits = random_splits(targets, groups, seed, multilabel=encoding.multilabel)
-
-    if search and (splits == "val").sum() < ENOUGH_TO_CHOOSE:
-        splits = more_held_out(splits, targets, groups, images, seed, encoding.multilabel)
     source = read_inputs(images).images
 
     def part(name: str) -> Part:
@@ -146,27 +123,6 @@ def load(task: Task, seed: int, data: Path, *, search: bool = False) -> Parts:
     return Parts(
         *(part(name) for name in PART_NAMES), encoding.classes.tolist(), encoding.multilabel
     )
-
-
-def more_held_out(
-    splits: NDArray[np.str_],
-    targets: NDArray[np.float32],
-    groups: NDArray[Any] | None,
-    images: Any,
-    seed: int,
-    multilabel: bool,
-) -> NDArray[np.str_]:
-    """The same splits, but with 35 % of training and validation images in the validation part."""
-    both = np.concatenate([np.flatnonzero(splits == part) for part in ("train", "val")])
-    if groups is not None:
-        groups = groups[both]
-    elif NEAR_DUPLICATES in str(images[0]):
-        groups = near_duplicates([images[i] for i in both])
-    rng = np.random.RandomState(seed)
-    train, val = validation_split(targets[both], 0.35, rng, groups=groups, multilabel=multilabel)
-    splits = splits.copy()
-    splits[both[train]], splits[both[val]] = "train", "val"
-    return splits
 
 
 def random_splits(

@@ -188,7 +188,7 @@ def data(tmp_path, monkeypatch):
         split = "train" if number < 40 else "val" if number < 50 else "test"
         lines.append(f"images/{number}.png,{label},{split},{number // 2}")
     (folder / "labels.csv").write_text("\n".join(lines))
-    monkeypatch.setitem(TASKS, "stripes", Task("stripes", 32, 1, search=(64, 1)))
+    monkeypatch.setitem(TASKS, "stripes", Task("stripes", 64, 1))
     small = {"backbone": "test_resnet", "pretrained": False, "num_steps": 2, "n_samples": 2}
     for name, value in small.items():
         monkeypatch.setitem(encoders.DEFAULTS, name, value)
