@@ -23,7 +23,7 @@ import torch
 import typer
 from accuracy_bench.beyond import abstaining, label_sets
 from accuracy_bench.encoders import Job
-from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS, OURS
+from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS
 from accuracy_bench.picture import draw_curves, draw_differences
 from accuracy_bench.results import (
     MEASURES,
@@ -39,10 +39,14 @@ from accuracy_bench.tasks import TASKS, load
 from diffmic.inference.calibration import Calibration
 from diffmic.inference.measures import measure
 from diffmic.inference.thresholds import best_thresholds
+from diffmic.training.recipe import Recipe
 
 HERE = Path(__file__).parent
 OPPONENTS = tuple(name for name in METHODS if name != "diffusion")
-PICTURED = ("prior", "plain", "head_linear", "head_hidden", "paper")
+PICTURED = (
+    *("prior", "plain", "plain_tta", "head_linear"),
+    *("head_linear_stacked", "head_hidden", "head_hidden_stacked"),
+)
 app = typer.Typer(add_completion=False, help=__doc__)
 File = Annotated[Path, typer.Option(help="CSV file of the results.")]
 
@@ -56,7 +60,8 @@ def run(
     final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
     max_epochs: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
     wrong_labels: Annotated[
-        float, typer.Option(help="Share of training labels that are made wrong.")
+        float,
+        typer.Option(help="Share of training labels that are made wrong; needs its own --results."),
     ] = 0.0,
     results: File = HERE / "results" / "accuracy.csv",
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
@@ -76,7 +81,8 @@ def run(
             job = Job(name, task, seed, parts_of_job, folder, verbose)
             for method in todo:
                 for row in rows_of(job, method, parts, kept):
-                    kept.add(row | {"wrong_labels": wrong_labels})
+                    if not kept.has(name, seed, method, row["part"]):
+                        kept.add(row | {"wrong_labels": wrong_labels})
 
 
 def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[dict[str, Any]]:
@@ -107,7 +113,6 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
         proba, of_draws = calibration(scores, *beside).numpy(), None
         if draws is not None:
             of_draws = np.stack([calibration(d, *beside).numpy() for d in draws.unbind(1)], axis=1)
-        answers = Answers(targets, proba, thresholds)
         if multilabel:
             measures = measure(targets, proba, thresholds=thresholds)
             measures |= label_sets(targets, proba, of_draws)
@@ -115,6 +120,7 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
             measures = measure(targets.argmax(axis=1), proba, ordered=job.task.ordered)
             measures |= abstaining(targets, proba, of_draws)
         if part == "test":
+            answers = Answers(targets, proba, thresholds, job.parts.groups)
             kept.keep(job.name, job.seed, method, answers)
         absent = [
             str(c)
@@ -126,18 +132,18 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
             | {"n_images": len(targets), "absent_labels": " ".join(absent)}
             | {name: f"{value:.5f}" for name, value in measures.items()}
             | {"seconds": round(time.perf_counter() - started, 1)}
-            | circumstances(job)
+            | circumstances(job, how.recipe)
         )
     return rows
 
 
-def circumstances(job: Job) -> dict[str, Any]:
+def circumstances(job: Job, recipe: Recipe) -> dict[str, Any]:
     """What a figure depends on."""
     names = ("diffmic", "torch", "timm")
     return {
         "image_size": job.task.image_size,
         "max_epochs": job.task.max_epochs,
-        "settings": json.dumps(asdict(OURS), separators=(",", ":")),
+        "settings": json.dumps(asdict(recipe), separators=(",", ":")),
         "versions": " ".join(f"{name}={version(name)}" for name in names),
         "processor": platform.processor() or platform.machine(),
         "threads": torch.get_num_threads(),
@@ -171,6 +177,15 @@ def table(
     rows = kept.rows()
     print(means_table(rows, part, MEASURES[:8]))
     print(means_table(rows, part, MEASURES[8:]))  # of what a distribution is for
+    for name in dict.fromkeys(row["set"] for row in rows):
+        of_seeds = {
+            row["seed"]: row["absent_labels"]
+            for row in rows
+            if (row["set"], row["part"]) == (name, part) and row["absent_labels"]
+        }
+        for seed, labels in of_seeds.items():
+            print(f"Left out, because the part lacks them: {name}, seed {seed}, labels {labels}.")
+    print()
     if part == "test":
         print(differences_table(differences(kept, "diffusion", OPPONENTS)))
 
@@ -179,16 +194,26 @@ def means_table(rows: list[dict[str, str]], part: str, names: Sequence[str]) -> 
     """A line per set and method; a measure that a set lacks is left out."""
     lines = ["| set | method | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
     for name, method, n_runs, measures in summary(rows, part):
-        cells = ["{:.3f} ± {:.3f}".format(*measures[m]) if m in measures else "" for m in names]
+        cells = [
+            "{:.3f} ± {:.3f}".format(*measures[m]).removesuffix(" ± nan") if m in measures else ""
+            for m in names
+        ]
         lines.append(f"| {name} | {method} | {n_runs} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def differences_table(found: Differences) -> str:
     """The diffusion against each opponent, on each set and pooled."""
-    lines = ["| against | set | macro F1 | negative log-likelihood |", "|---|---|---|---|"]
-    for (opponent, name), values in found.items():
-        cells = [opponent, name, *(interval(values[of]) for of in ("macro_f1", "nll"))]
+    lines = [
+        "| against | set | macro F1 | runs ahead | likelihood | runs ahead |",
+        "|---" * 6 + "|",
+    ]
+    for (opponent, name), difference in found.items():
+        cells = [opponent, name]
+        for values, ahead in zip(
+            (difference.macro_f1, difference.nll), difference.runs_ahead, strict=True
+        ):
+            cells += [interval(values), f"{ahead} of {difference.n_runs}"]
         lines.append("| " + " | ".join(f"**{c}**" if name == POOLED else c for c in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -221,8 +246,9 @@ def plot(
 def over_sets(
     runs: dict[tuple[str, str], dict[str, tuple[float, float]]], named: dict[float, str]
 ) -> dict[float, dict[str, float]]:
-    """Means over the data sets of the ablations' measures, by the value of a factor."""
-    sets = {name for _, name in runs}
+    """Means over the sets that have them all of the ablations' measures, by a factor's value."""
+    wanted = {"prior", *(m for values in FACTORS.values() for m in values.values())}
+    sets = [s for s in {name for _, name in runs} if all((m, s) in runs for m in wanted)]
     return {
         value: {of: float(np.mean([runs[m, s][of][0] for s in sets])) for of in ("macro_f1", "nll")}
         for value, m in named.items()

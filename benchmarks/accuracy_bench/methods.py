@@ -37,11 +37,14 @@ class Method:
         Whether scores are logits, or means of label maps.
     stacked : bool
         Whether the calibration weighs the prior's logits beside the scores.
+    recipe : Recipe
+        For the record.
     """
 
     train: Callable[[Job], Scores]
     stage: Stage = "prior"
     stacked: bool = False
+    recipe: Recipe = RECIPES["default"]
 
 
 OURS = RECIPES["default"]
@@ -90,7 +93,7 @@ def diffusion(
             seed=job.seed,
         )
 
-    return Method(train, "diffusion", recipe.stacked)
+    return Method(train, "diffusion", recipe.stacked, recipe)
 
 
 def head(hidden: int | None, *, stacked: bool = False) -> Method:
@@ -134,7 +137,7 @@ ABLATIONS = {
     **{f"{n} draws": diffusion(OURS, n_samples=n) for n in (1, 32)},
     **{f"width {n}": diffusion(OURS, feature_dim=n) for n in (64, 1024)},
     # Regions are chosen one after the other: these are the first of the usual 6.
-    **{f"{n} regions": diffusion(OURS, n_regions=n) for n in (2, 4)},
+    **{f"denoiser of {n} regions": diffusion(OURS, n_regions=n) for n in (2, 4)},
     "4 positions a step": diffusion(replace(OURS, n_positions=4)),
     **{f"{n} learning steps": diffusion(replace(OURS, steps_per_epoch=n)) for n in (4, 15, 240)},
 }
@@ -144,7 +147,7 @@ FACTORS: dict[str, dict[float, str]] = {
     "steps of the sampler": {n: f"{n} steps" for n in (1, 2, 5, 20, 50)}
     | {DEFAULTS["num_steps"]: "diffusion"},
     "draws": {n: f"{n} draws" for n in (1, 32)} | {DEFAULTS["n_samples"]: "diffusion"},
-    "stage two: steps for each epoch of stage one": {n: f"{n} learning steps" for n in (4, 15, 240)}
+    "steps of learning an epoch": {n: f"{n} learning steps" for n in (4, 15, 240)}
     | {OURS.steps_per_epoch: "diffusion"},
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from .results import Differences
+from .results import POOLED, Differences
 
 LABELS = {
     "macro_f1": "macro F1, ours − theirs",
@@ -18,22 +18,22 @@ BLUE, GREY = "#1f5f9f", "#8a8a8a"
 
 def draw_differences(found: Differences, opponents: Sequence[str], file: Path) -> None:
     """Differences with their intervals: a row per opponent and set, the pooled one on top."""
-    sets = ["pooled", *sorted({name for _, name in found} - {"pooled"})]
+    sets = [POOLED, *sorted({name for _, name in found} - {POOLED})]
     rows = [(o, s) for o in opponents for s in sets if (o, s) in found]
     figure = Figure(figsize=(9.5, 0.6 + 0.21 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     heights = -np.arange(len(rows)) - [0.8 * opponents.index(o) for o, _ in rows]
     for panel, (measure, label) in zip(panels, LABELS.items(), strict=True):
         for height, row in zip(heights, rows, strict=True):
-            values = found[row][measure]
+            values = getattr(found[row], measure)
             low, high = np.percentile(values[1:], [2.5, 97.5])
-            pooled = row[1] == "pooled"
+            pooled = row[1] == POOLED
             panel.plot([low, high], [height, height], color=BLUE if pooled else GREY, lw=2)
             panel.plot(values[0], height, "D" if pooled else "o", color=BLUE if pooled else GREY)
-        panel.axvline(0, color="black", linewidth=0.8, zorder=0)
+        panel.axvline(0, color="black", linewidth=0.8, zorder=1)
         panel.set_xlabel(label)
         _tidy(panel, axis="x")
-    names = [f"against {o}: pooled" if s == "pooled" else s for o, s in rows]
+    names = [f"against {o}: pooled" if s == POOLED else s for o, s in rows]
     panels[0].set_yticks(heights, names)
     _save(figure, file)
 
@@ -52,19 +52,21 @@ def draw_curves(
     """
     measures = {"nll": "negative log-likelihood", "macro_f1": "macro F1"}
     figure = Figure(figsize=(9.5, 5), layout="constrained")
-    panels = figure.subplots(len(measures), len(panels_of), sharex="col", sharey="row")
+    panels = figure.subplots(
+        len(measures), len(panels_of), sharex="col", sharey="row", squeeze=False
+    )
     for row, (measure, label) in zip(panels, measures.items(), strict=True):
-        for panel, (factor, points) in zip(row, panels_of.items(), strict=True):
+        for panel, points in zip(row, panels_of.values(), strict=True):
             x = sorted(points)
             panel.plot(x, [points[v][measure] for v in x], "o-", color=BLUE, label="diffusion")
             panel.axhline(prior[measure], color=GREY, linestyle="--", label="its prior")
             panel.set_xscale("log")
             panel.set_xticks(x, [f"{v:g}" for v in x])
             panel.minorticks_off()
-            if row is panels[-1]:
-                panel.set_xlabel(f"{factor} (log scale)")
             _tidy(panel, axis="y")
         row[0].set_ylabel(label)
+    for panel, factor in zip(panels[-1], panels_of, strict=True):
+        panel.set_xlabel(f"{factor} (log scale)")
     handles, labels = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)
     _save(figure, file)

@@ -41,7 +41,7 @@ N_RESAMPLES = 2000
 POOLED = "pooled"  # over the sets, each of which counts the same
 
 Floats = NDArray[np.float64]
-Differences = dict[tuple[str, str], dict[str, Floats]]  # (opponent, set) → measure → resamples
+Differences = dict[tuple[str, str], "Difference"]  # by opponent and set
 
 
 class Results:
@@ -89,6 +89,7 @@ class Results:
             targets=answers.targets.astype(np.uint8),
             proba=answers.proba.astype(np.float16),
             thresholds=answers.thresholds,
+            groups=answers.groups,
         )
 
     def answers(self, name: str, seed: int, method: str) -> "Answers | None":
@@ -98,16 +99,27 @@ class Results:
             return None
         with np.load(file) as kept:
             proba = kept["proba"].astype(np.float64)
-            return Answers(kept["targets"], proba, kept["thresholds"])
+            return Answers(kept["targets"], proba, kept["thresholds"], kept["groups"])
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Targets (n, C), probabilities (n, C), and thresholds: empty for exclusive classes."""
+    """What a method answered on a test part.
+
+    Attributes
+    ----------
+    targets, proba : ndarray of shape (n, C)
+    thresholds : ndarray of shape (C,) or (0,)
+        Empty for exclusive classes.
+    groups : ndarray of shape (n,)
+        Number of each image's patient, lesion or set of near-duplicates; else of the image itself.
+        The same in every split of a data set.
+    """
 
     targets: NDArray[Any]
     proba: Floats
     thresholds: Floats
+    groups: NDArray[np.int64]
 
     @property
     def predicted(self) -> NDArray[np.int64]:
@@ -117,14 +129,46 @@ class Answers:
         return np.eye(self.proba.shape[1], dtype=int)[self.proba.argmax(axis=1)]
 
     def losses(self) -> Floats:
-        """Negative log-likelihood of each image, (n,)."""
-        # Rounded to half precision a probability may be 0.
+        """Negative log-likelihood of each image, (n,), no probability counting as less than 1e-4.
+
+        Rounded to half precision it may be 0.
+        """
         p = self.proba.clip(1e-4, 1 - 1e-4)
         if self.thresholds.size:
             return -np.where(self.targets == 1, np.log(p), np.log1p(-p)).mean(axis=1)
         p = self.proba.clip(1e-4)
         p = p / p.sum(axis=1, keepdims=True)
         return -np.log((p * self.targets).sum(axis=1))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean differences of two methods over runs; ours is better above zero.
+
+    Attributes
+    ----------
+    macro_f1, nll : ndarray of shape (1 + N_RESAMPLES,)
+        The first entry is of the images as they are.
+    runs_ahead : tuple of int
+        In how many runs ours is ahead in macro F1, and in likelihood.
+    n_runs : int
+    """
+
+    macro_f1: Floats
+    nll: Floats
+    runs_ahead: tuple[int, int]
+    n_runs: int
+
+    @classmethod
+    def pooled(cls, of_sets: Iterable["Difference"]) -> "Difference":
+        """Over sets, each of which counts the same."""
+        sets = list(of_sets)
+        return cls(
+            np.mean([d.macro_f1 for d in sets], axis=0),
+            np.mean([d.nll for d in sets], axis=0),
+            (sum(d.runs_ahead[0] for d in sets), sum(d.runs_ahead[1] for d in sets)),
+            sum(d.n_runs for d in sets),
+        )
 
 
 def differences(kept: Results, method: str, opponents: Iterable[str]) -> Differences:
@@ -144,47 +188,36 @@ def differences(kept: Results, method: str, opponents: Iterable[str]) -> Differe
             if pairs:
                 ours, theirs = (list(side) for side in zip(*pairs, strict=True))
                 # The same draws for every opponent.
-                of_sets[name] = paired_differences(ours, theirs, np.random.default_rng(0))
+                of_sets[opponent, name] = paired_differences(ours, theirs, np.random.default_rng(0))
         if of_sets:
-            found |= {(opponent, name): values for name, values in of_sets.items()}
-            found[opponent, POOLED] = {
-                of: np.mean([values[of] for values in of_sets.values()], axis=0)
-                for of in ("macro_f1", "nll")
-            }
+            found |= of_sets
+            found[opponent, POOLED] = Difference.pooled(of_sets.values())
     return found
 
 
 def paired_differences(
     ours: list[Answers], theirs: list[Answers], rng: np.random.Generator
-) -> dict[str, Floats]:
-    """Bootstrap over test images of mean differences over seeds, ours better above zero.
+) -> Difference:
+    """Bootstrap over the groups of the test images of mean differences over seeds.
+
+    Groups are drawn once for all seeds, both methods alike: splits of one data set overlap, and
+    images of a patient resemble each other.
 
     Parameters
     ----------
     ours, theirs : list of Answers
-        Of two methods, one entry per seed. The same images are drawn for both, and for all seeds
-        where these share a test part.
-
-    Returns
-    -------
-    dict of str to ndarray of shape (1 + N_RESAMPLES,)
-        ``macro_f1`` and ``nll``; the first entry is of the images as they are.
+        Of two methods, one entry per seed.
     """
-    shared = all(np.array_equal(a.targets, ours[0].targets) for a in ours)
-    differences: dict[str, list[Floats]] = {"macro_f1": [], "nll": []}
-    counts = _resamples(len(ours[0].targets), rng)
+    every = np.unique(np.concatenate([a.groups for a in ours]))
+    drawn = rng.multinomial(len(every), np.full(len(every), 1 / len(every)), size=N_RESAMPLES)
+    of_groups = np.concatenate([np.ones((1, len(every))), drawn])
+    f1, nll = [], []
     for a, b in zip(ours, theirs, strict=True):
-        if not shared:
-            counts = _resamples(len(a.targets), rng)
-        differences["macro_f1"].append(macro_f1(a, counts) - macro_f1(b, counts))
-        differences["nll"].append(counts @ (b.losses() - a.losses()) / len(a.targets))
-    return {name: np.mean(values, axis=0) for name, values in differences.items()}
-
-
-def _resamples(n_images: int, rng: np.random.Generator) -> Floats:
-    """How often each image is drawn, (1 + N_RESAMPLES, n); in the first row once each."""
-    drawn = rng.multinomial(n_images, np.full(n_images, 1 / n_images), size=N_RESAMPLES)
-    return np.concatenate([np.ones((1, n_images)), drawn])
+        counts = of_groups[:, np.searchsorted(every, a.groups)]
+        f1.append(macro_f1(a, counts) - macro_f1(b, counts))
+        nll.append(counts @ (b.losses() - a.losses()) / counts.sum(axis=1))
+    ahead = tuple(sum(bool(values[0] > 0) for values in of) for of in (f1, nll))
+    return Difference(np.mean(f1, axis=0), np.mean(nll, axis=0), (ahead[0], ahead[1]), len(ours))
 
 
 def macro_f1(answers: Answers, counts: Floats) -> Floats:
@@ -198,7 +231,10 @@ def macro_f1(answers: Answers, counts: Floats) -> Floats:
 
 
 def summary(rows: Iterable[dict[str, str]], part: str) -> Iterator[tuple[str, str, int, Any]]:
-    """Set, method, number of runs, and (mean, standard deviation) of each measure."""
+    """Set, method, number of runs, and (mean, standard deviation) of each measure.
+
+    The deviation is that of a sample; not a number where there is one run.
+    """
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         if row["part"] == part:
@@ -208,5 +244,9 @@ def summary(rows: Iterable[dict[str, str]], part: str) -> Iterator[tuple[str, st
         for measure in MEASURES:
             values = [float(run[measure]) for run in runs if run[measure] not in ("", "nan")]
             if values:
-                measures[measure] = float(np.mean(values)), float(np.std(values))
+                measures[measure] = float(np.mean(values)), _deviation(values)
         yield name, method, len(runs), measures
+
+
+def _deviation(values: list[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")

@@ -62,13 +62,20 @@ TASKS = {
 
 @dataclass(frozen=True)
 class Parts:
-    """Training, validation and test part of a task."""
+    """Training, validation and test part of a task.
+
+    Attributes
+    ----------
+    groups : ndarray of shape (n_test,)
+        Number of each test image's group, see :class:`~.results.Answers`.
+    """
 
     train: Part
     val: Part
     test: Part
     classes: list[Any]
     multilabel: bool
+    groups: NDArray[np.int64]
 
     def __getitem__(self, name: str) -> Part:
         part: Part = getattr(self, name)
@@ -110,6 +117,9 @@ def load(task: Task, seed: int, data: Path) -> Parts:
         if groups is None:
             groups = near_duplicates(images)
         splits = random_splits(targets, groups, seed, multilabel=encoding.multilabel)
+    numbers = (
+        np.arange(len(splits)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    )
     source = read_inputs(images).images
 
     def part(name: str) -> Part:
@@ -121,7 +131,10 @@ def load(task: Task, seed: int, data: Path) -> Parts:
         )
 
     return Parts(
-        *(part(name) for name in PART_NAMES), encoding.classes.tolist(), encoding.multilabel
+        *(part(name) for name in PART_NAMES),
+        encoding.classes.tolist(),
+        encoding.multilabel,
+        numbers[splits == "test"],
     )
 
 

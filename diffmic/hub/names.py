@@ -42,7 +42,7 @@ class Published:
 REGISTRY = {
     "diffmic-v2-aptos": Published(
         "Grade of diabetic retinopathy, 0 to 4, in fundus photographs.",
-        sha256="af19429c9d053a5b64fbc16df48c8bfcd00c6472618f405e838abc8fc4bd8eae",
+        sha256="e5db322c143025710f1abc8a864e0f3748b5a843438321512f8f641f21206f0f",
     ),
     "diffmic-v2-ham10000": Published("Kind of skin lesion, of 7, in dermatoscopic photographs."),
     "diffmic-v2-chestxray14": Published("Presence of 14 findings in chest X-rays (multi-label)."),

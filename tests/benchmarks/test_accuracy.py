@@ -1,6 +1,7 @@
 """The accuracy benchmark: what it adds up from runs is right."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,9 @@ def answers(sharpness, *, seed=0, n=200, multilabel=False):
     logits = sharpness * (targets - 0.5) + rng.normal(size=(n, 3))
     proba = 1 / (1 + np.exp(-logits))
     if multilabel:
-        return Answers(targets, proba, np.full(3, 0.5))
-    return Answers(targets, proba / proba.sum(axis=1, keepdims=True), np.empty(0))
+        return Answers(targets, proba, np.full(3, 0.5), np.arange(n))
+    proba = proba / proba.sum(axis=1, keepdims=True)
+    return Answers(targets, proba, np.empty(0), np.arange(n))
 
 
 @pytest.mark.parametrize("multilabel", [False, True])
@@ -56,24 +58,27 @@ def test_a_resample_counts_an_image_as_often_as_it_is_drawn():
     of, rng = answers(1.0), np.random.RandomState(1)
     index = rng.randint(200, size=200)
     counts = np.bincount(index, minlength=200)[None]
-    drawn = Answers(of.targets[index], of.proba[index], of.thresholds)
+    drawn = Answers(of.targets[index], of.proba[index], of.thresholds, of.groups[index])
     assert macro_f1(of, counts)[0] == pytest.approx(macro_f1(drawn, np.ones((1, 200)))[0])
 
 
 def test_the_better_method_has_differences_above_zero():
     better, worse = [answers(3.0)], [answers(1.0)]
     found = paired_differences(better, worse, np.random.default_rng(0))
-    for values in found.values():
+    for values in (found.macro_f1, found.nll):
         assert values.shape == (1 + N_RESAMPLES,)
         assert np.percentile(values, 2.5) > 0
+    assert (found.runs_ahead, found.n_runs) == ((1, 1), 1)
     back = paired_differences(worse, better, np.random.default_rng(0))
-    np.testing.assert_allclose(back["nll"], -found["nll"])
+    np.testing.assert_allclose(back.nll, -found.nll)
+    assert back.runs_ahead == (0, 0)
 
 
 def test_a_method_does_not_differ_from_itself():
     runs = [answers(1.0, seed=seed) for seed in range(3)]
     found = paired_differences(runs, runs, np.random.default_rng(0))
-    assert not any(values.any() for values in found.values())
+    assert not found.macro_f1.any()
+    assert not found.nll.any()
 
 
 def test_intervals_cover_the_truth_as_often_as_they_say():
@@ -83,13 +88,28 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         a, b = answers(1.0, seed=seed, n=80), answers(1.0, seed=seed, n=80)
         noise = np.random.RandomState(seed + 1000).normal(size=(2, 80, 3))
         a, b = (
-            Answers(x.targets, np.exp(e) / np.exp(e).sum(axis=1, keepdims=True), x.thresholds)
+            replace(x, proba=np.exp(e) / np.exp(e).sum(axis=1, keepdims=True))
             for x, e in zip((a, b), noise, strict=True)
         )
-        values = paired_differences([a], [b], np.random.default_rng(seed))["nll"]
+        values = paired_differences([a], [b], np.random.default_rng(seed)).nll
         low, high = np.percentile(values[1:], [2.5, 97.5])
         outside += not low <= 0 <= high
-    assert 0 <= outside <= 13
+    assert 1 <= outside <= 13
+
+
+def test_images_that_belong_together_are_drawn_together():
+    """Twice the same images are no more evidence than once, in one split or in two."""
+    a, b = answers(3.0, n=80), answers(1.0, n=80)
+    once = paired_differences([a], [b], np.random.default_rng(0))
+    twice = (
+        replace(x, **{k: np.concatenate([v, v]) for k, v in vars(x).items() if len(v)})
+        for x in (a, b)
+    )
+    in_one = paired_differences(*([x] for x in twice), np.random.default_rng(0))
+    in_two = paired_differences([a, a], [b, b], np.random.default_rng(0))
+    for found in (in_one, in_two):
+        np.testing.assert_allclose(found.nll, once.nll)
+        np.testing.assert_allclose(found.macro_f1, once.macro_f1)
 
 
 def test_the_area_under_the_risk_coverage_curve():
@@ -136,7 +156,7 @@ def test_results_come_back_from_disk(tmp_path):
     assert not results.has("a", 1, "prior", "test")
     [(name, method, n_runs, measures)] = summary(results.rows(), "val")
     assert (name, method, n_runs) == ("a", "prior", 2)
-    assert measures == {"macro_f1": pytest.approx((0.6, 0.1))}
+    assert measures == {"macro_f1": pytest.approx((0.6, 0.02**0.5))}
     results.keep("a", 0, "prior", of)
     kept = results.answers("a", 0, "prior")
     np.testing.assert_array_equal(kept.targets, of.targets)
@@ -157,8 +177,9 @@ def test_sets_count_the_same_when_they_are_pooled(tmp_path):
     found = differences(results, "diffusion", ["prior", "plain"])
     assert set(found) == {("prior", "small"), ("prior", "large"), ("prior", "pooled")}
     for measure in ("macro_f1", "nll"):
-        of_sets = [found["prior", name][measure] for name in ("small", "large")]
-        np.testing.assert_allclose(found["prior", "pooled"][measure], np.mean(of_sets, axis=0))
+        of_sets = [getattr(found["prior", name], measure) for name in ("small", "large")]
+        pooled = getattr(found["prior", "pooled"], measure)
+        np.testing.assert_allclose(pooled, np.mean(of_sets, axis=0))
 
 
 def test_pictures_of_differences_and_ablations(tmp_path):
@@ -211,6 +232,8 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     assert sorted(row["method"] for row in tested) == sorted(METHODS)
     assert all(np.isfinite(float(row["nll"])) and row["n_images"] == "10" for row in tested)
 
+    assert len(rows) == 2 * len(METHODS)  # no row twice
+
     accuracy.table(places["results"])
     printed = capsys.readouterr().out
     assert "| stripes | diffusion | 1 |" in printed
@@ -219,7 +242,7 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
 
 def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path):
     places = {"results": tmp_path / "ablations.csv", "work": tmp_path / "work"}
-    methods = ["diffusion", "width 64", "2 regions", "1 steps", "noise"]
+    methods = ["diffusion", "width 64", "denoiser of 2 regions", "1 steps", "noise"]
     accuracy.ablate(data, sets=["stripes"], methods=methods, **places)
     rows = Results(places["results"]).rows()
     assert [(row["method"], row["part"]) for row in rows] == [(name, "val") for name in methods]
