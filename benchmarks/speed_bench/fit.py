@@ -108,7 +108,14 @@ def _plain(settings: Settings, train: Any, val: Any, epochs: int) -> dict[str, f
     """Seconds of plain fine-tuning: the whole, and its steps alone."""
     classes = np.unique(train[1]).tolist()
     held_out = _part(*val, len(classes))
-    parts = Parts(_part(*train, len(classes)), held_out, held_out, classes, multilabel=False)
+    parts = Parts(
+        _part(*train, len(classes)),
+        held_out,
+        held_out,
+        classes,
+        multilabel=False,
+        groups=np.arange(len(val[0])),
+    )
     task = Task("generated", settings.image_size, epochs)
     watched = {"validation": (encoders, "_plain_score"), "steps": (encoders, "train_on_images")}
     with tempfile.TemporaryDirectory() as folder, stopwatch(watched) as seconds:
