@@ -1,14 +1,15 @@
 """What the processor does well: mixed precision, memory layout, and an Accelerator to match."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Literal
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
 
 from ..errors import InputError
 from ..model.backbone import Backbone
+from .depthwise import DepthwiseGradients
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -42,9 +43,8 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def training_precision(precision: str, device: torch.device, network: nn.Module) -> Precision:
     """Mixed precision for training; ``"auto"`` takes what the processor is faster with.
 
-    On a GPU bf16, or fp16 where it has no bf16. On a CPU with AMX tiles bf16, except for networks
-    of depthwise convolutions, for which oneDNN is faster in fp32, and for images so small that a
-    strided convolution meets a single cell, whose gradient oneDNN gets wrong in bf16.
+    On a GPU bf16, or fp16 where it has no bf16. On a CPU with AMX tiles bf16, except for images so
+    small that a strided convolution meets a single cell, whose gradient oneDNN gets wrong in bf16.
 
     Raises
     ------
@@ -56,8 +56,8 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
         # Not a public function yet, so that it may be missing.
         has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
-        suits = device.type == "cpu" and has_amx() and not _depthwise(network)
-        return "bf16" if suits and not _strides_single_cell(network) else "no"
+        suits = device.type == "cpu" and has_amx() and not _strides_single_cell(network)
+        return "bf16" if suits else "no"
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
     return PRECISIONS[precision]  # type: ignore[return-value]
@@ -94,21 +94,18 @@ def accelerator_for(device: torch.device, precision: Precision) -> Iterator["Acc
     before = [dict(state) for state in shared]
     for state in shared:
         state.clear()
-    of_cuda = torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+    inside: AbstractContextManager[Any] = nullcontext()
+    if device.type == "cuda":
+        inside = torch.cuda.device(device)
+    elif device.type == "cpu" and precision == "bf16":
+        inside = DepthwiseGradients()
     try:
-        with of_cuda:
+        with inside:
             yield Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
     finally:
         for state, old in zip(shared, before, strict=True):
             state.clear()
             state.update(old)
-
-
-def _depthwise(network: nn.Module) -> bool:
-    return any(
-        isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1
-        for module in network.modules()
-    )
 
 
 def _strides_single_cell(network: nn.Module) -> bool:

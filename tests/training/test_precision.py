@@ -82,7 +82,7 @@ def test_an_unknown_precision_is_an_error():
         (CUDA, {"bf16": True}, DEPTHWISE, "bf16"),
         (CUDA, {"bf16": False}, PLAIN, "fp16"),
         (CPU, {"amx": True}, PLAIN, "bf16"),
-        (CPU, {"amx": True}, DEPTHWISE, "no"),
+        (CPU, {"amx": True}, DEPTHWISE, "bf16"),
         (CPU, {"amx": False}, PLAIN, "no"),
         (torch.device("mps"), {"amx": True}, PLAIN, "no"),
     ],
