@@ -4,6 +4,9 @@
     python examples/grade_retina.py                 scikit-image's photograph of a retina
     python examples/grade_retina.py image.jpg       one of your own
 
+On scikit-image's photograph all six regions lie on the black rim and in the corners: this model's
+regions do not show where a disease is.
+
 Not a medical device: this shows how the library works, it says nothing about anybody's eyes.
 """
 
@@ -28,10 +31,18 @@ def main() -> None:
     print(f"{'grade':20}{'prior':>10}{'diffusion':>12}")
     for grade, name in enumerate(clf.class_names):
         print(f"{grade} {name:18}{proba['prior'][grade]:10.3f}{proba['diffusion'][grade]:12.3f}")
-    axes = plot_regions(image, clf.explain(image))
+    explanation = clf.explain(image)
+    axes = plot_regions(image, explanation)
     axes.set_title(clf.class_names[proba["diffusion"].argmax()])
     axes.figure.savefig(args.picture, dpi=150, bbox_inches="tight")
-    print(f"saved {args.picture}; some of the regions lie on the black rim, see the model's card")
+    height, width = image.shape[1:]
+    boxes = explanation.boxes[0]  # (K, 4): x0, y0, x1, y1
+    at_edge = ((boxes < 1) | (boxes > [width - 1, height - 1] * 2)).any(axis=1)
+    print(
+        f"saved {args.picture}\n{at_edge.sum()} of {len(boxes)} regions touch the edge of the "
+        "picture, where a photograph of a retina is black.\nNo lesion can be seen there: do not "
+        "take the frames for findings, and see the model's card."
+    )
 
 
 def retina() -> Path:

@@ -1,11 +1,13 @@
 """Make and publish the models of the zoo, from a checkout.
 
 python -m zoo train diffmic-v2-aptos --data FOLDER
-python -m zoo push diffmic-v2-aptos --repository org/diffmic-v2-aptos
+python -m zoo push diffmic-v2-aptos
 """
 
 import json
-from dataclasses import replace
+import shutil
+import tempfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -15,8 +17,13 @@ import typer
 from diffmic import DiffMICClassifier
 from diffmic.datasets import ImageTable, read_csv
 from diffmic.demo import table
+from diffmic.errors import DiffMICError
+from diffmic.hub import check_repository, load_model, push_folder, save_model
 from diffmic.hub.files import WEIGHTS_FILE, digest
+from diffmic.hub.names import BUNDLED, said_by_the_hub
+from diffmic.hub.publish import NOTICE_FILE
 from diffmic.inference import STAGES
+from diffmic.training import resolve_recipe
 
 from .recipes import ZOO, ZooModel
 
@@ -42,13 +49,16 @@ def train(
     recipe = chosen(name)
     images = read_csv(data / recipe.folder / "labels.csv")
     clf = fitted(recipe, images, seed, max_epochs, verbose)
-    scores = save(clf, recipe, images, models / name)
+    scores, change = save(clf, recipe, images, models / name)
     epochs = "" if max_epochs is None else f" --max-epochs {max_epochs}"
     record = {
         "command": f"python -m zoo train {name} --data FOLDER --seed {seed}{epochs}",
+        "versions": clf.versions_,
         "image_size": clf.image_size_,
         "max_epochs": clf.max_epochs,
+        "recipe": asdict(resolve_recipe(clf.recipe)),
         "weights_sha256": digest((models / name / WEIGHTS_FILE).read_bytes()),
+        "largest_change_by_half_precision": change,
         "validation": clf.validation_scores_,
         "test": scores,
     }
@@ -60,21 +70,53 @@ def train(
 @app.command()
 def push(
     name: Name,
-    repository: Annotated[str, typer.Option(help="On the Hugging Face Hub: org/name.")],
+    repository: Annotated[
+        str | None,
+        typer.Option(help="org/name on the Hugging Face Hub; left out: NAME, of who is logged in."),
+    ] = None,
     models: Models = HERE / "models",
     results: Results = HERE / "results",
     private: bool = False,
     create_pr: bool = False,
 ) -> None:
-    """Publish a trained model; ``hf auth login`` comes first."""
+    """Publish a trained model, or else the one of the package; ``hf auth login`` comes first."""
     chosen(name)
-    weights, record = models / name / WEIGHTS_FILE, results / f"{name}.json"
-    if not (weights.is_file() and record.is_file()):
-        raise typer.BadParameter(f"{weights} or {record} is missing: train {name} first.")
+    trained, bundled = models / name, BUNDLED / name
+    folder = bundled if bundled.is_dir() and not trained.exists() else trained
+    weights, record = folder / WEIGHTS_FILE, results / f"{name}.json"
+    for file in (weights, folder / NOTICE_FILE, record):
+        if not file.is_file():
+            raise typer.BadParameter(f"{file} is missing: train {name} first.")
     if json.loads(record.read_text())["weights_sha256"] != digest(weights.read_bytes()):
         raise typer.BadParameter(f"{record} tells of other weights than {weights}: train {name}.")
-    clf = DiffMICClassifier.from_pretrained(models / name)
-    print(clf.push_to_hub(repository, private=private, create_pr=create_pr, dtype="float16"))
+    try:
+        print(pushed(folder, repository or f"{token_holder()}/{name}", private, create_pr))
+    except DiffMICError as reason:
+        raise typer.BadParameter(str(reason)) from reason
+
+
+def token_holder() -> str:
+    """The name on the Hub of whoever is logged in."""
+    from huggingface_hub import HfApi
+
+    try:
+        return str(HfApi().whoami()["name"])
+    except Exception as reason:  # the client's errors have no base of their own
+        raise typer.BadParameter(
+            f"The Hub does not tell whose token this is ({said_by_the_hub(reason)}): run "
+            "'hf auth login' or set HF_TOKEN, or pass --repository org/name."
+        ) from reason
+
+
+def pushed(folder: Path, repository: str, private: bool, create_pr: bool) -> str:
+    """Upload weights, card and terms in one commit, and give its address."""
+    check_repository(repository)
+    defaults = DiffMICClassifier().get_params(deep=False)
+    model = load_model(folder, defaults=defaults, backbone=None, device="cpu")
+    with tempfile.TemporaryDirectory() as made:
+        save_model(made, model, dtype="float16", name=repository)
+        shutil.copy(folder / NOTICE_FILE, made)
+        return push_folder(Path(made), repository, private=private, create_pr=create_pr)
 
 
 def chosen(name: str) -> ZooModel:
@@ -103,16 +145,26 @@ def fitted(
 
 def save(
     clf: DiffMICClassifier, recipe: ZooModel, images: ImageTable, folder: Path
-) -> dict[str, dict[str, float]]:
-    """Save in half precision, once that is known to change little; measures on the test part."""
+) -> tuple[dict[str, dict[str, float]], float]:
+    """Save in half precision, once that is known to change little.
+
+    Returns
+    -------
+    dict
+        Measures of both stages on the test part.
+    float
+        The largest change of a probability by half precision, on the validation part.
+    """
     clf.save_pretrained(folder, dtype="float16", card=recipe.card)
     half = DiffMICClassifier.from_pretrained(folder)
     validation, test = images.part("val"), images.part("test")
     largest = max(
-        np.abs(
-            half.predict_proba(validation.paths, stage=stage)
-            - clf.predict_proba(validation.paths, stage=stage)
-        ).max()
+        float(
+            np.abs(
+                half.predict_proba(validation.paths, stage=stage)
+                - clf.predict_proba(validation.paths, stage=stage)
+            ).max()
+        )
         for stage in STAGES
     )
     if largest > HALF_PRECISION_TOLERANCE:
@@ -129,8 +181,8 @@ def save(
     )
     card = replace(recipe.card, split=recipe.card.split + run, test_scores=scores, n_test=len(test))
     half.save_pretrained(folder, dtype="float16", card=card)
-    (folder / "NOTICE").write_text(card.license_note + "\n")
-    return scores
+    (folder / NOTICE_FILE).write_text(card.license_note + "\n")
+    return scores, largest
 
 
 if __name__ == "__main__":

@@ -64,7 +64,8 @@ ZOO = {
             "images, a known shortcut; labels are of single clinicians and noisy; grade 0 is half "
             "of the images, grade 3 a twentieth. Photographs of 224 × 224 pixels, squeezed to a "
             "square: give it whole photographs, not crops. About half of the regions that it looks "
-            "at lie on the black rim of the photograph: they do not show the lesions.",
+            "at, and in some photographs all of them, lie on the black rim and in the corners: "
+            "they do not show the lesions.",
         ),
         ordered=True,
     ),

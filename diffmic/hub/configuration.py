@@ -12,7 +12,7 @@ from ..inference import STAGES
 FORMAT_VERSION = 1
 CONFIG_FILE = "config.json"
 LARGEST_CONFIG = 2**25  # bytes: a history of 100,000 epochs
-LARGEST_IMAGE = 4096  # pixels: the network is tried on one when it is built
+LARGEST_IMAGE = 4096  # pixels: nobody's images, once resized, are larger
 
 
 def read_config(folder: Path, known: set[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
@@ -21,6 +22,7 @@ from .configuration import CONFIG_FILE, FORMAT_VERSION
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
+_FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 # Files that are complete lie in here for the moment in which they take their places.
 _COMPLETE = ".saved"
 
@@ -45,7 +47,8 @@ def save_files(
     Raises
     ------
     InputError
-        Another ``dtype``, weights too large for half precision, or classes that JSON cannot hold.
+        Another ``dtype``, weights too large for half precision, classes that JSON cannot hold, or
+        a file where the folder would be.
     """
     weights = safetensors.torch.save(stored_tensors(network, dtype), metadata={"format": "pt"})
     told = {"format_version": FORMAT_VERSION, **config, "weights_sha256": digest(weights)}
@@ -56,11 +59,16 @@ def save_files(
             f"The model cannot be written as JSON: {reason}. Fit with labels that are integers or "
             "strings, and give measures that are numbers."
         ) from reason
-    finish_save(folder)
     contents = {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode() + b"\n"}
-    if card is not None and not written_by_a_person(folder / CARD_FILE):
+    if card is not None:
         contents[CARD_FILE] = card.encode()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as reason:
+        raise InputError(
+            f"No folder can be made at {str(folder)!r}: a file is there, or where a folder above "
+            "it would be. Give another path."
+        ) from reason
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         new = Path(name) / "new"
         new.mkdir()
@@ -89,16 +97,40 @@ def _complete(new: Path, folder: Path) -> None:
 def finish_save(folder: Path) -> None:
     """Let complete files take their places, where a save was killed before it could do so.
 
-    A folder holds the files of one save, whenever it is looked at through this function.
+    A folder holds the files of one save, whenever it is looked at through this function. A card
+    that a person wrote stays.
+
+    Raises
+    ------
+    ModelFileError
+        There is something else where the complete files would lie; nothing was moved.
     """
     complete = folder / _COMPLETE
-    if not complete.is_dir():
+    try:
+        if strange := _what_no_save_leaves(complete):
+            raise ModelFileError(
+                f"{str(complete)!r} is not what a killed save leaves: {strange}. Nothing was "
+                "moved; have a look at it, and delete it."
+            )
+    except (FileNotFoundError, NotADirectoryError):  # nothing to do, or another process did it
         return
-    for name in (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE):
+    if written_by_a_person(folder / CARD_FILE):
+        (complete / CARD_FILE).unlink(missing_ok=True)
+    for name in _FILES:
         with suppress(FileNotFoundError):  # another process does the same
             (complete / name).replace(folder / name)
     with suppress(OSError):  # it has done so, or has put its own files there
         complete.rmdir()
+
+
+def _what_no_save_leaves(complete: Path) -> str:
+    """Links above all: through them a model from elsewhere would move files of another folder."""
+    if not stat.S_ISDIR(complete.lstat().st_mode):
+        return "it is a link or a file"
+    with os.scandir(complete) as entries:
+        found = {e.name: e.is_file(follow_symlinks=False) for e in entries}
+    strange = sorted(name for name, is_file in found.items() if name not in _FILES or not is_file)
+    return f"it holds {strange[:5]}" if strange else ""
 
 
 def written_by_a_person(file: Path) -> bool:

@@ -115,6 +115,11 @@ def locate(
     repository, at, named = str(name).partition("@")
     is_repository = REPOSITORY.fullmatch(repository) and bool(at) == bool(named)
     if isinstance(name, Path) or not is_repository or os.path.exists(name):
+        if isinstance(name, Path) and str(name) in REGISTRY:
+            raise ModelFileError(
+                f"There is no saved model {str(name)!r} here, and a Path is always a folder. For "
+                f"the model of that name pass the string: from_pretrained({str(name)!r})."
+            )
         raise ModelFileError(_unknown(str(name)))
     if revision is not None and named:
         raise InputError(
@@ -129,7 +134,9 @@ def _refuse_revision(revision: str | None, why: str) -> None:
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, REGISTRY, n=3, cutoff=0.4)
+    asked = name.lower()
+    close = [known for known in REGISTRY if asked in known]
+    close = close or difflib.get_close_matches(asked, REGISTRY, n=3, cutoff=0.4)
     return (
         f"There is no saved model {name[:200]!r}: it is no folder, no short name"
         + (f" (close ones: {', '.join(close)})" if close else "")

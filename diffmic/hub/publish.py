@@ -8,6 +8,8 @@ from .configuration import CONFIG_FILE
 from .files import CARD_FILE, WEIGHTS_FILE, written_by_a_person
 from .names import said_by_the_hub
 
+NOTICE_FILE = "NOTICE"  # terms of the weights
+
 
 def push_folder(
     folder: Path,
@@ -21,7 +23,8 @@ def push_folder(
 ) -> str:
     """Upload a saved model in one commit; the repository is made where there is none.
 
-    A card that a person wrote on the Hub stays. See ``DiffMICClassifier.push_to_hub``.
+    A card that a person wrote on the Hub stays; a ``NOTICE`` goes along where the folder has one.
+    See ``DiffMICClassifier.push_to_hub``.
 
     Parameters
     ----------
@@ -51,6 +54,8 @@ def push_folder(
                 "another name."
             )
         names = [CONFIG_FILE, WEIGHTS_FILE]
+        if (folder / NOTICE_FILE).is_file():
+            names.append(NOTICE_FILE)
         if not _has_card_of_a_person(api, repository, found.sha):
             names.append(CARD_FILE)
         elif told:

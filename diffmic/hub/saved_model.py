@@ -2,6 +2,7 @@
 
 import copy
 import math
+import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..errors import ModelFileError
+from ..errors import InputError, ModelFileError
 from ..inference import Calibration, Stage
 from ..model import (
     Architecture,
@@ -25,7 +26,7 @@ from ..parameters import check_parameters
 from ..random import seeded_rng
 from ..training import resolve_device, resolve_recipe
 from ..training.precision import to_device
-from .card import ModelCard, card_text
+from .card import ModelCard, card_text, checked_card
 from .configuration import CONFIG_FILE, check_contents, read_config
 from .files import (
     WEIGHTS_FILE,
@@ -74,7 +75,7 @@ CONFIG_KEYS = {"parameters", "diffusion", "preprocessing", *FITTED} - {
 
 
 def save_model(
-    folder: Path, model: SavedModel, *, dtype: DType = "float32", name: str | None = None
+    folder: str | Path, model: SavedModel, *, dtype: DType = "float32", name: str | None = None
 ) -> None:
     """Write ``config.json``, ``model.safetensors`` and ``README.md``.
 
@@ -84,7 +85,15 @@ def save_model(
         Of the weights.
     name : str or None
         What the card says to load; None: the name of the folder.
+
+    Raises
+    ------
+    InputError
+        No path, or a file; what the files cannot hold.
     """
+    if not isinstance(folder, (str, os.PathLike)) or folder == "":
+        raise InputError(f"path is {folder!r}; give the folder in which to save the model.")
+    folder = Path(folder)
     card = replace(model.card, base_model=model.card.base_model or _base_model(model))
     config = {key: getattr(model, key) for key in FITTED if key in CONFIG_KEYS} | {
         "parameters": plain_parameters(model.parameters) | _architectures(model),
@@ -250,7 +259,7 @@ def _without_memory(architecture: Architecture) -> Architecture:
 
 def _card(saved: dict[str, Any]) -> ModelCard:
     card = instance(ModelCard, saved)
-    return replace(card, test_scores=_none_as_nan(card.test_scores))
+    return checked_card(replace(card, test_scores=_none_as_nan(card.test_scores)))
 
 
 def _nan_as_none(value: Any) -> Any:

@@ -47,6 +47,7 @@ class Backbone(nn.Module):
 
     mean: Tensor
     std: Tensor
+    strides_single_cell: bool
 
     def __init__(
         self, net: nn.Module, *, mean: Sequence[float], std: Sequence[float], image_size: int
@@ -78,8 +79,18 @@ class Backbone(nn.Module):
         maps: FeatureMaps = self(images)
         return maps.coarse.mean(dim=(2, 3))
 
-    @torch.no_grad()
     def _trial(self, image_size: int) -> FeatureMaps:
+        """Maps of which the shapes count: without memory, unless the network needs numbers."""
+        try:
+            shapes = copy.deepcopy(self).to("meta")
+            maps = shapes._maps_of_one(image_size)
+        except Exception:  # there are many ways not to run so; what is wrong shows in earnest
+            return self._maps_of_one(image_size)
+        self.strides_single_cell = shapes.strides_single_cell
+        return maps
+
+    @torch.no_grad()
+    def _maps_of_one(self, image_size: int) -> FeatureMaps:
         was_training = self.net.training
         self.net.eval()
         self.strides_single_cell = False
@@ -89,7 +100,8 @@ class Backbone(nn.Module):
             if isinstance(module, nn.Conv2d) and max(module.stride) > 1
         ]
         try:
-            maps: FeatureMaps = self(torch.zeros(1, len(self.mean), image_size, image_size))
+            image = self.mean.new_zeros(1, len(self.mean), image_size, image_size)
+            maps: FeatureMaps = self(image)
         except Exception as reason:  # whatever a third-party network raises means the same
             raise BackboneError(
                 f"The backbone {type(self.net).__name__} cannot take images of {image_size} × "

@@ -163,10 +163,7 @@ def test_a_save_killed_while_its_files_take_their_places_is_finished_by_who_come
 
 def test_two_that_finish_the_same_save_do_not_mind_each_other(folder, monkeypatch):
     replace = Path.replace
-    with monkeypatch.context() as patch:
-        patch.setattr(files, "finish_save", lambda folder: None)
-        save_files(folder, config(seed=8), network())
-    assert (folder / ".saved").is_dir()
+    leave_unfinished(folder, monkeypatch, seed=8)
 
     def overtaken(file, target):
         replace(file, target)  # the other one
@@ -187,6 +184,75 @@ def test_saves_at_the_same_time_leave_one_of_them_whole(tmp_path):
     assert read_config(tmp_path, KEYS)["seed"] in range(20)
     load(tmp_path, network())
     assert {file.name for file in tmp_path.iterdir()} == {"config.json", "model.safetensors"}
+
+
+def leave_unfinished(folder, monkeypatch, **changes):
+    """As a save that was killed before its files took their places."""
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "finish_save", lambda folder: None)
+        save_files(folder, config(**changes), network(), card=sealed("new"))
+    assert (folder / ".saved").is_dir()
+
+
+def test_a_card_written_after_a_killed_save_stays(folder, monkeypatch):
+    leave_unfinished(folder, monkeypatch, seed=8)
+    (folder / "README.md").write_text("# Mine\n")
+    finish_save(folder)
+    assert (folder / "README.md").read_text() == "# Mine\n"
+    assert read_config(folder, KEYS)["seed"] == 8
+    assert not (folder / ".saved").exists()
+
+
+def link_to_the_folder(complete, other):
+    complete.symlink_to(other, target_is_directory=True)
+
+
+def link_to_a_file(complete, other):
+    complete.mkdir()
+    (complete / "config.json").symlink_to(other / "config.json")
+
+
+def folder_for_a_file(complete, other):
+    (complete / "config.json").mkdir(parents=True)
+
+
+def file_of_another_name(complete, other):
+    complete.mkdir()
+    (complete / "notes.txt").write_text("")
+
+
+def file_for_the_folder(complete, other):
+    complete.write_text("")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(link_to_the_folder, link_to_a_file, folder_for_a_file),
+        *(file_of_another_name, file_for_the_folder),
+    ],
+)
+def test_what_no_save_left_is_refused_and_nothing_is_moved(folder, tmp_path, make):
+    save_files(tmp_path / "other", config(seed=9), network())
+    make(folder / ".saved", tmp_path / "other")
+    ours = {name: (folder / name).read_bytes() for name in ("config.json", "model.safetensors")}
+    theirs = contents(tmp_path / "other")
+    for visit in (finish_save, lambda folder: save_files(folder, config(seed=8), network())):
+        with pytest.raises(ModelFileError, match=r"\.saved.*delete it"):
+            visit(folder)
+    assert contents(tmp_path / "other") == theirs
+    assert {name: (folder / name).read_bytes() for name in ours} == ours
+    assert {file.name for file in folder.iterdir()} == {*ours, ".saved"}
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path, inside):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"No folder can be made at .*file"):
+        save_files(
+            tmp_path / "file" / "model" if inside else tmp_path / "file", config(), network()
+        )
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_one_tensor_under_two_names_is_saved_under_both(tmp_path):

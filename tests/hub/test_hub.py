@@ -21,6 +21,7 @@ from diffmic import (
     ModelCard,
     ModelFileError,
 )
+from diffmic.hub import push_folder
 from diffmic.hub.files import digest
 from diffmic.hub.names import REGISTRY, Published
 
@@ -217,6 +218,15 @@ def test_a_card_that_a_person_wrote_on_the_hub_stays(hub, files, classifier):
     copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good", dtype="float16")
     assert hub.files(REPO)["README.md"] == b"# Mine"
     assert len(hub.files(REPO)["model.safetensors"]) < len(files["model.safetensors"])
+
+
+def test_the_terms_go_along_where_there_are_any(hub, files, tmp_path):
+    for name, content in (files | {"NOTICE": b"Mind.", "notes.txt": b"Mine."}).items():
+        (tmp_path / name).write_bytes(content)
+    push_folder(tmp_path, REPO, token="hf_good")
+    assert hub.files(REPO)["NOTICE"] == b"Mind."
+    assert "notes.txt" not in hub.files(REPO)
+    assert len(hub.commits(REPO)) == 2  # the Hub's own, and ours
 
 
 def test_a_private_repository_is_private(hub, classifier):

@@ -1,6 +1,7 @@
 """A name is a folder, a short name, or a repository; everything else is a clear error."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from tiny import small, stripes
@@ -71,10 +72,24 @@ def test_list_pretrained_tells_where_each_model_is(bundled, monkeypatch):
     assert "org/stripes" in listed["stripes-v3"]
 
 
-@pytest.mark.parametrize("name", ["diffmic-v2-apto", "aptos", "DiffMIC-v2-APTOS"])
-def test_an_unknown_name_lists_the_close_ones(name):
-    with pytest.raises(ModelFileError, match=r"close ones: .*diffmic-v2-aptos.*list_pretrained"):
+@pytest.mark.parametrize(
+    ("name", "close"),
+    [
+        *((name, "aptos") for name in ("diffmic-v2-apto", "aptos", "DiffMIC-v2-APTOS")),
+        *(("DIFFMIC-V2-APTOS", "aptos"), ("ham", "ham10000"), ("chest", "chestxray14")),
+        *(("BUSI", "busi"), ("v2", "busi")),
+    ],
+)
+def test_an_unknown_name_lists_the_close_ones(name, close):
+    with pytest.raises(ModelFileError, match=rf"close ones: .*diffmic-v2-{close}.*list_pretrained"):
         load(name)
+
+
+def test_a_path_that_is_a_short_name_is_told_from_the_string():
+    with pytest.raises(
+        ModelFileError, match=r"pass the string: from_pretrained\('diffmic-v2-busi'"
+    ):
+        load(Path("diffmic-v2-busi"))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +103,6 @@ def test_what_is_no_name_is_an_error_without_a_network(name):
 
 def test_a_path_is_a_folder_and_never_a_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    from pathlib import Path
-
     with pytest.raises(ModelFileError, match="no saved model 'org/model'"):
         load(Path("org/model"))
     with pytest.raises(ModelFileError, match="no saved model 'diffmic-v2-aptos'"):

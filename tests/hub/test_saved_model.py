@@ -17,7 +17,10 @@ from tiny import RECIPE, TinyBackbone, small, stripes
 from torchvision.transforms import v2
 
 from diffmic import DiffMICClassifier, InputError, ModelCard, ModelFileError
+from diffmic.hub import FITTED as FIELDS
+from diffmic.hub import SavedModel, save_model
 from diffmic.model import DiffusionSettings
+from diffmic.model.backbone import Backbone
 from diffmic.training import recipe as recipes
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
@@ -144,6 +147,22 @@ def test_loading_needs_no_network(timm_folder, monkeypatch):
     assert loaded.predict_proba(stripes(3)[0]).shape == (3, 3)
 
 
+def test_a_size_that_the_configuration_claims_costs_no_memory(timm_folder, tmp_path, monkeypatch):
+    shutil.copytree(timm_folder, tmp_path / "model")
+    n_regions = load(timm_folder, backbone=None).network_.n_regions
+    edit(tmp_path / "model", lambda config: config["preprocessing"].update(image_size=4096))
+    edit(tmp_path / "model", lambda config: config["parameters"].update(n_regions=n_regions))
+    forward, devices = Backbone.forward, set()
+
+    def seen(backbone, images):
+        devices.add(images.device.type)
+        return forward(backbone, images)
+
+    monkeypatch.setattr(Backbone, "forward", seen)
+    assert load(tmp_path / "model", backbone=None).image_size_ == 4096
+    assert devices == {"meta"}
+
+
 def test_loading_leaves_the_global_random_state_alone(timm_folder):
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()  # noqa: NPY002
     load(timm_folder, backbone=None)
@@ -199,6 +218,9 @@ def test_the_given_module_is_left_alone(fitted, tmp_path):
         (lambda c: c["preprocessing"].update(image_size=True), "image_size is True"),
         (lambda c: c["card"].update(author="me"), "author"),
         (lambda c: c["card"].update(test_scores=3), "int"),
+        (lambda c: c["card"].update(n_test="x"), "n_test of the card is 'x'"),
+        (lambda c: c["card"].update(license=["x"]), r"license of the card is \['x'\]"),
+        (lambda c: c["card"].update(split=5), "split of the card is 5"),
         (lambda c: c.update(classes=[0, 0, 1]), "classes is"),
         (lambda c: c.update(classes="abc"), "classes is abc"),
         (lambda c: c.update(classes=[None, 1, 2]), "classes is"),
@@ -377,6 +399,22 @@ def test_names_of_any_kind_of_sequence_are_saved_as_a_list(fitted, tmp_path):
     names = pandas.Index(["a", "b", "c"])
     copy.deepcopy(fitted).set_params(class_names=names).save_pretrained(tmp_path)
     assert load(tmp_path, backbone=TinyBackbone()).class_names == ["a", "b", "c"]
+
+
+def test_a_model_is_not_saved_into_a_file(fitted, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"No folder can be made at .*file"):
+        fitted.save_pretrained(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize("path", [None, "", 3])
+def test_a_model_is_not_saved_where_no_folder_is_named(fitted, tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    fields = {field: getattr(fitted, f"{field}_") for field in FIELDS}
+    with pytest.raises(InputError, match=f"path is {path!r}; give the folder"):
+        save_model(path, SavedModel(parameters=fitted.get_params(deep=False), **fields))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("path", [None, 3])

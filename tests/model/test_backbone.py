@@ -134,3 +134,15 @@ def test_the_default_size_is_the_backbones_own_or_that_of_the_images():
     assert default_image_size("resnet18", 64) == 64
     assert default_image_size("resnet18", 1000) == 224
     assert default_image_size(Pyramid(), 100) == 100
+
+
+class NeedsNumbers(nn.Conv2d):
+    """What it does hangs on values, so that shapes alone do not suffice."""
+
+    def forward(self, images):
+        maps = super().forward(images)
+        return maps if maps.sum().item() < 1e9 else -maps
+
+
+def test_a_network_that_needs_numbers_is_tried_on_numbers():
+    assert build_backbone(NeedsNumbers(3, 5, 8, stride=8), image_size=32).map_size == (4, 4)

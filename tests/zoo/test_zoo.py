@@ -3,6 +3,8 @@
 import importlib
 import json
 import sys
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from tiny import RECIPE, stripes
 from typer.testing import CliRunner
 
 from diffmic import DiffMICClassifier, ModelCard
+from diffmic.hub.names import BUNDLED
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -68,6 +71,9 @@ def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_p
     assert outcome.exit_code == 0, outcome.output
     record = json.loads((results / "diffmic-v2-stripes.json").read_text())
     assert record["command"].endswith("--seed 3 --max-epochs 1")
+    assert record["versions"]["diffmic"] == version("diffmic")
+    assert record["recipe"] == asdict(RECIPE)
+    assert record["largest_change_by_half_precision"] == 0  # this recipe rounds the weights
     clf = DiffMICClassifier.from_pretrained(models / "diffmic-v2-stripes")
     assert clf.classes_.tolist() == [0, 1, 2]
     assert clf.class_names == ["none", "rising", "falling"]
@@ -86,7 +92,8 @@ def test_push_publishes_the_trained_model_in_half_precision(zoo, data, tmp_path,
     places = ("--models", tmp_path / "models", "--results", tmp_path / "results")
     told = ("--data", data, "--verbose", 0)
     assert run(zoo, "train", "diffmic-v2-stripes", *places, *told).exit_code == 0
-    trained = (tmp_path / "models" / "diffmic-v2-stripes" / "model.safetensors").read_bytes()
+    models = tmp_path / "models" / "diffmic-v2-stripes"
+    trained = (models / "model.safetensors").read_bytes()
     with HubServer() as hub:
         use(monkeypatch, hub, tmp_path / "cache")
         monkeypatch.setenv("HF_TOKEN", "hf_good")
@@ -96,8 +103,35 @@ def test_push_publishes_the_trained_model_in_half_precision(zoo, data, tmp_path,
         assert outcome.exit_code == 0, outcome.output
         files = hub.files("org/diffmic-v2-stripes")
         assert hub.url in outcome.output
+        assert len(hub.commits("org/diffmic-v2-stripes")) == 2  # the Hub's own, and ours
     assert files["model.safetensors"] == trained
+    assert files["NOTICE"] == (models / "NOTICE").read_bytes()
     assert b"Test part, 15 images" in files["README.md"]
+
+
+def test_push_needs_nothing_but_a_token_for_the_model_of_the_package(zoo, tmp_path, monkeypatch):
+    """Its measures were recorded before the recipe and the versions were."""
+    bundled = BUNDLED / "diffmic-v2-aptos"
+    with HubServer() as hub:
+        use(monkeypatch, hub, tmp_path / "cache")
+        monkeypatch.setenv("HF_TOKEN", "hf_good")
+        outcome = run(zoo, "push", "diffmic-v2-aptos", "--models", tmp_path / "models")
+        assert outcome.exit_code == 0, outcome.output
+        files = hub.files("tester/diffmic-v2-aptos")
+        assert hub.unknown == []
+    for name in ("model.safetensors", "NOTICE"):
+        assert files[name] == (bundled / name).read_bytes()
+    assert b'from_pretrained("tester/diffmic-v2-aptos")' in files["README.md"]
+    assert b"Test part, 701 images" in files["README.md"]
+
+
+def test_push_without_a_token_says_what_to_do(zoo, tmp_path, monkeypatch):
+    with HubServer() as hub:
+        use(monkeypatch, hub, tmp_path / "cache")
+        outcome = run(zoo, "push", "diffmic-v2-aptos", "--models", tmp_path / "models")
+        assert outcome.exit_code == 2
+        assert "hf auth login" in outcome.output
+        assert "--repository" in outcome.output
 
 
 def test_push_refuses_weights_of_which_nothing_was_measured(zoo, data, tmp_path, monkeypatch):
