@@ -89,7 +89,8 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
     """Train a method and measure it; calibration and thresholds come from validation."""
     started = time.perf_counter()
     how = (METHODS | ABLATIONS)[method]
-    scores_of, prior_of = how.train(job), METHODS["prior"].train(job)
+    scores_of = how.train(job)
+    prior_of = METHODS[how.beside].train(job) if how.beside else None
     multilabel, val = job.parts.multilabel, job.parts.val.targets
 
     def evidence(part: str) -> tuple[torch.Tensor | None, torch.Tensor, *tuple[torch.Tensor, ...]]:
@@ -97,7 +98,7 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
         scores = scores_of(part)
         draws = scores if scores.ndim == 3 else None
         mean = scores if draws is None else draws.mean(dim=1)
-        return (draws, mean, prior_of(part)) if how.stacked else (draws, mean)
+        return (draws, mean) if prior_of is None else (draws, mean, prior_of(part))
 
     _, scores, *beside = evidence("val")
     calibration = Calibration.fit(

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -121,14 +122,26 @@ def conditions_of(job: Job, recipe: Recipe, part: str) -> Conditions:
 
     Those of the training part are of :data:`N_VIEWS` views: all images in the first, and so on.
     """
-    file = job.file(f"conditions-{part}.safetensors")
+    return _kept_conditions(job, recipe, part, range(N_VIEWS if part == "train" else 1), "")
+
+
+def views_of(job: Job, recipe: Recipe, part: str) -> list[Conditions]:
+    """Conditions of :data:`N_VIEWS` views of the validation or test part, one after the other."""
+    others = _kept_conditions(job, recipe, part, range(1, N_VIEWS), "views-")
+    n = len(job.parts[part])
+    cut = [others[slice(start, start + n)] for start in range(0, len(others), n)]
+    return [conditions_of(job, recipe, part), *cut]
+
+
+def _kept_conditions(
+    job: Job, recipe: Recipe, part: str, views: Sequence[int], what: str
+) -> Conditions:
+    file = job.file(f"conditions-{what}{part}.safetensors")
     if not file.is_file():
         network, options = trained_prior(job, recipe), job.options(recipe)
-        views = [
-            _encode_view(job, network, options, part, view)
-            for view in range(N_VIEWS if part == "train" else 1)
-        ]
-        conditions = Conditions.cat(views)
+        conditions = Conditions.cat(
+            [_encode_view(job, network, options, part, view) for view in views]
+        )
         named = {f.name: getattr(conditions, f.name) for f in fields(conditions)}
         _save(named | {"saliency": named["saliency"][..., :0, :0]}, file)
     return Conditions(**load_file(file))

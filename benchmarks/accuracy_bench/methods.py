@@ -20,7 +20,7 @@ from diffmic.training.objectives import classification_loss
 from diffmic.training.precision import accelerator_for
 from diffmic.training.recipe import PAPER, RECIPES, Recipe
 
-from .encoders import DEFAULTS, Job, conditions_of, plain_logits, trained_prior
+from .encoders import DEFAULTS, Job, conditions_of, plain_logits, trained_prior, views_of
 
 Scores = Callable[[str], Tensor]  # name of a part → scores (n, C), or of draws (n, S, C)
 
@@ -35,15 +35,15 @@ class Method:
         Job → scores of a part.
     stage : {"prior", "diffusion"}
         Whether scores are logits, or means of label maps.
-    stacked : bool
-        Whether the calibration weighs the prior's logits beside the scores.
+    beside : str or None
+        Method whose logits the calibration weighs beside the scores.
     recipe : Recipe
         For the record.
     """
 
     train: Callable[[Job], Scores]
     stage: Stage = "prior"
-    stacked: bool = False
+    beside: str | None = None
     recipe: Recipe = RECIPES["default"]
 
 
@@ -73,6 +73,22 @@ def prior_alone(job: Job) -> Scores:
     return lambda part: conditions_of(job, OURS, part).fused_logits
 
 
+def prior_views(job: Job) -> Scores:
+    """The fused prior, with logits averaged over the views of plain fine-tuning's."""
+    return lambda part: torch.stack([c.fused_logits for c in views_of(job, OURS, part)]).mean(0)
+
+
+def diffusion_views(job: Job) -> Scores:
+    """The diffusion, with the positions of a label map under each view of the image."""
+
+    def scores(part: str) -> Tensor:
+        network = trained_diffusion(job, OURS)
+        of_views = [_sampled(job, network, c) for c in views_of(job, OURS, part)]
+        return torch.stack(of_views).mean(dim=0)
+
+    return scores
+
+
 def diffusion(
     recipe: Recipe,
     *,
@@ -85,32 +101,46 @@ def diffusion(
 
     def train(job: Job) -> Scores:
         network = trained_diffusion(job, recipe, feature_dim, n_regions)
-        return lambda part: sample_scores(
-            network,
-            with_regions(conditions_of(job, OURS, part), network),
-            num_steps=num_steps or DEFAULTS["num_steps"],
-            n_samples=n_samples or DEFAULTS["n_samples"],
-            seed=job.seed,
+        return lambda part: _sampled(
+            job, network, conditions_of(job, OURS, part), num_steps, n_samples
         )
 
-    return Method(train, "diffusion", recipe.stacked, recipe)
+    return Method(train, "diffusion", "prior" if recipe.stacked else None, recipe)
 
 
-def head(hidden: int | None, *, stacked: bool = False) -> Method:
+def _sampled(
+    job: Job,
+    network: DiffMICNetwork,
+    conditions: Conditions,
+    num_steps: int | None = None,
+    n_samples: int | None = None,
+) -> Tensor:
+    return sample_scores(
+        network,
+        with_regions(conditions, network),
+        num_steps=num_steps or DEFAULTS["num_steps"],
+        n_samples=n_samples or DEFAULTS["n_samples"],
+        seed=job.seed,
+    )
+
+
+def head(hidden: int | None, *, beside: str | None = None) -> Method:
     """A head of one or two layers, re-trained on the conditions."""
-    return Method(lambda job: trained_head(job, OURS, hidden), stacked=stacked)
+    return Method(lambda job: trained_head(job, OURS, hidden), beside=beside)
 
 
 METHODS = {
     "plain": Method(plain),
     "plain_tta": Method(plain_tta),
     "prior": Method(prior_alone),
+    "prior_tta": Method(prior_views),
     "head_linear": head(None),
-    "head_linear_stacked": head(None, stacked=True),
+    "head_linear_stacked": head(None, beside="prior"),
     "head_hidden": head(128),
-    "head_hidden_stacked": head(128, stacked=True),
+    "head_hidden_stacked": head(128, beside="prior"),
     "paper": diffusion(PAPER_CACHED),
     "diffusion": diffusion(OURS),
+    "diffusion_tta": Method(diffusion_views, "diffusion", "prior_tta"),
 }
 
 
