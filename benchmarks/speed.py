@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py run --json FILE      all of it, 15 minutes on 2 cores
     python benchmarks/speed.py run --no-fit         predictions alone
+    python benchmarks/speed.py memory --json FILE   fits on 1,000 and 20,000 images: minutes more
     python benchmarks/speed.py table FILE           the tables again
     python benchmarks/speed.py plot FILE --output docs/speed.png
 
@@ -14,6 +15,7 @@ import datetime
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -24,60 +26,96 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from speed_bench.compiled import compiled, has_compiler
 from speed_bench.fit import fitting
+from speed_bench.fit_memory import memory_of_fits
+from speed_bench.imports import imports
 from speed_bench.memory import memory_of
 from speed_bench.models import QUICK, Settings
 from speed_bench.picture import draw
-from speed_bench.predict import factors, paper, predictions, stages
+from speed_bench.pipeline import pipeline
+from speed_bench.predict import factors, paper, paper_factors, predictions, stages
 from speed_bench.report import tables
 from speed_bench.shards import shards
 from speed_bench.targets import verdicts
 
 app = typer.Typer(add_completion=False, help=__doc__)
+Json = Annotated[Path | None, typer.Option("--json", help="Keep everything in this file.")]
+Quick = Annotated[
+    bool, typer.Option(help="Tiny networks, to see that all runs; figures mean nothing.")
+]
 File = Annotated[Path, typer.Argument(help="JSON file that `run` wrote.")]
 
 
 @app.command()
 def run(
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Keep everything in this file.")
-    ] = None,
-    rounds: Annotated[int, typer.Option(help="Turns of each candidate.", min=1)] = 7,
+    json_file: Json = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each candidate.", min=1)] = 5,
     fit: Annotated[bool, typer.Option(help="Measure training, too: some 6 minutes.")] = True,
     fit_images: Annotated[int, typer.Option(help="Images to train on.", min=10)] = 300,
     fit_epochs: Annotated[int, typer.Option(min=1)] = 10,
     memory: Annotated[bool, typer.Option(help="Measure peaks of memory, too.")] = True,
-    compiled: Annotated[
-        bool, typer.Option("--compile", help="torch.compile of encode, too: minutes.")
-    ] = False,
-    quick: Annotated[
-        bool, typer.Option(help="Tiny networks, to see that all runs; figures mean nothing.")
-    ] = False,
+    compiling: Annotated[
+        bool, typer.Option("--compile/--no-compile", help="torch.compile, where there is C++.")
+    ] = True,
+    quick: Quick = False,
 ) -> None:
-    """Measure, and print tables of ratios."""
+    """Measure, and print tables of ratios; of an earlier file only the memory of fits stays."""
     settings = QUICK if quick else Settings()
     report = circumstances() | {"rounds": rounds, "settings": asdict(settings), "seconds": {}}
+    if (fits := read(json_file).get("fit_memory")) is not None:
+        report["fit_memory"] = fits
     parts: dict[str, Callable[[], Any]] = {
         "predict": lambda: predictions(settings, rounds),
         "stages": lambda: stages(settings, rounds),
-        "factors": lambda: factors(settings, rounds, compiled=compiled),
+        "factors": lambda: factors(settings, rounds),
         "paper": lambda: paper(settings, rounds),
+        "paper_factors": lambda: paper_factors(settings, rounds),
+        "compile": lambda: compiled(settings, rounds),
+        "imports": lambda: imports(rounds),
         "shards": lambda: shards(settings),
         "memory": lambda: memory_of(settings),
         "fit": lambda: fitting(settings, fit_images, fit_epochs),
+        "pipeline": lambda: pipeline(settings),
     }
-    left_out = {name for name, wanted in (("memory", memory), ("fit", fit)) if not wanted}
-    parts = {name: measure for name, measure in parts.items() if name not in left_out}
+    wanted = {"memory": memory, "fit": fit, "pipeline": fit, "compile": compiling}
+    if compiling and not has_compiler():
+        print("torch.compile is left out: there is no C++ compiler.", file=sys.stderr)
+        wanted["compile"] = False
+    parts = {name: measure for name, measure in parts.items() if wanted.get(name, True)}
     for name, measure in parts.items():
         started = time.perf_counter()
         report[name] = measure()
         report["seconds"][name] = round(time.perf_counter() - started, 1)
         print(f"{name}: {report['seconds'][name]:.0f} s", file=sys.stderr)
-        report["targets"] = verdicts(report)
-        if json_file is not None:  # after each part: what was interrupted is not lost
-            json_file.parent.mkdir(parents=True, exist_ok=True)
-            json_file.write_text(json.dumps(report, indent=1))
+        keep(report, json_file)  # after each part: what was interrupted is not lost
     print(tables(report))
+
+
+@app.command()
+def memory(json_file: Json = None, quick: Quick = False) -> None:
+    """Memory of fits on few and on many images; all else in the file stays as it is."""
+    now = circumstances()
+    report = read(json_file) or dict(now)
+    report["fit_memory"] = now | {"records": memory_of_fits(QUICK if quick else Settings())}
+    keep(report, json_file)
+    print(tables(now | {name: report[name] for name in ("fit_memory", "targets")}))
+
+
+def read(file: Path | None) -> dict[str, Any]:
+    """An earlier report; empty where there is none."""
+    if file is None or not file.is_file():
+        return {}
+    report: dict[str, Any] = json.loads(file.read_text())
+    return report
+
+
+def keep(report: dict[str, Any], file: Path | None) -> None:
+    """Judge the report, and write it where it is to be kept."""
+    report["targets"] = verdicts(report)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(report, indent=1))
 
 
 def circumstances() -> dict[str, Any]:
@@ -85,6 +123,7 @@ def circumstances() -> dict[str, Any]:
     names = ("diffmic", "torch", "torchvision", "timm", "numpy")
     return {
         "date": datetime.date.today().isoformat(),
+        "commit": commit(),
         "processor": processor(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
@@ -92,6 +131,18 @@ def circumstances() -> dict[str, Any]:
         "platform": platform.platform(),
         "versions": {"python": platform.python_version()} | {n: version(n) for n in names},
     }
+
+
+def commit() -> str | None:
+    """The checkout's, marked where files differ from it; None outside of one."""
+    describe = ["git", "describe", "--always", "--abbrev=40", "--exclude=*", "--dirty=, changed"]
+    try:
+        done = subprocess.run(
+            describe, cwd=Path(__file__).parent, check=True, capture_output=True, text=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
 def processor() -> str:

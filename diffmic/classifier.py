@@ -23,6 +23,8 @@ from torch import Tensor
 from .data import (
     LabelledImages,
     PreparedImages,
+    PreparedStream,
+    Stream,
     TargetEncoding,
     TrainingData,
     named_augment,
@@ -286,7 +288,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         X : array, tensor, list, Dataset or DataLoader
             Images as an array or tensor of shape (n, C, H, W), (n, H, W, C) or (n, H, W), uint8
             in 0–255 or float in 0–1; a list of paths, PIL images or arrays; a map-style Dataset of
-            (image, target) or of dicts; or a DataLoader, whose ``dataset`` is read.
+            (image, target) or of dicts; or a DataLoader, whose ``dataset`` is read. An
+            IterableDataset is walked through once and kept in memory: for more images than that
+            holds give paths or a map-style Dataset.
         y : array-like of shape (n,), (n, 1) or (n, L)
             Integers or strings; an indicator matrix of 0 and 1 means multi-label. Not needed where
             X holds targets.
@@ -363,7 +367,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Parameters
         ----------
         X : as in :meth:`fit`
-            Targets, where X holds any, are ignored. A single image gives a single row.
+            Targets, where X holds any, are ignored. A single image gives a single row. An
+            IterableDataset, or a DataLoader of one, is read as it comes, whatever its length.
         num_steps, n_samples : int or None
             Steps of the sampler and draws to average; None: the estimator's own.
         stage : {"diffusion", "prior"}
@@ -511,9 +516,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         ------
         InputError
             A parameter of the architecture was changed after the fit; weights that half precision
-            cannot hold.
+            cannot hold; no path, or that of a file.
         """
-        self._save(Path(path), dtype=dtype, card=card)
+        self._save(path, dtype=dtype, card=card)
 
     def push_to_hub(
         self,
@@ -630,7 +635,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         return estimator
 
     def _save(
-        self, folder: Path, *, dtype: DType, card: ModelCard | None, name: str | None = None
+        self, folder: str | Path, *, dtype: DType, card: ModelCard | None, name: str | None = None
     ) -> None:
         """Save into a folder under the name that the card is to tell."""
         check_is_fitted(self)
@@ -822,10 +827,15 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     def _encode(self, X: Any) -> Iterator[tuple[Conditions, Tensor]]:
         """Conditions of each batch of X, and the sizes of its images."""
         check_parameters(self.get_params(deep=False))
-        inputs = read_inputs(X, known_channels=self.channels_)
+        inputs = Stream.of(X) or read_inputs(X, known_channels=self.channels_)
+        images: PreparedImages | PreparedStream
+        if isinstance(inputs, Stream):
+            images = PreparedStream(inputs, self.image_size_)
+        else:
+            images = PreparedImages(inputs.images, self.image_size_)
         return encode_images(
             self.network_,
-            PreparedImages(inputs.images, self.image_size_),
+            images,
             batch_size=self.batch_size,
             num_workers=self.num_workers if inputs.num_workers is None else inputs.num_workers,
             device=next(self.network_.parameters()).device,

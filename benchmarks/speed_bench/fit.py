@@ -107,9 +107,9 @@ def _ours(settings: Settings, train: Any, val: Any, epochs: int) -> tuple[Any, d
 def _plain(settings: Settings, train: Any, val: Any, epochs: int) -> dict[str, float]:
     """Seconds of plain fine-tuning: the whole, and its steps alone."""
     classes = np.unique(train[1]).tolist()
-    held_out = _part(*val, len(classes))
+    held_out = part_of(*val, len(classes))
     parts = Parts(
-        _part(*train, len(classes)),
+        part_of(*train, len(classes)),
         held_out,
         held_out,
         classes,
@@ -125,7 +125,8 @@ def _plain(settings: Settings, train: Any, val: Any, epochs: int) -> dict[str, f
     return {"whole": whole, "steps": seconds["steps"] - seconds["validation"]}
 
 
-def _part(X: Any, y: Any, n_classes: int) -> Part:
+def part_of(X: Any, y: Any, n_classes: int) -> Part:
+    """Images with their classes, as training wants them."""
     targets = torch.nn.functional.one_hot(torch.from_numpy(y), n_classes).float()
     return Part(read_inputs(X).images, targets, torch.ones(len(y)))
 

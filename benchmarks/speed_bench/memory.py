@@ -5,42 +5,25 @@
 
 import json
 import resource
-import subprocess
 import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from .models import Settings, pictures, plain_pass, prediction
-
-STATUS = Path("/proc/self/status")
+from .processes import STATUS, in_a_process, own_megabytes
 
 
 def memory_of(settings: Settings) -> list[dict[str, Any]]:
     """Peaks of several configurations above that of importing, in MB."""
     jobs = [{"model": "default", "what": "encoder", "images": settings.batch}]
-    jobs += [{"model": "default", "what": "fp32", "images": n} for n in settings.batches]
+    jobs += [{"model": "default", "what": "fp32", "images": n} for n in settings.batches[::2]]
     jobs += [
         {"model": "paper-v2", "what": precision, "images": n}
         for precision in ("fp32", "bf16")
-        for n in settings.paper_batches
+        for n in settings.paper_batches[::2]
     ]
-    return [job | _in_a_process(job, settings) for job in jobs]
-
-
-def _in_a_process(job: dict[str, Any], settings: Settings) -> dict[str, float]:
-    task = json.dumps(job | {"settings": asdict(settings), "threads": torch.get_num_threads()})
-    done = subprocess.run(
-        [sys.executable, "-m", "speed_bench.memory", task],
-        cwd=Path(__file__).parents[1],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return [job | in_a_process("memory", job, settings) for job in jobs]
 
 
 def peak_memory() -> float:
@@ -50,9 +33,7 @@ def peak_memory() -> float:
     of a large parent reads the parent's; the status file starts anew.
     """
     if STATUS.is_file():
-        for line in STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return float(line.split()[1]) / 1024
+        return own_megabytes("VmHWM")
     unit = 1024**2 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 

@@ -40,12 +40,19 @@ class Settings:
         Pixels of a side: of the networks' input, and of images that have to be resized.
     batch, n_classes : int
         Where another factor is varied.
-    batches, paper_batches, steps, draws, classes, threads : tuple of int
-        What is tried.
+    batches, steps, draws, classes, threads : tuple of int
+        What is tried; ``paper_`` and so on for the paper's arrangement.
     default, paper : dict
         Parameters of the estimator, for the default model and the paper's arrangement.
-    seconds, shard_seconds : float
-        Least seconds of one timing; how long whole processes predict.
+    few_rounds, paper_batch : int
+        Turns of what takes long; images where another factor is varied.
+    fit_sizes : tuple of int
+        Images of the fits whose memory is compared.
+    epoch_images : int
+        Of the epoch in which waiting for images is measured.
+    seconds, shard_seconds, compile_seconds : float
+        Least seconds of one timing; how long whole processes predict; after how long compiling is
+        given up.
     """
 
     image_size: int = 224
@@ -54,6 +61,13 @@ class Settings:
     n_classes: int = 7
     batches: tuple[int, ...] = (1, 8, 32, 64)
     paper_batches: tuple[int, ...] = (1, 8, 64)
+    few_rounds: int = 3
+    paper_batch: int = 8
+    paper_steps: tuple[int, ...] = (1, 10, 50)
+    paper_draws: tuple[int, ...] = (1, 16)
+    paper_classes: tuple[int, ...] = (2, 7, 100)
+    fit_sizes: tuple[int, ...] = (1_000, 20_000)
+    epoch_images: int = 96
     steps: tuple[int, ...] = (1, 2, 5, 10, 50)
     draws: tuple[int, ...] = (1, 8, 16)
     classes: tuple[int, ...] = (2, 7, 100, 1000)
@@ -61,7 +75,8 @@ class Settings:
     default: Mapping[str, Any] = field(default_factory=dict)
     paper: Mapping[str, Any] = field(default_factory=lambda: preset_parameters("paper-v2"))
     seconds: float = 0.1
-    shard_seconds: float = 20.0
+    shard_seconds: float = 12.0
+    compile_seconds: float = 100.0
 
     def parameters(self, model: str) -> dict[str, Any]:
         """Parameters of the estimator for ``"default"`` or ``"paper-v2"``."""
@@ -87,6 +102,11 @@ QUICK = Settings(
     n_classes=3,
     batches=(1, 4),
     paper_batches=(1, 2),
+    paper_batch=2,
+    paper_steps=(1, 10),
+    paper_classes=(2, 3),
+    fit_sizes=(20, 40),
+    epoch_images=8,
     steps=(1, 2, 10, 50),
     draws=(1, 8, 16),
     classes=(2, 3),

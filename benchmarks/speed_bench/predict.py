@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +40,18 @@ def predictions(settings: Settings, rounds: int) -> list[Record]:
     """Both arrangements at several batch sizes, beside their floors."""
     records = []
     clf = settings.estimator("default")
+
+    def turns(batch: int) -> int:
+        return rounds if batch <= settings.batch else min(rounds, settings.few_rounds)
+
     for batch in settings.batches:
         ours = {"fp32": prediction(clf, pictures(batch, settings.image_size))}
-        records.append(_record("default", batch, settings, rounds, ours))
+        records.append(_record("default", batch, settings, turns(batch), ours))
     both = {p: settings.estimator("paper-v2", precision=p) for p in ("fp32", "bf16")}
     for batch in settings.paper_batches:
         images = pictures(batch, settings.image_size)
         ours = {precision: prediction(clf, images) for precision, clf in both.items()}
-        records.append(_record("paper-v2", batch, settings, rounds, ours))
+        records.append(_record("paper-v2", batch, settings, turns(batch), ours))
     return records
 
 
@@ -92,34 +97,28 @@ def _stages(model: str, batch: int, settings: Settings, rounds: int) -> Record:
     }
 
 
-def factors(settings: Settings, rounds: int, *, compiled: bool) -> dict[str, list[Record]]:
+def factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
     """One factor at a time of the default model; all others as usual."""
-    batch = settings.batch
-    images = pictures(batch, settings.image_size)
-    clf = settings.estimator("default")
-    floor = floors("default", batch, settings)
+    batch, clf = settings.batch, settings.estimator("default")
+    images, floor = pictures(batch, settings.image_size), floors("default", batch, settings)
 
     def record(ours: dict[str, Run], beside: dict[str, Run] | None = None) -> Record:
         return _record("default", batch, settings, rounds, ours, floor | (beside or {}))
 
-    def predicting(**changes: Any) -> Run:
-        return prediction(settings.estimator("default", **changes), images)
-
-    found = {
-        "steps": [record({str(n): prediction(clf, images, num_steps=n) for n in settings.steps})],
-        "draws": [record({str(n): prediction(clf, images, n_samples=n) for n in settings.draws})],
-        "classes": [record({str(n): predicting(n_classes=n) for n in settings.classes})],
-        "precision": [
-            record(
-                {precision: predicting(precision=precision) for precision in ("fp32", "bf16")},
-                {
-                    "encoder in bf16": plain_pass(
-                        settings.encoder("default"), batch, settings, torch.bfloat16
-                    )
-                },
-            )
-        ],
-    }
+    found = _varied("default", clf, settings, rounds)
+    found["precision"] = [
+        record(
+            {
+                precision: prediction(settings.estimator("default", precision=precision), images)
+                for precision in ("fp32", "bf16")
+            },
+            {
+                "encoder in bf16": plain_pass(
+                    settings.encoder("default"), batch, settings, torch.bfloat16
+                )
+            },
+        )
+    ]
     with image_files(settings) as files:
         sizes = settings.image_size, settings.large_size
         kinds = {
@@ -128,16 +127,48 @@ def factors(settings: Settings, rounds: int, *, compiled: bool) -> dict[str, lis
             f"JPEG of {sizes[1]} px": files,
         }
         found["images"] = [record({kind: prediction(clf, X) for kind, X in kinds.items()})]
+    if (onnx := onnx_pass(settings.encoder("default"), batch, settings)) is not None:
+        found["ONNX Runtime"] = [record({"encoder alone, by ONNX Runtime": onnx})]
+    return found
+
+
+def paper_factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
+    """The same for the paper's arrangement, with few values and few rounds: it takes long."""
+    few = replace(
+        settings,
+        batch=settings.paper_batch,
+        steps=settings.paper_steps,
+        draws=settings.paper_draws,
+        classes=settings.paper_classes,
+    )
+    clf = settings.estimator("paper-v2")
+    return _varied("paper-v2", clf, few, min(rounds, settings.few_rounds))
+
+
+def _varied(
+    model: str, clf: DiffMICClassifier, settings: Settings, rounds: int
+) -> dict[str, list[Record]]:
+    """Steps, draws, classes and threads."""
+    images = pictures(settings.batch, settings.image_size)
+    floor = floors(model, settings.batch, settings)
+
+    def record(ours: dict[str, Run]) -> Record:
+        return _record(model, settings.batch, settings, rounds, ours, floor)
+
+    def of_classes(n: int) -> DiffMICClassifier:
+        return clf if n == settings.n_classes else settings.estimator(model, n_classes=n)
+
+    found = {
+        "steps": [record({str(n): prediction(clf, images, num_steps=n) for n in settings.steps})],
+        "draws": [record({str(n): prediction(clf, images, n_samples=n) for n in settings.draws})],
+        "classes": [record({str(n): prediction(of_classes(n), images) for n in settings.classes})],
+        "threads": [],
+    }
     usual = torch.get_num_threads()
-    found["threads"] = []
     for n_threads in (n for n in settings.threads if n <= (os.cpu_count() or 1)):
         torch.set_num_threads(n_threads)
         found["threads"].append(record({str(n_threads): prediction(clf, images)}))
     torch.set_num_threads(usual)
-    if (onnx := onnx_pass(settings.encoder("default"), batch, settings)) is not None:
-        found["ONNX Runtime"] = [record({"encoder alone, by ONNX Runtime": onnx})]
-    if compiled:
-        found["compile"] = [record(_compiled(clf, images))]
     return found
 
 
@@ -223,16 +254,6 @@ def _reading(n_bytes: int, times: int) -> Run:
     """Read so many bytes from memory, so many times: two tensors, as there are wide layers."""
     tensors = [torch.ones(n_bytes // 8) for _ in range(2)]
     return lambda: [tensor.sum() for _ in range(times) for tensor in tensors]
-
-
-def _compiled(clf: DiffMICClassifier, images: Any) -> dict[str, Run]:
-    """Encoding alone, as it is and compiled."""
-    network, pixels = for_encoding(clf.network_), float_batch(images)
-    compiled = torch.compile(network.encode, fullgraph=True)
-    return {
-        "encode": _inference(lambda: network.encode(pixels)),
-        "encode, compiled": _inference(lambda: compiled(pixels)),
-    }
 
 
 def _inference(run: Run) -> Run:

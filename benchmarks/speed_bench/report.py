@@ -13,17 +13,23 @@ FLOORS = ("encoder", "resnet18")
 def tables(report: Report) -> str:
     """All that was measured; ratios are medians over the rounds of those of each round."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    commit = f"; commit {report['commit']}" if report.get("commit") else ""
+    rounds = f"; {report['rounds']} rounds" if "rounds" in report else ""
     parts = [
         f"{report['date']}, {report['processor']} ({report['instructions']}), "
-        f"{report['threads']} of {report['cores']} cores; {versions}; {report['rounds']} rounds."
+        f"{report['threads']} of {report['cores']} cores; {versions}{commit}{rounds}."
     ]
     makers: dict[str, Callable[[Any], str]] = {
         "predict": lambda _: predictions(report),
         "targets": targets,
         "stages": stages,
+        "compile": compiled,
+        "imports": imports,
         "shards": shards,
         "fit": fit,
+        "pipeline": pipeline,
         "memory": memory,
+        "fit_memory": fit_memory,
     }
     parts += [make(report[name]) for name, make in makers.items() if report.get(name)]
     return "\n\n".join(parts) + "\n"
@@ -32,8 +38,12 @@ def tables(report: Report) -> str:
 def predictions(report: Report) -> str:
     """Every way to predict against the floors: one forward pass of timm's models."""
     records = [("", record) for record in report["predict"]]
-    factors = report.get("factors", {})
-    records += [(factor, record) for factor, found in factors.items() for record in found]
+    records += [
+        (factor, record)
+        for part in ("factors", "paper_factors")
+        for factor, found in report.get(part, {}).items()
+        for record in found
+    ]
     rows = [
         [
             f"{record['model']}, batch {record['images']}",
@@ -90,6 +100,37 @@ def stages(records: list[Report]) -> str:
     return table("Parts of a prediction", headers, rows)
 
 
+def compiled(record: Report) -> str:
+    """What compiling gains."""
+    if "seconds" not in record:
+        return f"## torch.compile\n\nGiven up after {record['given_up_after_seconds']:g} s."
+    rows = [
+        [
+            name,
+            f"{ms_per_image(record, name):.2f}",
+            f"{ms_per_image(record, f'{name}, compiled'):.2f}",
+            f"{times(record, f'{name}, compiled', name):.2f}",
+            f"{seconds:.0f} s",
+        ]
+        for name, seconds in record["seconds_to_compile"].items()
+    ]
+    headers = ["part", "as it is, ms an image", "compiled, ms", "compiled / as it is", "compiling"]
+    return table(f"torch.compile, {record['model']}, batch {record['images']}", headers, rows)
+
+
+def imports(record: Report) -> str:
+    """Whole processes that import something and end."""
+    rows = [
+        [
+            name,
+            f"{np.median(seconds):.2f} s",
+            f"{times(record, name, next(iter(record['seconds']))):.2f}",
+        ]
+        for name, seconds in record["seconds"].items()
+    ]
+    return table("Importing", ["what", "found", "× torch and scikit-learn"], rows)
+
+
 def fit(record: Report) -> str:
     """Both stages beside plain fine-tuning, and where the time goes."""
     rows = [["plain fine-tuning", f"{record['plain_seconds']['whole']:.1f} s", ""]]
@@ -118,6 +159,28 @@ def shards(records: list[Report]) -> str:
     rows = [[str(r["processes"]), str(r["threads"]), f"{r['images_an_hour']:,}"] for r in records]
     title = "Images an hour from JPEG files, default model"
     return table(title, ["processes", "threads each", "images an hour"], rows)
+
+
+def pipeline(records: list[Report]) -> str:
+    """Whether the network waits for its images."""
+    rows = [
+        [
+            r["images"],
+            str(r["workers"]),
+            f"{1000 * r['waiting'] / r['number']:.2f}",
+            f"{100 * r['share']:.1f} %",
+        ]
+        for r in records
+    ]
+    title = f"Stage one waiting for images, an epoch of {records[0]['number']}"
+    return table(title, ["images", "num_workers", "waiting, ms an image", "share"], rows)
+
+
+def fit_memory(found: Report) -> str:
+    """Peaks of fits on few and on many images."""
+    rows = [[r["kind"], f"{r['images']:,}", f"{r['above_mb']:.0f}"] for r in found["records"]]
+    title = f"Anonymous memory of a fit and a prediction, {found['date']}"
+    return table(title, ["images", "number", "MB at the peak, above what was there before"], rows)
 
 
 def memory(records: list[Report]) -> str:

@@ -38,6 +38,21 @@ def _sampling(precision: str) -> Callable[[Report], float]:
     return lambda report: times(report["paper"]["sampling"], precision, f"reading in {precision}")
 
 
+def _importing(name: str) -> Callable[[Report], float]:
+    return lambda report: times(report["imports"], name, "torch and scikit-learn")
+
+
+def _growth(kind: str) -> Callable[[Report], float]:
+    """MB by which the fit on most images is above that on fewest."""
+
+    def found(report: Report) -> float:
+        records = [r for r in report["fit_memory"]["records"] if r["kind"] == kind]
+        few, *_, many = sorted(records, key=lambda record: int(record["images"]))
+        return float(many["above_mb"] - few["above_mb"])
+
+    return found
+
+
 def _value(part: str, name: str) -> Callable[[Report], float]:
     return lambda report: float(report[part][name])
 
@@ -57,6 +72,10 @@ TARGETS = [
     Target("paper, probabilities: bf16 to fp32", _value("paper", "probabilities_differ"), 0.01),
     Target("default fit / plain fine-tuning", _value("fit", "ratio_to_plain"), 1.3),
     Target("encoding / stage two, an image", _value("fit", "encoding_to_stage_two"), 50, True),
+    Target("import diffmic / import torch, sklearn", _importing("diffmic"), 1.1),
+    Target("import of its estimator / import torch, sklearn", _importing("its estimator"), 1.1),
+    Target("memory of a fit, most images above fewest: JPEG, MB", _growth("JPEG files"), 50),
+    Target("memory of a fit, most images above fewest: array, MB", _growth("array"), 50),
 ]
 
 

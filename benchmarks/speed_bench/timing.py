@@ -21,7 +21,7 @@ def race(runs: Mapping[str, Run], rounds: int, *, at_least: float = 0.1) -> Seco
     runs : dict of str to callable
     rounds : int
     at_least : float
-        Seconds of one timing; what is faster is called several times.
+        Seconds of one timing; what is faster is called several times. 0: once.
     """
     n_calls = {name: _calls_needed(run, at_least) for name, run in runs.items()}
     seconds: Seconds = {name: [] for name in runs}
@@ -36,6 +36,8 @@ def race(runs: Mapping[str, Run], rounds: int, *, at_least: float = 0.1) -> Seco
 
 def _calls_needed(run: Run, at_least: float) -> int:
     run()  # folds batch norms, packs weights, lets oneDNN choose its kernels
+    if at_least == 0:
+        return 1
     started = time.perf_counter()
     run()
     return max(1, math.ceil(at_least / max(time.perf_counter() - started, 1e-9)))

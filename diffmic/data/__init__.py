@@ -1,7 +1,8 @@
 """What people pass in → batches."""
 
 from .inputs import ImageSource, Inputs, read_inputs
-from .preprocessing import AUGMENTS, PreparedImages, named_augment, unit_range
+from .preprocessing import AUGMENTS, PreparedImages, PreparedStream, named_augment, unit_range
+from .streams import Stream
 from .targets import TargetEncoding
 from .training_data import LabelledImages, TrainingData, read_training_data
 
@@ -11,6 +12,8 @@ __all__ = [
     "Inputs",
     "LabelledImages",
     "PreparedImages",
+    "PreparedStream",
+    "Stream",
     "TargetEncoding",
     "TrainingData",
     "named_augment",

@@ -33,9 +33,8 @@ from .images import (
     checked_range,
     read_image,
 )
+from .streams import Stream, split_item
 
-IMAGE_KEYS = ("image", "images")
-LABEL_KEYS = ("label", "labels", "target")
 PLAIN = (SequentialSampler, RandomSampler, BatchSampler, type(None))  # all items, each once
 
 
@@ -71,7 +70,8 @@ def read_inputs(X: Any, *, with_targets: bool = False, known_channels: int | Non
     Parameters
     ----------
     X : array, tensor, list, Dataset or DataLoader
-        Images; a DataLoader's ``dataset`` is read, in its own order.
+        Images; a DataLoader's ``dataset`` is read, in its own order. An IterableDataset is walked
+        through once and kept in memory; :class:`Stream` reads it as it comes.
     with_targets : bool
         Whether the targets of a Dataset or DataLoader are wanted.
     known_channels : int or None
@@ -86,10 +86,11 @@ def read_inputs(X: Any, *, with_targets: bool = False, known_channels: int | Non
     """
     if isinstance(X, Inputs):
         return X
+    if (stream := Stream.of(X)) is not None:
+        return _from_stream(stream, with_targets)
     if isinstance(X, DataLoader):
-        return _from_loader(X, with_targets)
-    if isinstance(X, IterableDataset):
-        return _from_loader(DataLoader(X, batch_size=None), with_targets)
+        inputs = read_inputs(_items_of(X), with_targets=with_targets)
+        return Inputs(inputs.images, inputs.targets, X.batch_size, X.num_workers)
     if isinstance(X, (np.ndarray, Tensor)):
         if getattr(X.dtype, "kind", "") in ("O", "U", "S", "T"):
             return Inputs(_from_list(list(np.atleast_1d(X))))
@@ -224,21 +225,6 @@ class DatasetImages:
         return as_image(split_item(self.dataset[index])[0], name=f"image {index}")
 
 
-def split_item(item: Any) -> tuple[Any, Any]:
-    """(image, target) of an item or batch; the target is None where there is none."""
-    if isinstance(item, dict):
-        image = next((item[key] for key in IMAGE_KEYS if key in item), None)
-        if image is None:
-            raise InputError(
-                f"A batch is a dict with the keys {sorted(map(str, item))}; one of {IMAGE_KEYS} "
-                f"must hold the images (and one of {LABEL_KEYS} the targets)."
-            )
-        return image, next((item[key] for key in LABEL_KEYS if key in item), None)
-    if isinstance(item, (tuple, list)):
-        return item[0], item[1] if len(item) > 1 else None
-    return item, None
-
-
 def dataset_targets(dataset: Any) -> Any:
     """Targets of a Dataset: from its ``targets``, where it has them, else read one by one."""
     known = _known_targets(dataset)
@@ -287,25 +273,19 @@ def _from_dataset(dataset: Any, with_targets: bool) -> Inputs:
     return Inputs(images, dataset_targets(dataset) if with_targets else None)
 
 
-def _from_loader(loader: "DataLoader[Any]", with_targets: bool) -> Inputs:
-    if not isinstance(loader.dataset, IterableDataset):
-        inputs = read_inputs(_items_of(loader), with_targets=with_targets)
-        return Inputs(inputs.images, inputs.targets, loader.batch_size, loader.num_workers)
+def _from_stream(stream: Stream, with_targets: bool) -> Inputs:
     images: list[Any] = []
     targets: list[Any] = []
-    for batch in loader:
-        image, target = split_item(batch)
-        batched = loader.batch_size is not None
-        images.extend(image if batched else [image])
-        if target is not None:
-            targets.extend(np.asarray(target) if batched else [np.asarray(target)])
+    for some, their_targets in stream.batches():
+        images.extend(some)
+        targets.extend(map(np.asarray, [] if their_targets is None else their_targets))
     source = _from_list(images)
     if with_targets and len(targets) != len(images):
         raise InputError(
             f"X gives {len(images)} images with {len(targets)} targets; fit needs (image, target) "
             "pairs, dicts with 'image' and 'label', or y."
         )
-    return Inputs(source, _stacked(targets) if with_targets else None, loader.batch_size)
+    return Inputs(source, _stacked(targets) if with_targets else None, stream.loader.batch_size)
 
 
 class CollatedItems(Dataset[Any]):

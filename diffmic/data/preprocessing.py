@@ -1,11 +1,11 @@
 """From images to batches for the network: one size, three channels, perhaps augmented."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 
 from ..errors import InputError
 from ..random import seeded_rng
@@ -58,12 +58,10 @@ class PreparedImages(Dataset[Item]):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        image = self.images[index]
-        size = torch.tensor(image.shape[1:])
-        image = resized(image, self.image_size).expand(3, -1, -1)
+        item = _item(self.images[index], self.image_size, int(index))
         if self.augment is not None:
-            image = self._augmented(image, self.augment, int(index))
-        return {"image": image, "size": size, "index": int(index)}
+            item["image"] = self._augmented(item["image"], self.augment, int(index))
+        return item
 
     def _augmented(self, image: Tensor, augment: Augment, index: int) -> Tensor:
         with seeded_rng(hash((self.seed, self.epoch, index))):
@@ -85,9 +83,46 @@ class PreparedImages(Dataset[Item]):
 
     def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
         """A DataLoader; options as there."""
-        # Without one of its own a DataLoader draws from torch's global generator.
-        options.setdefault("generator", torch.Generator())
-        return DataLoader(self, batch_size=batch_size, collate_fn=collate, **options)
+        return _loader(self, batch_size, options)
+
+
+class PreparedStream(IterableDataset[Item]):
+    """Images of a stream resized to a square as they come: one batch is in memory, not all.
+
+    Parameters
+    ----------
+    images : iterable of Tensor
+        Each (C, H, W), uint8 or float in 0–1.
+    image_size : int
+        Side of the square, in pixels.
+    """
+
+    def __init__(self, images: Iterable[Tensor], image_size: int) -> None:
+        self.images = images
+        self.image_size = image_size
+
+    def __iter__(self) -> Iterator[Item]:
+        for index, image in enumerate(self.images):
+            yield _item(image, self.image_size, index)
+
+    def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
+        """A DataLoader; options as there."""
+        return _loader(self, batch_size, options)
+
+
+def _item(image: Tensor, image_size: int, index: int) -> Item:
+    size = torch.tensor(image.shape[1:])
+    return {
+        "image": resized(image, image_size).expand(3, -1, -1),
+        "size": size,
+        "index": index,
+    }
+
+
+def _loader(dataset: Dataset[Item], batch_size: int, options: dict[str, Any]) -> "DataLoader[Item]":
+    # Without one of its own a DataLoader draws from torch's global generator.
+    options.setdefault("generator", torch.Generator())
+    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, **options)
 
 
 def resized(image: Tensor, size: int) -> Tensor:

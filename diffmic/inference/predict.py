@@ -1,15 +1,19 @@
 """Running a network over images: encode each once, then sample."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data import PreparedImages, unit_range
+from ..data import PreparedImages, PreparedStream, unit_range
 from ..model import Conditions, DiffMICNetwork
 from .faster import for_encoding, for_sampling
+
+_FLAGS = threading.RLock()  # cuDNN's belong to the process, not to a thread
 
 
 def inference_dtype(precision: str) -> torch.dtype:
@@ -30,10 +34,32 @@ def evaluation_mode(network: DiffMICNetwork) -> Iterator[None]:
             network.train()
 
 
+@contextmanager
+def exact_convolutions(device: torch.device) -> Iterator[None]:
+    """Inside, convolutions of float32 on a GPU are just that; torch lets cuDNN round to TF32.
+
+    The prior's choice between two regions that are nearly alike turns on the last bits.
+    """
+    if device.type != "cuda":
+        yield
+        return
+    # Not cudnn.flags: that fails where somebody has set one of the newer names.
+    owner: Any = getattr(torch.backends.cudnn, "conv", torch.backends.cudnn)
+    newer = owner is not torch.backends.cudnn  # since torch 2.9
+    name, exact = ("fp32_precision", "ieee") if newer else ("allow_tf32", False)
+    with _FLAGS:
+        before = getattr(owner, name)
+        setattr(owner, name, exact)
+        try:
+            yield
+        finally:
+            setattr(owner, name, before)
+
+
 @torch.inference_mode()
 def encode_images(
     network: DiffMICNetwork,
-    images: PreparedImages,
+    images: PreparedImages | PreparedStream,
     *,
     batch_size: int,
     num_workers: int,
@@ -47,13 +73,13 @@ def encode_images(
     """
     loader = images.loader(batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
     with evaluation_mode(network):
-        faster = for_encoding(network, dtype)
+        with exact_convolutions(device):
+            faster = for_encoding(network, dtype)
         for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
             pixels = unit_range(batch["image"].to(device, non_blocking=True))
-            yield (
-                faster.encode(pixels.contiguous(memory_format=torch.channels_last)),
-                batch["size"],
-            )
+            with exact_convolutions(device):
+                conditions = faster.encode(pixels.contiguous(memory_format=torch.channels_last))
+            yield conditions, batch["size"]
 
 
 @torch.inference_mode()

@@ -67,8 +67,7 @@ class Part:
         return PreparedImages(self.images, options.image_size, augment=augment, seed=options.seed)
 
     def labels(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Targets and weights of some of the images."""
-        index = index.cpu()
+        """Targets and weights of some of the images; the index is on the CPU, as they are."""
         return (
             self.targets[index].to(device, non_blocking=True),
             self.weights[index].to(device, non_blocking=True),

@@ -101,7 +101,10 @@ def accelerator_for(device: torch.device, precision: Precision) -> Iterator["Acc
         inside = DepthwiseGradients()
     try:
         with inside:
-            yield Accelerator(mixed_precision=precision, cpu=device.type == "cpu")
+            # Batches are moved by those who use them: images without waiting, indices not at all.
+            yield Accelerator(
+                mixed_precision=precision, cpu=device.type == "cpu", device_placement=False
+            )
     finally:
         for state, old in zip(shared, before, strict=True):
             state.clear()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import speed  # noqa: E402
 from speed_bench import targets, timing  # noqa: E402
+from speed_bench.compiled import compiled  # noqa: E402
 from speed_bench.fit import stopwatch  # noqa: E402
 from speed_bench.memory import memory_of  # noqa: E402
 from speed_bench.models import QUICK, pictures  # noqa: E402
-from speed_bench.report import shares  # noqa: E402
+from speed_bench.report import shares, tables  # noqa: E402
 from speed_bench.targets import Target, verdicts  # noqa: E402
 from speed_bench.timing import race, ratio  # noqa: E402
 
@@ -33,24 +35,31 @@ def command(*arguments):
 def measured(tmp_path_factory):
     """File and tables of a run on tiny networks."""
     file = tmp_path_factory.mktemp("speed") / "deep" / "speed.json"
-    options = ["--quick", "--rounds", 2, "--fit-images", 20, "--fit-epochs", 2, "--no-memory"]
+    options = ["--quick", "--rounds", 2, "--fit-images", 20, "--fit-epochs", 2]
+    options += ["--no-memory", "--no-compile"]
     return file, command("run", *options, "--json", file)
 
 
 def test_a_run_keeps_everything_with_its_circumstances(measured):
     report = json.loads(measured[0].read_text())
     assert report.keys() == {
-        *("date", "processor", "instructions", "cores", "threads", "platform", "versions"),
-        *("rounds", "settings", "seconds", "targets"),
-        *("predict", "stages", "factors", "paper", "shards", "fit"),
+        *("date", "commit", "processor", "instructions", "cores", "threads", "platform"),
+        *("versions", "rounds", "settings", "seconds", "targets"),
+        *("predict", "stages", "factors", "paper", "paper_factors", "imports", "shards"),
+        *("fit", "pipeline"),
     }
     assert report["versions"].keys() >= {"diffmic", "torch", "timm"}
     wanted = {"steps", "draws", "classes", "precision", "images", "threads"}
     assert report["factors"].keys() - {"ONNX Runtime"} == wanted
-    records = [*report["predict"], *(r for found in report["factors"].values() for r in found)]
+    assert report["paper_factors"].keys() == {"steps", "draws", "classes", "threads"}
+    assert report["paper_factors"]["steps"][0]["seconds"].keys() - {"encoder", "resnet18"} == {
+        str(n) for n in QUICK.paper_steps
+    }
+    varied = [*report["factors"].values(), *report["paper_factors"].values()]
+    records = [*report["predict"], *(record for found in varied for record in found)]
     for record in records:
         assert record["seconds"].keys() > {"encoder", "resnet18"}
-    for record in [*records, *report["stages"], report["paper"]["sampling"]]:
+    for record in [*records, *report["stages"], report["paper"]["sampling"], report["imports"]]:
         assert all(len(s) == 2 and min(s) > 0 for s in record["seconds"].values())
     assert {(r["model"], r["images"]) for r in report["predict"]} == {
         *(("default", n) for n in QUICK.batches),
@@ -66,6 +75,12 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
     assert fit["images"] == {"training": 17, "validation": 3}
     assert sum(fit["shares"].values()) == pytest.approx(1)
     assert all(fit["seconds"][part] > 0 for part in ("stage one", "caching", "stage two"))
+    assert [(r["images"], r["workers"]) for r in report["pipeline"]] == [
+        *(("array of 64 px", 0), ("array of 64 px", 2)),
+        *(("JPEG of 80 px", 0), ("JPEG of 80 px", 2)),
+    ]
+    assert all(0 < r["share"] < 1 for r in report["pipeline"])
+    assert {"import diffmic / import torch, sklearn"} <= {row["what"] for row in report["targets"]}
 
 
 def test_tables_are_made_from_the_file_alone(measured):
@@ -77,10 +92,13 @@ def test_tables_are_made_from_the_file_alone(measured):
         "Parts of a prediction",
         "Images an hour",
         "A fit of 2 epochs",
+        "Importing",
+        "Stage one waiting for images",
     ):
         assert f"## {heading}" in printed
     assert "| default, batch 4 | 50 steps |" in printed
     assert "| paper-v2, batch 1 | bf16 |" in printed
+    assert "| paper-v2, batch 2 | 16 draws |" in printed
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
@@ -91,13 +109,76 @@ def test_plot_writes_a_picture(measured, tmp_path, kind):
 
 
 def test_parts_can_be_left_out(tmp_path, monkeypatch):
-    for name in ("predictions", "stages", "factors", "paper", "shards"):
-        monkeypatch.setattr(speed, name, lambda *_, **__: {})
-    for name in ("memory_of", "fitting"):
+    measured = ("predictions", "stages", "factors", "paper", "paper_factors", "imports", "shards")
+    for name in measured:
+        monkeypatch.setattr(speed, name, lambda *_: {})
+    for name in ("memory_of", "fitting", "pipeline", "compiled"):
         monkeypatch.setattr(speed, name, lambda *_: pytest.fail("was to be left out"))
     file = tmp_path / "speed.json"
+    command("run", "--no-fit", "--no-memory", "--no-compile", "--json", file)
+    left_out = {"fit", "pipeline", "memory", "compile"}
+    assert not left_out & json.loads(file.read_text()).keys()
+    monkeypatch.setattr(speed, "has_compiler", lambda: False)
     command("run", "--no-fit", "--no-memory", "--json", file)
-    assert not {"fit", "memory"} & json.loads(file.read_text()).keys()
+    assert not left_out & json.loads(file.read_text()).keys()
+
+
+def test_memory_of_fits_is_measured_alone_and_stays_when_all_else_is_measured_again(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "speed.json"
+    printed = command("memory", "--quick", "--json", file)
+    report = json.loads(file.read_text())
+    records = report["fit_memory"]["records"]
+    assert [(r["kind"], r["images"]) for r in records] == [
+        (kind, n) for kind in ("JPEG files", "array") for n in QUICK.fit_sizes
+    ]
+    assert all(r["above_mb"] > 0 for r in records)
+    assert [row["at most"] for row in report["targets"]] == [50, 50]
+    assert "## Anonymous memory of a fit" in printed
+    for name in ("predictions", "stages", "factors", "paper", "paper_factors", "imports", "shards"):
+        monkeypatch.setattr(speed, name, lambda *_: {})
+    again = command("run", "--no-fit", "--no-memory", "--no-compile", "--json", file)
+    assert json.loads(file.read_text())["fit_memory"] == report["fit_memory"]
+    assert "## Anonymous memory of a fit" in again
+
+
+def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
+    def git(*arguments):
+        identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        done = subprocess.run(
+            ["git", *identity, *arguments], cwd=tmp_path, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    file = tmp_path / "speed.py"
+    file.touch()
+    monkeypatch.setattr(speed, "__file__", str(file))
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert speed.commit() is None
+    git("init")
+    git("add", ".")
+    git("commit", "--message", "first")
+    assert speed.commit() == git("rev-parse", "HEAD")
+    file.write_text("changed")
+    assert speed.commit() == git("rev-parse", "HEAD") + ", changed"
+
+
+def test_encoding_and_sampling_are_raced_as_they_are_and_compiled():
+    record = compiled(QUICK, 2, backend="eager")
+    assert record["seconds_to_compile"].keys() == {"encode", "sample"}
+    assert record["seconds"].keys() == {
+        *("encode", "encode, compiled", "sample", "sample, compiled"),
+    }
+    assert all(len(seconds) == 2 for seconds in record["seconds"].values())
+    circumstances = speed.circumstances()
+    assert "| sample |" in tables(circumstances | {"compile": record})
+
+
+def test_compiling_is_given_up_when_it_takes_too_long():
+    record = compiled(replace(QUICK, compile_seconds=0.1), 2)
+    assert record == {"given_up_after_seconds": 0.1}
+    assert "Given up after 0.1 s" in tables(speed.circumstances() | {"compile": record})
 
 
 def test_candidates_take_turns_in_either_order(monkeypatch):

@@ -311,18 +311,30 @@ def test_predicting_takes_the_faster_network(monkeypatch):
     assert taken == [torch.bfloat16, torch.float32, torch.float32]
 
 
-@pytest.mark.parametrize("changes", [{}, FOUR], ids=["one backbone", "four networks"])
-def test_encoding_and_sampling_compile_without_a_graph_break(changes):
+@pytest.mark.parametrize(
+    "dtype", [None, torch.float32, torch.bfloat16], ids=["as trained", "fp32", "bf16"]
+)
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"feature_dim": 1024}, FOUR, {**FOUR, "feature_dim": 1024}],
+    ids=["one backbone", "wide", "four networks", "four networks, wide"],
+)
+def test_encoding_and_sampling_compile_without_a_graph_break(changes, dtype):
     original = network(**changes)
+    encoding = sampling = original
+    if dtype is not None:
+        encoding, sampling = for_encoding(original, dtype), for_sampling(original, dtype)
+        is_wide = any(isinstance(part, WideTimeGain) for part in sampling.modules())
+        assert is_wide == ("feature_dim" in changes)
     images = torch.rand(2, 3, *2 * (changes.get("image_size", 64),))
     start = original.start(2, torch.Generator().manual_seed(0))
     with torch.no_grad():
-        conditions = original.encode(images)
+        conditions = encoding.encode(images)
+        scores = sampling.sample(conditions, start, num_steps=3)
         torch.compiler.reset()
-        encode = torch.compile(original.encode, fullgraph=True, backend="eager")
-        sample = torch.compile(original.sample, fullgraph=True, backend="eager")
-        assert_close(encode(images).image_features, conditions.image_features)
-        assert_close(
-            sample(conditions, start, num_steps=3),
-            original.sample(conditions, start, num_steps=3),
-        )
+        encode = torch.compile(encoding.encode, fullgraph=True, backend="eager")
+        sample = torch.compile(sampling.sample, fullgraph=True, backend="eager")
+        compiled = encode(images)
+        for name, value in vars(conditions).items():
+            assert_close(getattr(compiled, name), value)
+        assert_close(sample(conditions, start, num_steps=3), scores)

@@ -80,6 +80,56 @@ def test_a_class_without_images_is_no_trouble():
     assert torch.isfinite(drawing_chances(targets, 1.0, multilabel=False)).all()
 
 
+@pytest.mark.parametrize(
+    ("device", "n_bytes", "expected"),
+    [("cuda", 500, "cuda"), ("cuda", 501, "cpu"), ("cpu", 501, "cpu"), ("mps", 501, "mps")],
+)
+def test_conditions_stay_on_a_gpu_as_far_as_half_of_its_free_memory_goes(
+    monkeypatch, device, n_bytes, expected
+):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (1000, 9999))
+    assert module._home(n_bytes, torch.device(device)).type == expected
+
+
+def test_room_is_made_where_there_is_some(cache, monkeypatch):
+    asked = []
+    like = cache.conditions.map(lambda tensor: tensor.to("meta"))
+    n_bytes = 100 * sum(t[0].numel() * t.element_size() for t in vars(like).values())
+    home = [torch.device("meta"), torch.device("cpu")]
+    monkeypatch.setattr(module, "_home", lambda *asked_for: asked.append(asked_for) or home.pop(0))
+    for expected in ("meta", "cpu"):
+        room = room_for(100, like)
+        assert {tensor.device.type for tensor in vars(room).values()} == {expected}
+        assert len(room) == 100
+    assert asked == [(n_bytes, torch.device("meta"))] * 2
+
+
+def test_batches_of_what_is_kept_elsewhere_go_where_the_targets_are(cache):
+    elsewhere = ConditionCache(cache.conditions, cache.targets.to("meta"), cache.weights.to("meta"))
+    chances = torch.ones(N_IMAGES, device="cpu")
+    for conditions, targets, weights in elsewhere.batches(2, 8, chances):
+        found = [*vars(conditions).values(), targets, weights]
+        assert {tensor.device.type for tensor in found} == {"meta"}
+        assert {len(tensor) for tensor in found} == {8}
+    assert {scale.device.type for scale in elsewhere.feature_scales()} == {"meta"}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_batches_of_a_cache_on_the_cpu_come_without_waiting_for_the_gpu(cache):
+    on_cpu = ConditionCache(cache.conditions, cache.targets.cuda(), cache.weights.cuda())
+    batches = on_cpu.batches(3, 8, torch.ones(N_IMAGES))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = list(batches)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for conditions, targets, weights in found:
+        assert conditions.image_features.device.type == "cuda"
+        rows = conditions.global_logits[:, 0]
+        assert torch.equal(targets[:, 0], rows % N_IMAGES)
+        assert torch.equal(weights, rows % N_IMAGES * 10)
+
+
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_room_holds_what_is_put_there(cache, monkeypatch, on_disk):
     monkeypatch.setattr(module, "LARGEST_IN_MEMORY", 0 if on_disk else 2**20)

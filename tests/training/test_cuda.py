@@ -10,6 +10,10 @@ from numpy.testing import assert_allclose
 from tiny import TinyBackbone, small, stripes
 
 from diffmic import DiffMICClassifier
+from diffmic.data import PreparedImages, read_inputs
+from diffmic.training import Part
+from diffmic.training.options import pixels
+from diffmic.training.precision import accelerator_for
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -67,6 +71,30 @@ def test_the_gpus_random_state_is_left_alone(images):
     before = torch.cuda.get_rng_state()
     DiffMICClassifier(**small(device="cuda", max_epochs=1)).fit(*images).predict_proba(images[0])
     assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+def test_batches_of_stage_one_come_without_waiting_for_the_device(images):
+    X, y = images
+    part = Part(read_inputs(X).images, torch.eye(3)[y], torch.ones(len(y)))
+    loader = PreparedImages(part.images, 32).loader(16, shuffle=True, pin_memory=True)
+    device = torch.device("cuda")
+    with accelerator_for(device, "no") as accelerator:
+        loader = accelerator.prepare(loader)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            found = [
+                (
+                    pixels(batch["image"], device),
+                    *part.labels(batch["index"], device),
+                    batch["index"],
+                )
+                for batch in loader
+            ]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    for pictures, targets, weights, index in found:
+        assert {t.device.type for t in (pictures, targets, weights)} == {"cuda"}
+        assert targets.argmax(dim=1).tolist() == y[index].tolist()
 
 
 def test_the_steps_of_the_sampler_never_wait_for_the_device(fitted, new_images, monkeypatch):

@@ -46,6 +46,22 @@ def test_a_few_steps_are_enough(schedule, total_steps):
     assert torch.isfinite(rates(schedule, total_steps)).all()
 
 
+def test_labels_are_looked_up_without_waiting_for_a_device(monkeypatch):
+    part = Part(torch.zeros(4, 1, 8, 8), torch.eye(4), torch.arange(4.0))
+    copied = []
+    to = torch.Tensor.to
+
+    def watched(tensor, *arguments, **options):
+        copied.append(options.get("non_blocking"))
+        return to(tensor, *arguments, **options)
+
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda _: pytest.fail("waits for the device"))
+    monkeypatch.setattr(torch.Tensor, "to", watched)
+    targets, weights = part.labels(torch.tensor([2, 0]), torch.device("meta"))
+    assert targets.device.type == weights.device.type == "meta"
+    assert copied == [True, True]
+
+
 def test_labels_are_those_of_the_images_that_were_asked_for():
     part = Part(torch.zeros(4, 1, 8, 8), torch.eye(4), torch.arange(4.0))
     targets, weights = part.labels(torch.tensor([2, 0]), torch.device("cpu"))

@@ -7,6 +7,7 @@ from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 from diffmic import InputError
+from diffmic.data import PreparedImages
 from diffmic.model.backbone import build_backbone
 from diffmic.training.precision import (
     accelerator_for,
@@ -110,6 +111,15 @@ def test_accelerates_state_is_as_before_when_nothing_used_it():
         assert accelerator.device.type == "cpu"
     for state in (AcceleratorState, PartialState, GradientState):
         assert state._shared_state == {}
+
+
+def test_batches_stay_where_they_are_until_they_are_used():
+    """Accelerate would copy all of them to the device, and wait; the index is needed on the CPU."""
+    images = PreparedImages(torch.zeros(4, 3, 8, 8), 8)
+    with accelerator_for(CPU, "no") as accelerator:
+        accelerator.state.device = torch.device("meta")
+        for batch in accelerator.prepare(images.loader(2)):
+            assert {tensor.device for tensor in batch.values()} == {CPU}
 
 
 def test_an_accelerator_of_the_users_own_keeps_its_precision():

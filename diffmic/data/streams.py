@@ -1,0 +1,69 @@
+"""Streams: images that come one after another, each once, and need never be in memory together."""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from ..errors import InputError
+from .images import as_image
+
+IMAGE_KEYS = ("image", "images")
+LABEL_KEYS = ("label", "labels", "target")
+
+
+class Stream:
+    """Images of an IterableDataset (C, H, W), in its order; each walk reads it anew.
+
+    Parameters
+    ----------
+    loader : DataLoader
+        Over an IterableDataset. It may have workers; more of them would each read all images.
+    """
+
+    num_workers: int | None = 0
+
+    def __init__(self, loader: "DataLoader[Any]") -> None:
+        self.loader = loader
+
+    @staticmethod
+    def of(X: Any) -> "Stream | None":
+        """The stream that an IterableDataset or a DataLoader of one is; None: X is no stream."""
+        if isinstance(X, IterableDataset):
+            return Stream(DataLoader(X, batch_size=None))
+        if isinstance(X, DataLoader) and isinstance(X.dataset, IterableDataset):
+            return Stream(X)
+        return None
+
+    def batches(self) -> Iterator[tuple[Sequence[Any], Sequence[Any] | None]]:
+        """Images as they come, and their targets; None where there are none."""
+        for batch in self.loader:
+            images, targets = split_item(batch)
+            if self.loader.batch_size is None:  # one item
+                images, targets = [images], None if targets is None else [targets]
+            yield images, targets
+
+    def __iter__(self) -> Iterator[Tensor]:
+        number = 0
+        for image in chain.from_iterable(images for images, _ in self.batches()):
+            yield as_image(image, name=f"image {number}")
+            number += 1
+        if number == 0:
+            raise InputError("X holds no images.")
+
+
+def split_item(item: Any) -> tuple[Any, Any]:
+    """(image, target) of an item or batch; the target is None where there is none."""
+    if isinstance(item, dict):
+        image = next((item[key] for key in IMAGE_KEYS if key in item), None)
+        if image is None:
+            raise InputError(
+                f"A batch is a dict with the keys {sorted(map(str, item))}; one of {IMAGE_KEYS} "
+                f"must hold the images (and one of {LABEL_KEYS} the targets)."
+            )
+        return image, next((item[key] for key in LABEL_KEYS if key in item), None)
+    if isinstance(item, (tuple, list)):
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
