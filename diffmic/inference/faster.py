@@ -8,6 +8,7 @@ from weakref import WeakKeyDictionary
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..model import DiffMICNetwork
 from ..model.backbone import Backbone
@@ -32,7 +33,8 @@ def for_encoding(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) ->
         In evaluation mode. All but its backbones is shared; these are made once, and again when
         they have changed.
     dtype : torch.dtype
-        Of the weights of encoders that serve the context alone; what they return stays float32.
+        Of the weights of encoders that serve the context alone and have no batch norm (in bf16
+        networks with batch norm moved probabilities by up to 0.07); what they return stays float32.
         The prior is always of float32: it chooses the regions, and a choice between two that are
         nearly alike turns on the last bits.
     """
@@ -41,7 +43,8 @@ def for_encoding(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) ->
     def change(module: nn.Module) -> nn.Module:
         if not isinstance(module, Backbone) or any(map(_n_hooks, module.modules())):
             return module  # with hooks somebody wants to see what passes
-        return _remembered(module, torch.float32 if module in exact else dtype, folded)
+        of_float32 = module in exact or any(isinstance(m, _BatchNorm) for m in module.modules())
+        return _remembered(module, torch.float32 if of_float32 else dtype, folded)
 
     return _changed(network, change)
 
