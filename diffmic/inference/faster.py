@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..model import DiffMICNetwork
 from ..model.backbone import Backbone
-from ..model.denoiser import ContextFusion, TimeGain
+from ..model.denoiser import TimeGain
 from .folding import folded
 from .onednn import packed_linear
 
@@ -34,7 +34,7 @@ def for_encoding(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) ->
         they have changed.
     dtype : torch.dtype
         Of the weights of encoders that serve the context alone and have no batch norm (in bf16
-        networks with batch norm moved probabilities by up to 0.07); what they return stays float32.
+        networks with batch norm moved probabilities by more than 0.01); what they return stays float32.
         The prior is always of float32: it chooses the regions, and a choice between two that are
         nearly alike turns on the last bits.
     """
@@ -50,7 +50,7 @@ def for_encoding(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) ->
 
 
 def for_sampling(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) -> DiffMICNetwork:
-    """The network with its context folded, and wide layers' weights where they are read faster.
+    """The network with the weights of wide layers of its denoiser where they are read faster.
 
     Parameters
     ----------
@@ -65,13 +65,7 @@ def for_sampling(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) ->
             return _remembered(module, dtype, WideTimeGain)
         return module
 
-    return _with_children(
-        network,
-        {
-            "context": _remembered(network.context, torch.float32, FoldedContext),
-            "denoiser": _changed(network.denoiser, change),
-        },
-    )
+    return _with_children(network, {"denoiser": _changed(network.denoiser, change)})
 
 
 def _changed(module: AnyModule, change: Change) -> AnyModule:
@@ -148,49 +142,13 @@ class WideTimeGain(nn.Module):
     def __init__(self, original: TimeGain, dtype: torch.dtype) -> None:
         super().__init__()
         self.linear, self.gain = original.linear, original.gain
-        self._times_weight = _product(original.linear.weight.detach(), dtype)
+        weight = original.linear.weight.detach()
+        if dtype == torch.float32 and weight.device.type == "cpu":
+            self._times_weight = packed_linear(weight)
+        else:
+            weight = weight.to(dtype)
+            self._times_weight = lambda features: F.linear(features.to(dtype), weight)
 
     def product(self, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """As :meth:`TimeGain.product`."""
         return torch.addcmul(shift, self._times_weight(features).to(features), scale)
-
-
-class FoldedContext(nn.Module):
-    """A :class:`ContextFusion` with its batch norms and shares in the weights of its projections.
-
-    x̄ = (s₀ ⊙ A₀) x + Σ_k s_k ⊙ (A₁ r_k) + c, where A are projections with their batch norm.
-    """
-
-    @torch.inference_mode(False)
-    @torch.no_grad()
-    def __init__(self, original: ContextFusion, dtype: torch.dtype) -> None:
-        super().__init__()
-        shares = original.fusion_logits.softmax(dim=1).T.to(dtype)  # (K + 1, F)
-        weight, shift = _affine(original.image_projection, original.image_norm)
-        region_weight, region_shift = _affine(original.region_projection, original.region_norm)
-        self.shift = shares[0] * shift + shares[1:].sum(dim=0) * region_shift
-        self.region_shares = shares[1:].contiguous()
-        self._of_image = _product(shares[0][:, None] * weight, dtype)
-        self._of_regions = _product(region_weight, dtype)
-
-    def forward(self, image_features: Tensor, region_features: Tensor) -> Tensor:
-        """As :meth:`ContextFusion.forward`."""
-        regions = (self._of_regions(region_features) * self.region_shares).sum(dim=1)
-        return regions + self._of_image(image_features) + self.shift
-
-
-def _affine(projection: nn.Linear, norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Weight and shift of a linear layer with the batch norm that follows it."""
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
-    scale = norm.weight / (variance + norm.eps).sqrt()
-    return scale[:, None] * projection.weight, (projection.bias - mean) * scale + norm.bias
-
-
-def _product(weight: Tensor, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Multiplication by a weight in some type; one that is wide is put where it is read faster."""
-    if dtype == torch.float32 and weight.device.type == "cpu" and weight.numel() >= _WIDE:
-        return packed_linear(weight)
-    weight = weight.to(dtype)
-    return lambda features: F.linear(features.to(dtype), weight)

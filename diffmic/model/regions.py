@@ -83,9 +83,7 @@ def upper_left(cells: Tensor, map_size: tuple[int, int], size: tuple[int, int]) 
     return (cells * scale).round().long()
 
 
-def crop(
-    images: Tensor, corners: Tensor, size: tuple[int, int], *, may_pass_border: bool = True
-) -> Tensor:
+def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
     """Cut crops of all channels; what passes the border is the image's and channel's minimum.
 
     Parameters
@@ -95,8 +93,6 @@ def crop(
         Upper-left row and column of each crop.
     size : tuple of int
         Height and width of the crops.
-    may_pass_border : bool
-        False where no corner is so far out: looking for the minimum takes time.
 
     Returns
     -------
@@ -109,11 +105,9 @@ def crop(
     crops = images[
         batch, :, rows.clamp(max=height - 1)[..., None], columns.clamp(max=width - 1)[:, :, None]
     ]  # (B, K, p, p, C)
-    if may_pass_border:
-        inside = (rows < height)[..., None] & (columns < width)[:, :, None]
-        minimum = images.amin(dim=(2, 3))[:, None, None, None]
-        crops = torch.where(inside[..., None], crops, minimum)
-    return crops.permute(0, 1, 4, 2, 3)
+    inside = (rows < height)[..., None] & (columns < width)[:, :, None]
+    minimum = images.amin(dim=(2, 3))[:, None, None, None]
+    return torch.where(inside[..., None], crops, minimum).permute(0, 1, 4, 2, 3)
 
 
 class FeatureWindows(nn.Module):
@@ -182,18 +176,11 @@ class PixelCrops(nn.Module):
         self.backbone = backbone
         self.channels = backbone.channels
         self.region_size, self.image_size, self.map_size = region_size, image_size, map_size
-        window = window_cells(region_size, image_size, map_size)
-        self.may_pass_border = any(
-            round((cells - side) * (pixels / cells)) + region > pixels
-            for cells, side, pixels, region in zip(
-                map_size, window, image_size, region_size, strict=True
-            )
-        )
 
     def forward(self, images: Tensor, maps: FeatureMaps | None, cells: Tensor) -> Tensor:
         """Pooled features of each crop, (B, K, D)."""
         corners = upper_left(cells, self.map_size, self.image_size)
-        crops = crop(images, corners, self.region_size, may_pass_border=self.may_pass_border)
+        crops = crop(images, corners, self.region_size)
         features = self.backbone.pooled(crops.flatten(0, 1))
         return features.view(*crops.shape[:2], -1)
 
