@@ -34,7 +34,7 @@ def for_encoding(network: DiffMICNetwork, dtype: torch.dtype = torch.float32) ->
         they have changed.
     dtype : torch.dtype
         Of the weights of encoders that serve the context alone and have no batch norm (in bf16
-        networks with batch norm moved probabilities by more than 0.01); what they return stays float32.
+        those that have moved probabilities by more than 0.01); what they return stays float32.
         The prior is always of float32: it chooses the regions, and a choice between two that are
         nearly alike turns on the last bits.
     """
