@@ -8,7 +8,8 @@
 
 What is compared is measured in one process, in turns: the floor, the candidate, the candidate, the
 floor and so on, after a warm-up. A ratio is the median over the rounds of that of each round, so
-that the noise of a shared machine is in both. Nothing else should run meanwhile.
+that the noise of a shared machine is in both. Nothing else should run meanwhile. Both see the same
+environment: with THP_MEM_ALLOC_ENABLE=1 torch asks Linux for huge pages.
 """
 
 import datetime
@@ -39,6 +40,11 @@ from speed_bench.report import tables
 from speed_bench.shards import shards
 from speed_bench.targets import verdicts
 
+# Environment variables that say how torch and the C library ask for memory.
+ALLOCATOR = (
+    *("THP_MEM_ALLOC_ENABLE", "GLIBC_TUNABLES"),
+    *("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"),
+)
 app = typer.Typer(add_completion=False, help=__doc__)
 Json = Annotated[Path | None, typer.Option("--json", help="Keep everything in this file.")]
 Quick = Annotated[
@@ -129,6 +135,7 @@ def circumstances() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
+        "allocator": {n: os.environ[n] for n in ALLOCATOR if n in os.environ},
         "versions": {"python": platform.python_version()} | {n: version(n) for n in names},
     }
 

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import sklearn
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.exceptions import NotFittedError
-from sklearn.metrics import accuracy_score
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
@@ -417,7 +417,11 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         check_is_fitted(self)
         images, truth = read_labelled(X, y, known_channels=self.channels_)
         try:
-            return float(accuracy_score(truth, self.predict(images), sample_weight=sample_weight))
+            return float(
+                sklearn.metrics.accuracy_score(
+                    truth, self.predict(images), sample_weight=sample_weight
+                )
+            )
         except ValueError as reason:
             raise InputError(
                 f"y cannot be compared with the classes {self.classes_.tolist()[:20]}: {reason}"

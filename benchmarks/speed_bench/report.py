@@ -15,9 +15,10 @@ def tables(report: Report) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     commit = f"; commit {report['commit']}" if report.get("commit") else ""
     rounds = f"; {report['rounds']} rounds" if "rounds" in report else ""
+    memory_by = "".join(f"; {n}={value}" for n, value in report.get("allocator", {}).items())
     parts = [
         f"{report['date']}, {report['processor']} ({report['instructions']}), "
-        f"{report['threads']} of {report['cores']} cores; {versions}{commit}{rounds}."
+        f"{report['threads']} of {report['cores']} cores; {versions}{commit}{memory_by}{rounds}."
     ]
     makers: dict[str, Callable[[Any], str]] = {
         "predict": lambda _: predictions(report),

@@ -4,8 +4,8 @@ import math
 from typing import Any
 
 import numpy as np
+import sklearn  # its model selection is imported when it is first used
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from ..errors import InputError
 from .targets import any_missing, as_array
@@ -58,7 +58,7 @@ def validation_split(
     size = max(math.ceil(fraction * len(targets)), n_classes)
     if n_classes == 0 or len(divisible) - size < n_classes:
         raise _too_few(f"{len(targets)} images of {targets.shape[1]} classes")
-    _, validation = train_test_split(
+    _, validation = sklearn.model_selection.train_test_split(
         divisible, test_size=size, stratify=labels[divisible], random_state=rng
     )
     # A large fraction may take all of a small class: one image of it goes back.

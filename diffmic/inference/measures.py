@@ -3,15 +3,8 @@
 from typing import Any
 
 import numpy as np
+import sklearn  # its metrics are imported when the first is used
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import (
-    accuracy_score,
-    cohen_kappa_score,
-    f1_score,
-    log_loss,
-    recall_score,
-    roc_auc_score,
-)
 
 from ..errors import InputError
 
@@ -66,10 +59,12 @@ def measure(
     onehot = (truth[:, None] == labels[None]).astype(float)
     predicted = labels[p.argmax(axis=1)]
     measures = {
-        "accuracy": float(accuracy_score(truth, predicted)),
+        "accuracy": float(sklearn.metrics.accuracy_score(truth, predicted)),
         "balanced_accuracy": _balanced_accuracy(truth, predicted),
         "macro_f1": float(
-            f1_score(truth, predicted, average="macro", labels=np.unique(truth), zero_division=0)
+            sklearn.metrics.f1_score(
+                truth, predicted, average="macro", labels=np.unique(truth), zero_division=0
+            )
         ),
         "auc": _macro_auc(onehot, p),
     }
@@ -96,7 +91,9 @@ def _multilabel(
         "accuracy": float((predicted == truth).mean()),
         "balanced_accuracy": float(np.mean(balanced)) if balanced else float("nan"),
         "macro_f1": float(
-            f1_score(truth, predicted, average="macro", labels=present, zero_division=0)
+            sklearn.metrics.f1_score(
+                truth, predicted, average="macro", labels=present, zero_division=0
+            )
         )
         if len(present)
         else float("nan"),
@@ -129,25 +126,29 @@ def _quadratic_kappa(truth: NDArray[Any], predicted: NDArray[Any], labels: NDArr
     if len(np.union1d(truth, predicted)) < 2:
         return float("nan")
     # All grades are named: without one that does not occur, its neighbours would move together.
-    return float(cohen_kappa_score(truth, predicted, weights="quadratic", labels=labels))
+    return float(
+        sklearn.metrics.cohen_kappa_score(truth, predicted, weights="quadratic", labels=labels)
+    )
 
 
 def _log_loss(onehot: NDArray[np.float64], p: NDArray[np.float64]) -> float:
     sums = p.sum(axis=1, keepdims=True)
     if np.allclose(sums, 1, atol=1e-5):  # rows of float32 miss 1 by more than scikit-learn allows
         p = p / sums
-    return float(log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
+    return float(sklearn.metrics.log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
 
 
 def _balanced_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
     """Mean recall of the classes that occur; one that is predicted alone has none to average."""
-    return float(recall_score(truth, predicted, average="macro", labels=np.unique(truth)))
+    return float(
+        sklearn.metrics.recall_score(truth, predicted, average="macro", labels=np.unique(truth))
+    )
 
 
 def _macro_auc(truth: NDArray[Any], p: NDArray[np.float64]) -> float:
     """Mean of the AUCs of the columns that hold both values."""
     aucs = [
-        roc_auc_score(truth[:, c], p[:, c])
+        sklearn.metrics.roc_auc_score(truth[:, c], p[:, c])
         for c in range(truth.shape[1])
         if 0 < truth[:, c].sum() < len(truth)
     ]
