@@ -55,6 +55,7 @@ def test_the_sdist_holds_what_building_and_testing_need_and_no_pictures(built):
     for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/conftest.py"):
         assert needed in names
     assert not [n for n in names if n.lower().endswith((".jpg", ".jpeg", ".pth", ".pkl", ".npz"))]
+    assert not [n for n in names if n.startswith("zoo/models/")]
 
 
 def run_python(code):

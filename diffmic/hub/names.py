@@ -30,7 +30,7 @@ class Published:
     revision : str or None
         The commit to load.
     sha256 : str or None
-        Of the weights; None where there are none yet.
+        Of the weights.
     """
 
     summary: str
@@ -44,9 +44,18 @@ REGISTRY = {
         "Grade of diabetic retinopathy, 0 to 4, in fundus photographs.",
         sha256="e5db322c143025710f1abc8a864e0f3748b5a843438321512f8f641f21206f0f",
     ),
-    "diffmic-v2-ham10000": Published("Kind of skin lesion, of 7, in dermatoscopic photographs."),
-    "diffmic-v2-chestxray14": Published("Presence of 14 findings in chest X-rays (multi-label)."),
-    "diffmic-v2-busi": Published("Benign, malignant or normal, in ultrasound of the breast."),
+    "diffmic-v2-ham10000": Published(
+        "Kind of skin lesion, of 7, in dermatoscopic photographs.",
+        sha256="38de7af006e4faac77b5c59ee6e32f0fe06211953b9875301217f88929fd1d25",
+    ),
+    "diffmic-v2-chestxray14": Published(
+        "Presence of 14 findings in chest X-rays (multi-label).",
+        sha256="f7f79d0e72774dbf05e14cc70ea2fd4df95ef2e3157c82f89f8e8bcf9e04f4e3",
+    ),
+    "diffmic-v2-busi": Published(
+        "Benign, malignant or normal, in ultrasound of the breast.",
+        sha256="bee55e4c6d114a0f3b08233ddc4220ccc49aa2d3e584c1757d46b223dac9f243",
+    ),
 }
 
 
@@ -66,9 +75,7 @@ def _place(name: str) -> str:
     if (BUNDLED / name).is_dir():
         return "Comes with diffmic."
     if entry.repository is None:
-        return (
-            f"Not published; from a checkout of diffmic: python -m zoo train {name} --data FOLDER"
-        )
+        return f"Not published; a checkout of diffmic has it: from_pretrained('zoo/models/{name}')."
     return f"On the Hugging Face Hub: {entry.repository}."
 
 
@@ -106,9 +113,9 @@ def locate(
             return BUNDLED / name, entry.sha256
         if entry.repository is None:
             raise ModelFileError(
-                f"Nobody has published the weights of {name!r} yet. Make them from a checkout of "
-                f"diffmic: python -m zoo train {name} --data FOLDER, and load the folder that it "
-                "names."
+                f"Nobody has published the weights of {name!r} yet. A checkout of diffmic has "
+                f"them: from_pretrained('zoo/models/{name}') there. Or train them anew: python -m zoo "
+                f"train {name} --data FOLDER."
             )
         folder = download(entry.repository, revision or entry.revision, **hub)
         return folder, entry.sha256 if revision is None else None

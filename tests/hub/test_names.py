@@ -68,7 +68,7 @@ def test_list_pretrained_tells_where_each_model_is(bundled, monkeypatch):
     monkeypatch.setitem(REGISTRY, "stripes-v3", Published("Other stripes.", "org/stripes"))
     listed = list_pretrained()
     assert listed["stripes-v1"] == "Stripes. Comes with diffmic."
-    assert "python -m zoo train stripes-v2" in listed["stripes-v2"]
+    assert "'zoo/models/stripes-v2'" in listed["stripes-v2"]
     assert "org/stripes" in listed["stripes-v3"]
 
 

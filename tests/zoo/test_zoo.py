@@ -16,7 +16,8 @@ from tiny import RECIPE, stripes
 from typer.testing import CliRunner
 
 from diffmic import DiffMICClassifier, ModelCard
-from diffmic.hub.names import BUNDLED
+from diffmic.hub.files import digest
+from diffmic.hub.names import BUNDLED, REGISTRY
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -183,3 +184,16 @@ def test_every_model_of_the_zoo_has_a_name_that_from_pretrained_knows(zoo):
     from diffmic import list_pretrained
 
     assert set(zoo.ZOO) - {"diffmic-v2-stripes"} == set(list_pretrained())
+
+
+@pytest.mark.parametrize(
+    "folder", sorted((ROOT / "zoo" / "models").glob("*/")), ids=lambda f: f.name
+)
+def test_a_model_of_the_checkout_is_the_one_that_was_measured(folder):
+    weights = digest((folder / "model.safetensors").read_bytes())
+    record = json.loads((ROOT / "zoo" / "results" / f"{folder.name}.json").read_text())
+    assert weights == record["weights_sha256"] == REGISTRY[folder.name].sha256
+    assert "licence" in (folder / "README.md").read_text().lower()
+    clf = DiffMICClassifier.from_pretrained(folder)
+    assert clf.card_.test_scores == record["test"]
+    assert clf.predict_proba(torch.rand(2, 3, 64, 64)).shape == (2, len(clf.classes_))
