@@ -114,8 +114,8 @@ def locate(
         if entry.repository is None:
             raise ModelFileError(
                 f"Nobody has published the weights of {name!r} yet. A checkout of diffmic has "
-                f"them: from_pretrained('zoo/models/{name}') there. Or train them anew: python -m zoo "
-                f"train {name} --data FOLDER."
+                f"them: from_pretrained('zoo/models/{name}') there. Or train them anew: python "
+                f"-m zoo train {name} --data FOLDER."
             )
         folder = download(entry.repository, revision or entry.revision, **hub)
         return folder, entry.sha256 if revision is None else None
