@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ..model import DiffMICNetwork
 from ..model.backbone import Backbone
 from ..model.denoiser import TimeGain
+from .digits import product_by_digits
 from .folding import folded
 from .onednn import packed_linear
 
@@ -136,7 +137,7 @@ def _n_hooks(module: nn.Module) -> int:
 class WideTimeGain(nn.Module):
     """A :class:`TimeGain` whose weights are too many for the cache: reading them is what costs.
 
-    They are kept in a smaller type, or in the order in which oneDNN reads them.
+    They are kept in a smaller type, in digits, or in the order in which oneDNN reads them.
     """
 
     def __init__(self, original: TimeGain, dtype: torch.dtype) -> None:
@@ -144,7 +145,7 @@ class WideTimeGain(nn.Module):
         self.linear, self.gain = original.linear, original.gain
         weight = original.linear.weight.detach()
         if dtype == torch.float32 and weight.device.type == "cpu":
-            self._times_weight = packed_linear(weight)
+            self._times_weight = product_by_digits(weight) or packed_linear(weight)
         else:
             weight = weight.to(dtype)
             self._times_weight = lambda features: F.linear(features.to(dtype), weight)

@@ -23,6 +23,12 @@ _NOTHING: tuple[str, list[float], str] = ("none", [], "")
 _ROWS = 6  # positions of one image with one draw: fewer rows than this are rare
 
 
+def has_amx() -> bool:
+    """Whether the processor multiplies small matrices of bf16 and of 8-bit integers in tiles."""
+    # Not a public function yet, so that it may be missing.
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
+
+
 def packed_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
     """Multiplication by a weight that oneDNN has put in its own order: a third faster."""
     onednn = torch.ops.mkldnn

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ..errors import InputError
+from ..inference.onednn import has_amx
 from ..model.backbone import Backbone
 from .depthwise import DepthwiseGradients
 
@@ -54,8 +55,6 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
     if precision == "auto":
         if device.type == "cuda":
             return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-        # Not a public function yet, so that it may be missing.
-        has_amx = getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
         suits = device.type == "cpu" and has_amx() and not _strides_single_cell(network)
         return "bf16" if suits else "no"
     if precision not in PRECISIONS:
