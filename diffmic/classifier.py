@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import sklearn
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
@@ -414,14 +413,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         X, y : as in :meth:`fit`
         sample_weight : array-like of shape (n,) or None
         """
+        from sklearn.metrics import accuracy_score
+
         check_is_fitted(self)
         images, truth = read_labelled(X, y, known_channels=self.channels_)
         try:
-            return float(
-                sklearn.metrics.accuracy_score(
-                    truth, self.predict(images), sample_weight=sample_weight
-                )
-            )
+            return float(accuracy_score(truth, self.predict(images), sample_weight=sample_weight))
         except ValueError as reason:
             raise InputError(
                 f"y cannot be compared with the classes {self.classes_.tolist()[:20]}: {reason}"

@@ -30,7 +30,8 @@ def digits_of(rows: Tensor) -> tuple[Tensor, Tensor]:
     for number in range(N_DIGITS):
         digit = rest.round()
         digits[number] = digit
-        rest = (rest - digit) * BASE
+        if number < N_DIGITS - 1:
+            rest = (rest - digit).mul_(BASE)
     return digits, scale
 
 
