@@ -176,6 +176,7 @@ def table(
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
     kept = Results(results)
     rows = kept.rows()
+    print(overview(rows, part))
     print(means_table(rows, part, MEASURES[:8]))
     print(means_table(rows, part, MEASURES[8:]))  # of what a distribution is for
     for name in dict.fromkeys(row["set"] for row in rows):
@@ -189,6 +190,19 @@ def table(
     print()
     if part == "test":
         print(differences_table(differences(kept, "diffusion", OPPONENTS)))
+
+
+def overview(rows: list[dict[str, str]], part: str) -> str:
+    """Macro F1 / negative log-likelihood, a line per set and a column per method."""
+    cells = {
+        (name, method): f"{measures['macro_f1'][0]:.3f} / {measures['nll'][0]:.3f}"
+        for name, method, _, measures in summary(rows, part)
+    }
+    methods = [m for m in METHODS if any(method == m for _, method in cells)]
+    lines = [f"| set | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
+    for name in dict.fromkeys(name for name, _ in cells):
+        lines.append(f"| {name} | " + " | ".join(cells.get((name, m), "") for m in methods) + " |")
+    return "\n".join(lines) + "\n"
 
 
 def means_table(rows: list[dict[str, str]], part: str, names: Sequence[str]) -> str:

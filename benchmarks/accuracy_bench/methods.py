@@ -162,6 +162,7 @@ ABLATIONS = {
     **{f"balance {x:g}": diffusion(replace(OURS, balance=x)) for x in (0.0, 0.5, 1.0)},
     "no dropout": diffusion(replace(OURS, context_dropout=0.0)),
     "α = 10": diffusion(replace(OURS, alpha=10.0)),
+    "α = 10, γ = 3": diffusion(replace(OURS, alpha=10.0, gamma=3.0)),
     "one view": diffusion(replace(OURS, n_views=0)),
     **{f"{n} steps": diffusion(OURS, num_steps=n) for n in (1, 2, 5, 20, 50)},
     **{f"{n} draws": diffusion(OURS, n_samples=n) for n in (1, 32)},

@@ -236,6 +236,10 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
 
     accuracy.table(places["results"])
     printed = capsys.readouterr().out
+    plain = next(row for row in tested if row["method"] == "plain")
+    first = f"| {float(plain['macro_f1']):.3f} / {float(plain['nll']):.3f} |"
+    assert printed.startswith("| set | plain | plain_tta | prior |")
+    assert f"| stripes {first}" in printed
     assert "| stripes | diffusion | 1 |" in printed
     assert "| **prior** | **pooled** |" in printed
 
