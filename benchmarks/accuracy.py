@@ -176,7 +176,8 @@ def table(
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
     kept = Results(results)
     rows = kept.rows()
-    print(overview(rows, part))
+    if any(row["method"] in METHODS for row in rows):
+        print(overview(rows, part))
     print(means_table(rows, part, MEASURES[:8]))
     print(means_table(rows, part, MEASURES[8:]))  # of what a distribution is for
     for name in dict.fromkeys(row["set"] for row in rows):

@@ -47,6 +47,11 @@ def train(
 ) -> None:
     """Train, measure on the test part once, and save in half precision with the card."""
     recipe = chosen(name)
+    if max_epochs is not None and HERE in (models.parent, results.parent):
+        raise typer.BadParameter(
+            "--max-epochs is for trying things out: pass --models and --results, too, so that the "
+            "zoo's own stay as they are."
+        )
     images = read_csv(data / recipe.folder / "labels.csv")
     clf = fitted(recipe, images, seed, max_epochs, verbose)
     scores, change = save(clf, recipe, images, models / name)

@@ -15,6 +15,7 @@ from .files import WEIGHTS_FILE
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = Path(__file__).parent / "bundled"
+CHECKOUT = Path(__file__).parents[2] / "zoo" / "models"  # not there in an installed package
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Published:
     revision : str or None
         The commit to load.
     sha256 : str or None
-        Of the weights.
+        Of the weights; None where nothing is known of them.
     """
 
     summary: str
@@ -74,8 +75,10 @@ def _place(name: str) -> str:
     entry = REGISTRY[name]
     if (BUNDLED / name).is_dir():
         return "Comes with diffmic."
+    if (CHECKOUT / name).is_dir():
+        return "In this checkout of diffmic."
     if entry.repository is None:
-        return f"Not published; a checkout of diffmic has it: from_pretrained('zoo/models/{name}')."
+        return f"Not published; in a checkout of diffmic's repository: zoo/models/{name}."
     return f"On the Hugging Face Hub: {entry.repository}."
 
 
@@ -108,14 +111,15 @@ def locate(
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     entry = REGISTRY.get(name) if isinstance(name, str) else None
     if isinstance(name, str) and entry is not None:
-        if (BUNDLED / name).is_dir():
-            _refuse_revision(revision, f"{name!r} comes with diffmic")
-            return BUNDLED / name, entry.sha256
+        for home, where in ((BUNDLED, "diffmic"), (CHECKOUT, "this checkout of diffmic")):
+            if (home / name).is_dir():
+                _refuse_revision(revision, f"{name!r} comes with {where}")
+                return home / name, entry.sha256
         if entry.repository is None:
             raise ModelFileError(
-                f"Nobody has published the weights of {name!r} yet. A checkout of diffmic has "
-                f"them: from_pretrained('zoo/models/{name}') there. Or train them anew: python "
-                f"-m zoo train {name} --data FOLDER."
+                f"Nobody has published the weights of {name!r} yet, and the package does not hold "
+                f"them. A checkout of diffmic's repository does: load its zoo/models/{name}. "
+                f"Or train them anew there: python -m zoo train {name} --data FOLDER."
             )
         folder = download(entry.repository, revision or entry.revision, **hub)
         return folder, entry.sha256 if revision is None else None

@@ -19,7 +19,7 @@ ACTIVATIONS: dict[type[nn.Module], tuple[str, list[float], str]] = {
     nn.Hardswish: ("hardswish", [], ""),
     nn.GELU: ("gelu", [], "none"),
 }
-_NOTHING: tuple[str, list[float], str] = ("none", [], "")
+NOTHING: tuple[str, list[float], str] = ("none", [], "")
 _ROWS = 6  # positions of one image with one draw: fewer rows than this are rare
 
 
@@ -38,7 +38,7 @@ def packed_linear(weight: Tensor) -> Callable[[Tensor], Tensor]:
         return lambda features: F.linear(features, weight)
 
     def times_weight(features: Tensor) -> Tensor:
-        rows = onednn._linear_pointwise(features.flatten(0, -2), packed, None, *_NOTHING)
+        rows = onednn._linear_pointwise(features.flatten(0, -2), packed, None, *NOTHING)
         return rows.view(*features.shape[:-1], -1)  # type: ignore[no-any-return]
 
     return times_weight
@@ -72,7 +72,7 @@ def with_activation(layer: nn.Module, activation: nn.Module, given: Tensor) -> n
 
 def _name_of(activation: nn.Module) -> tuple[str, list[float], str]:
     if isinstance(activation, nn.Identity):
-        return _NOTHING
+        return NOTHING
     if isinstance(activation, nn.GELU) and activation.approximate == "tanh":
         return "gelu", [], "tanh"
     return ACTIVATIONS[type(activation)]

@@ -44,7 +44,7 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
     report = json.loads(measured[0].read_text())
     assert report.keys() == {
         *("date", "commit", "processor", "instructions", "cores", "threads", "platform"),
-        *("versions", "rounds", "settings", "seconds", "targets"),
+        *("allocator", "versions", "rounds", "settings", "seconds", "targets"),
         *("predict", "stages", "factors", "paper", "paper_factors", "imports", "shards"),
         *("fit", "pipeline"),
     }

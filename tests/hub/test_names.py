@@ -60,15 +60,29 @@ def test_weights_other_than_those_of_the_registry_are_refused(bundled, monkeypat
 
 
 def test_a_name_that_nobody_has_published_says_so_and_how_to_make_it(bundled):
-    with pytest.raises(ModelFileError, match=r"Nobody.*python -m zoo train stripes-v2"):
+    with pytest.raises(
+        ModelFileError, match=r"Nobody.*zoo/models/stripes-v2.*zoo train stripes-v2"
+    ):
         load("stripes-v2")
+
+
+def test_models_of_the_checkout_load_by_name_and_are_checked(bundled, saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(names, "CHECKOUT", tmp_path / "checkout")
+    shutil.copytree(saved, tmp_path / "checkout" / "stripes-v2")
+    assert load("stripes-v2").classes_.tolist() == [0, 1, 2]
+    assert list_pretrained()["stripes-v2"].endswith("In this checkout of diffmic.")
+    monkeypatch.setitem(REGISTRY, "stripes-v2", Published("Stripes.", sha256="0" * 64))
+    with pytest.raises(ModelFileError, match="should be 0000"):
+        load("stripes-v2")
+    with pytest.raises(InputError, match="this checkout of diffmic, which has no revisions"):
+        load("stripes-v2", revision="main")
 
 
 def test_list_pretrained_tells_where_each_model_is(bundled, monkeypatch):
     monkeypatch.setitem(REGISTRY, "stripes-v3", Published("Other stripes.", "org/stripes"))
     listed = list_pretrained()
     assert listed["stripes-v1"] == "Stripes. Comes with diffmic."
-    assert "'zoo/models/stripes-v2'" in listed["stripes-v2"]
+    assert "zoo/models/stripes-v2" in listed["stripes-v2"]
     assert "org/stripes" in listed["stripes-v3"]
 
 

@@ -61,13 +61,31 @@ def test_what_is_not_finite_is_not_hidden():
     assert product_by_digits(weight) is None
 
 
+@needs_amx
+def test_an_error_is_a_share_of_the_largest_value_of_the_row():
+    weight, features = drawn(700, 2048) * 0.02, drawn(3, 2048)
+    features[:, 5] = 1e4
+    weight[:, 5] = 0  # else the large value would hide what happens to the others
+    exact = features.double() @ weight.double().T
+    assert (product_by_digits(weight)(features) - exact).abs().max() < 1e4 * 2**-24 * 5
+
+
+@needs_amx
+def test_autocast_and_weights_of_another_type_do_no_harm():
+    weight, features = drawn(1100, 1000), drawn(3, 1000)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = product_by_digits(weight)(features)
+    torch.testing.assert_close(found, features @ weight.T, rtol=1e-5, atol=1e-4)
+    assert product_by_digits(weight.double()) is None
+    assert product_by_digits(weight.bfloat16()) is None
+
+
 @pytest.mark.parametrize("lacks", ["AMX", "the operators", "precision"])
 def test_the_packed_product_is_taken_where_digits_cannot_be_had(monkeypatch, lacks):
-    if lacks == "AMX":
-        monkeypatch.setattr(digits, "has_amx", lambda: False)
-    elif lacks == "the operators":
+    monkeypatch.setattr(digits, "has_amx", lambda: lacks != "AMX")
+    if lacks == "the operators":
         monkeypatch.setattr(digits, "_product", lambda weight: torch.ops.onednn.no_such_operator)
-    else:
+    elif lacks == "precision":
         monkeypatch.setattr(
             digits, "_product", lambda weight: lambda rows: 1.0001 * rows @ weight.T
         )

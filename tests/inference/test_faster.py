@@ -225,6 +225,18 @@ def test_wide_layers_give_the_same_scores(dtype, tolerance):
     assert_close(found, expected, rtol=0, atol=tolerance)
 
 
+def test_wide_layers_lose_nothing_where_calls_without_use_are_removed():
+    wide = network(feature_dim=1024)
+    conditions = wide.encode(torch.rand(2, 3, 64, 64))
+    start = wide.start(2, torch.Generator().manual_seed(0))
+    faster = for_sampling(wide)
+    torch.compiler.reset()
+    with torch.no_grad():
+        found = torch.compile(faster.sample, backend="aot_eager")(conditions, start, num_steps=3)
+        expected = wide.sample(conditions, start, num_steps=3)
+    assert_close(found, expected, rtol=0, atol=1e-5)
+
+
 def test_half_precision_is_of_what_neither_chooses_the_regions_nor_has_batch_norms():
     original = network(**FOUR, feature_dim=1024)
     half = for_encoding(original, torch.bfloat16)

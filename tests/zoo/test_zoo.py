@@ -16,6 +16,8 @@ from tiny import RECIPE, stripes
 from typer.testing import CliRunner
 
 from diffmic import DiffMICClassifier, ModelCard
+from diffmic.hub import names
+from diffmic.hub.card import is_generated
 from diffmic.hub.files import digest
 from diffmic.hub.names import BUNDLED, REGISTRY
 
@@ -186,14 +188,25 @@ def test_every_model_of_the_zoo_has_a_name_that_from_pretrained_knows(zoo):
     assert set(zoo.ZOO) - {"diffmic-v2-stripes"} == set(list_pretrained())
 
 
-@pytest.mark.parametrize(
-    "folder", sorted((ROOT / "zoo" / "models").glob("*/")), ids=lambda f: f.name
-)
-def test_a_model_of_the_checkout_is_the_one_that_was_measured(folder):
+def test_a_trial_does_not_replace_the_models_of_the_zoo(zoo, data, tmp_path):
+    trial = ("train", "diffmic-v2-stripes", "--data", data, "--max-epochs", 1)
+    for place in ((), ("--models", tmp_path / "models"), ("--results", tmp_path / "results")):
+        outcome = run(zoo, *trial, *place)
+        assert outcome.exit_code == 2
+        assert "--max-epochs is for trying" in outcome.output
+    assert not (tmp_path / "models").exists()
+
+
+@pytest.mark.skipif(not (ROOT / "zoo" / "models").is_dir(), reason="not a checkout")
+@pytest.mark.parametrize("name", sorted(set(REGISTRY) - {p.name for p in BUNDLED.glob("*/")}))
+def test_a_model_of_the_checkout_is_the_one_that_was_measured(name, monkeypatch):
+    folder = ROOT / "zoo" / "models" / name
     weights = digest((folder / "model.safetensors").read_bytes())
-    record = json.loads((ROOT / "zoo" / "results" / f"{folder.name}.json").read_text())
-    assert weights == record["weights_sha256"] == REGISTRY[folder.name].sha256
-    assert "licence" in (folder / "README.md").read_text().lower()
-    clf = DiffMICClassifier.from_pretrained(folder)
+    record = json.loads((ROOT / "zoo" / "results" / f"{name}.json").read_text())
+    assert weights == record["weights_sha256"] == REGISTRY[name].sha256
+    assert is_generated((folder / "README.md").read_text())
+    assert "These weights carry the terms" in (folder / "NOTICE").read_text()
+    monkeypatch.setattr(names, "CHECKOUT", folder.parent)  # the tests may run an installed package
+    clf = DiffMICClassifier.from_pretrained(name)
     assert clf.card_.test_scores == record["test"]
     assert clf.predict_proba(torch.rand(2, 3, 64, 64)).shape == (2, len(clf.classes_))
