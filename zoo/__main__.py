@@ -47,7 +47,7 @@ def train(
 ) -> None:
     """Train, measure on the test part once, and save in half precision with the card."""
     recipe = chosen(name)
-    if max_epochs is not None and HERE in (models.parent, results.parent):
+    if max_epochs is not None and HERE in (models.resolve().parent, results.resolve().parent):
         raise typer.BadParameter(
             "--max-epochs is for trying things out: pass --models and --results, too, so that the "
             "zoo's own stay as they are."
