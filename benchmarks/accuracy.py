@@ -22,7 +22,7 @@ import numpy as np
 import torch
 import typer
 from accuracy_bench.beyond import abstaining, label_sets
-from accuracy_bench.encoders import Job
+from accuracy_bench.encoders import DEVICE, Job
 from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS
 from accuracy_bench.picture import draw_curves, draw_differences
 from accuracy_bench.results import (
@@ -58,6 +58,7 @@ def run(
     methods: Annotated[list[str], typer.Option()] = list(METHODS),  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
     final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
+    image_size: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
     wrong_labels: Annotated[
         float,
@@ -75,7 +76,8 @@ def run(
             todo = [m for m in methods if not all(kept.has(name, seed, m, p) for p in parts)]
             if not todo:
                 continue
-            task = replace(TASKS[name], max_epochs=max_epochs or TASKS[name].max_epochs)
+            changes = {"image_size": image_size, "max_epochs": max_epochs}
+            task = replace(TASKS[name], **{k: v for k, v in changes.items() if v is not None})
             parts_of_job = load(task, seed, data).with_wrong_labels(wrong_labels, seed)
             folder = work / f"wrong-{wrong_labels:g}" if wrong_labels else work
             job = Job(name, task, seed, parts_of_job, folder, verbose)
@@ -95,10 +97,10 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
 
     def evidence(part: str) -> tuple[torch.Tensor | None, torch.Tensor, *tuple[torch.Tensor, ...]]:
         """Scores of each draw where there are some, their mean, and what stands beside them."""
-        scores = scores_of(part)
+        scores = scores_of(part).cpu()
         draws = scores if scores.ndim == 3 else None
         mean = scores if draws is None else draws.mean(dim=1)
-        return (draws, mean) if prior_of is None else (draws, mean, prior_of(part))
+        return (draws, mean) if prior_of is None else (draws, mean, prior_of(part).cpu())
 
     _, scores, *beside = evidence("val")
     calibration = Calibration.fit(
@@ -146,10 +148,17 @@ def circumstances(job: Job, recipe: Recipe) -> dict[str, Any]:
         "max_epochs": job.task.max_epochs,
         "settings": json.dumps(asdict(recipe), separators=(",", ":")),
         "versions": " ".join(f"{name}={version(name)}" for name in names),
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": torch.get_num_threads(),
         "date": datetime.date.today().isoformat(),
     }
+
+
+def processor() -> str:
+    """Name of the GPU, where there is one."""
+    if DEVICE.type == "cuda":
+        return torch.cuda.get_device_name(DEVICE)
+    return platform.processor() or platform.machine()
 
 
 @app.command()

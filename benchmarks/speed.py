@@ -3,6 +3,7 @@
     python benchmarks/speed.py run --json FILE      all of it, 15 minutes on 2 cores
     python benchmarks/speed.py run --no-fit         predictions alone
     python benchmarks/speed.py memory --json FILE   fits on 1,000 and 20,000 images: minutes more
+    python benchmarks/speed.py gpu --json FILE      predictions on a CUDA GPU
     python benchmarks/speed.py table FILE           the tables again
     python benchmarks/speed.py plot FILE --output docs/speed.png
 
@@ -20,7 +21,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -35,7 +36,7 @@ from speed_bench.memory import memory_of
 from speed_bench.models import QUICK, Settings
 from speed_bench.picture import draw
 from speed_bench.pipeline import pipeline
-from speed_bench.predict import factors, paper, paper_factors, predictions, stages
+from speed_bench.predict import factors, on_device, paper, paper_factors, predictions, stages
 from speed_bench.report import tables
 from speed_bench.shards import shards
 from speed_bench.targets import verdicts
@@ -106,6 +107,23 @@ def memory(json_file: Json = None, quick: Quick = False) -> None:
     report["fit_memory"] = now | {"records": memory_of_fits(QUICK if quick else Settings())}
     keep(report, json_file)
     print(tables(now | {name: report[name] for name in ("fit_memory", "targets")}))
+
+
+@app.command()
+def gpu(
+    json_file: Json = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each candidate.", min=1)] = 5,
+    device: Annotated[str, typer.Option(help="Name of a device of torch.")] = "cuda",
+    quick: Quick = False,
+) -> None:
+    """Predictions on a GPU: batches, steps and draws, beside floors on the same device."""
+    settings = replace(QUICK if quick else Settings(), device=device)
+    name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    report = circumstances() | {"device": name, "rounds": rounds, "settings": asdict(settings)}
+    report["predict"] = predictions(settings, rounds)
+    report["factors"] = on_device(settings, rounds)
+    keep(report, json_file)
+    print(tables(report))
 
 
 def read(file: Path | None) -> dict[str, Any]:

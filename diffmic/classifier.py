@@ -30,6 +30,7 @@ from .data import (
     read_inputs,
     read_training_data,
 )
+from .data.preprocessing import Augment
 from .data.training_data import read_labelled
 from .errors import DiffMICWarning, InputError
 from .hub import (
@@ -53,6 +54,7 @@ from .inference import (
     explain,
     inference_dtype,
     measure,
+    over_views,
     sample_scores,
 )
 from .model import (
@@ -64,7 +66,7 @@ from .model import (
     carry_over,
     default_image_size,
 )
-from .parameters import check_num_steps, check_parameters, check_whole
+from .parameters import check_n_views, check_num_steps, check_parameters, check_whole
 from .presets import preset_parameters
 from .random import draw_seed, seeded_rng
 from .training import (
@@ -114,6 +116,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Steps of the sampler when predicting.
     n_samples : int, default=8
         Draws whose scores are averaged when predicting.
+    n_views : int, default=1
+        Views of an image whose scores are averaged when predicting: the image itself, then as
+        ``augment`` changes it, every image alike. Each costs a pass of the backbone.
     recipe : str or Recipe, default="default"
         How the stages learn: ``"default"``, ``"paper-v2"``, or a ``diffmic.training.Recipe``.
     max_epochs : int, default=20
@@ -213,6 +218,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         num_train_timesteps: int = 1000,
         num_steps: int = 10,
         n_samples: int = 8,
+        n_views: int = 1,
         recipe: str | Recipe = "default",
         max_epochs: int = 20,
         batch_size: int = 32,
@@ -241,6 +247,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         self.num_train_timesteps = num_train_timesteps
         self.num_steps = num_steps
         self.n_samples = n_samples
+        self.n_views = n_views
         self.recipe = recipe
         self.max_epochs = max_epochs
         self.batch_size = batch_size
@@ -359,6 +366,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         *,
         num_steps: int | None = None,
         n_samples: int | None = None,
+        n_views: int | None = None,
         stage: Stage = "diffusion",
     ) -> NDArray[np.float64]:
         """Calibrated probabilities.
@@ -368,8 +376,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         X : as in :meth:`fit`
             Targets, where X holds any, are ignored. A single image gives a single row. An
             IterableDataset, or a DataLoader of one, is read as it comes, whatever its length.
-        num_steps, n_samples : int or None
-            Steps of the sampler and draws to average; None: the estimator's own.
+        num_steps, n_samples, n_views : int or None
+            Steps of the sampler, draws and views to average; None: the estimator's own. The
+            calibration is of the ``n_views`` of the fit.
         stage : {"diffusion", "prior"}
             Whose probabilities: the denoised label map's, or the fused prior's alone.
 
@@ -380,7 +389,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             batch size, the order of the images or their neighbours.
         """
         calibration = self._calibration(stage)
-        return calibration(*self._evidence(X, stage, num_steps, n_samples)).numpy()
+        return calibration(*self._evidence(X, stage, num_steps, n_samples, n_views)).numpy()
 
     def predict(
         self,
@@ -388,6 +397,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         *,
         num_steps: int | None = None,
         n_samples: int | None = None,
+        n_views: int | None = None,
         stage: Stage = "diffusion",
     ) -> NDArray[Any]:
         """The most probable class; for multi-label the labels that reach their threshold.
@@ -399,7 +409,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         ndarray of shape (n,) or (n, L)
             Labels as they were passed to :meth:`fit`, or an indicator matrix of 0 and 1.
         """
-        proba = self.predict_proba(X, num_steps=num_steps, n_samples=n_samples, stage=stage)
+        proba = self.predict_proba(
+            X, num_steps=num_steps, n_samples=n_samples, n_views=n_views, stage=stage
+        )
         if self.multilabel_:
             return (proba >= self.thresholds_[stage]).astype(int)
         labels: NDArray[Any] = self.classes_[proba.argmax(axis=1)]
@@ -432,6 +444,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         ordered: bool = False,
         num_steps: int | None = None,
         n_samples: int | None = None,
+        n_views: int | None = None,
     ) -> dict[Stage, dict[str, float]]:
         """Measures of both stages, side by side.
 
@@ -440,7 +453,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         X, y : as in :meth:`fit`
         ordered : bool, default=False
             Whether classes are grades in the order of ``classes_``: quadratic kappa, too.
-        num_steps, n_samples : int or None
+        num_steps, n_samples, n_views : int or None
             As in :meth:`predict_proba`.
 
         Returns
@@ -452,7 +465,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         """
         calibrations = {stage: self._calibration(stage) for stage in STAGES}
         images, truth = read_labelled(X, y, known_channels=self.channels_)
-        scores, prior_logits = self._evidence(images, "diffusion", num_steps, n_samples)
+        scores, prior_logits = self._evidence(images, "diffusion", num_steps, n_samples, n_views)
         evidence = {"diffusion": (scores, prior_logits), "prior": (prior_logits,)}
         return {
             stage: measure(
@@ -735,10 +748,11 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             learning_rate=self.learning_rate,
             pretrained=self._going_on or named,
             patience=self.n_iter_no_change if self.early_stopping else None,
-            augment=named_augment(self.augment) if isinstance(self.augment, str) else self.augment,
+            augment=self._augmentation,
             num_workers=self.num_workers if data.num_workers is None else data.num_workers,
             num_steps=self.num_steps,
             n_samples=self.n_samples,
+            n_views=self.n_views,
             precision=self.precision,
             device=device,
             seed=seed,
@@ -801,16 +815,23 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         return self.calibrations_[stage]
 
     def _evidence(
-        self, X: Any, stage: Stage, num_steps: int | None, n_samples: int | None
+        self,
+        X: Any,
+        stage: Stage,
+        num_steps: int | None,
+        n_samples: int | None,
+        n_views: int | None,
     ) -> tuple[Tensor, ...]:
         """What a stage's calibration reads: the diffusion's scores (n, C), the prior's logits."""
         num_steps = self.num_steps if num_steps is None else num_steps
         n_samples = self.n_samples if n_samples is None else n_samples
+        n_views = self.n_views if n_views is None else n_views
         check_num_steps(num_steps, self.network_.schedule.num_train_timesteps)
         check_whole("n_samples", n_samples)
+        check_n_views(n_views, self.augment)
         scores, prior_logits = [], []
-        for conditions, _ in self._encode(X):
-            prior_logits.append(conditions.fused_logits.cpu())
+        for conditions, _ in self._encode(X, n_views):
+            prior_logits.append(over_views(conditions.fused_logits, n_views).cpu())
             if stage == "prior":
                 continue
             draws = sample_scores(
@@ -821,12 +842,16 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
                 seed=self.seed_,
                 dtype=inference_dtype(self.precision),
             )
-            scores.append(draws.mean(dim=1).cpu())
+            scores.append(over_views(draws.mean(dim=1), n_views).cpu())
         prior = torch.cat(prior_logits)
         return (torch.cat(scores), prior) if scores else (prior,)
 
-    def _encode(self, X: Any) -> Iterator[tuple[Conditions, Tensor]]:
-        """Conditions of each batch of X, and the sizes of its images."""
+    @property
+    def _augmentation(self) -> Augment | None:
+        return named_augment(self.augment) if isinstance(self.augment, str) else self.augment
+
+    def _encode(self, X: Any, n_views: int = 1) -> Iterator[tuple[Conditions, Tensor]]:
+        """Conditions of each batch of X in views side by side, and the sizes of its images."""
         check_parameters(self.get_params(deep=False))
         inputs = Stream.of(X) or read_inputs(X, known_channels=self.channels_)
         images: PreparedImages | PreparedStream
@@ -841,6 +866,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             num_workers=self.num_workers if inputs.num_workers is None else inputs.num_workers,
             device=next(self.network_.parameters()).device,
             dtype=inference_dtype(self.precision),
+            n_views=n_views,
+            augment=self._augmentation if n_views > 1 else None,
+            seed=self.seed_,
         )
 
     def __getstate__(self) -> dict[str, Any]:

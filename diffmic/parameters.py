@@ -15,6 +15,7 @@ WHOLE = (
     "num_train_timesteps",
     "num_steps",
     "n_samples",
+    "n_views",
     "max_epochs",
     "batch_size",
     "n_iter_no_change",
@@ -64,6 +65,7 @@ def check_parameters(parameters: dict[str, Any]) -> None:
             f"augment is {augment!r}; give one of {list(AUGMENTS)}, None, or a "
             "torchvision.transforms.v2 transform."
         )
+    check_n_views(parameters["n_views"], augment)
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> None:
@@ -75,6 +77,21 @@ def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> Non
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least {least}.")
+
+
+def check_n_views(n_views: int, augment: Any) -> None:
+    """More than one view needs something to make it with.
+
+    Raises
+    ------
+    InputError
+    """
+    check_whole("n_views", n_views)
+    if n_views > 1 and augment is None:
+        raise InputError(
+            f"n_views is {n_views} and augment is None, so that there is nothing to make views "
+            "with. Set augment, for example to 'auto', or n_views=1."
+        )
 
 
 def check_num_steps(num_steps: int, num_train_timesteps: int) -> None:

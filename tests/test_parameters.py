@@ -14,6 +14,7 @@ WHOLE = (
     "feature_dim",
     "num_train_timesteps",
     "n_samples",
+    "n_views",
     "max_epochs",
     "batch_size",
     "n_iter_no_change",

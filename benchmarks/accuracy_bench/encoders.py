@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from diffmic import DiffMICClassifier
-from diffmic.data import named_augment
+from diffmic.data import PreparedImages, named_augment
+from diffmic.data import views_of as augmented_views
 from diffmic.inference.calibration import Calibration, negative_log_likelihood
 from diffmic.inference.predict import encode_images
 from diffmic.model import Conditions, DiffMICNetwork
@@ -25,12 +26,13 @@ from diffmic.training.objectives import classification_loss
 from diffmic.training.options import Part, TrainingOptions, pixels
 from diffmic.training.precision import accelerator_for, to_device, training_precision
 from diffmic.training.prior_stage import train_on_images, train_prior
-from diffmic.training.recipe import Recipe
+from diffmic.training.recipe import RECIPES, Recipe
 
 from .tasks import Parts, Task
 
 N_VIEWS = 5  # the image itself, then augmented views
 DEFAULTS = DiffMICClassifier().get_params()
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,7 @@ class Job:
             "max_epochs": self.task.max_epochs,
             "patience": DEFAULTS["n_iter_no_change"],
             "augment": named_augment(self.task.augment),
-            "device": torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+            "device": DEVICE,
             "seed": self.seed,
             "pretrained": True,
             "verbose": self.verbose,
@@ -122,29 +124,33 @@ def conditions_of(job: Job, recipe: Recipe, part: str) -> Conditions:
 
     Those of the training part are of :data:`N_VIEWS` views: all images in the first, and so on.
     """
-    return _kept_conditions(job, recipe, part, range(N_VIEWS if part == "train" else 1), "")
+    views = range(N_VIEWS if part == "train" else 1)
+    return _kept_conditions(
+        job,
+        recipe,
+        job.file(f"conditions-{part}.safetensors"),
+        lambda network: [_encoded(job, network, _view(job, recipe, part, view)) for view in views],
+    )
 
 
-def views_of(job: Job, recipe: Recipe, part: str) -> list[Conditions]:
-    """Conditions of :data:`N_VIEWS` views of the validation or test part, one after the other."""
-    others = _kept_conditions(job, recipe, part, range(1, N_VIEWS), "views-")
-    n = len(job.parts[part])
-    cut = [others[slice(start, start + n)] for start in range(0, len(others), n)]
-    return [conditions_of(job, recipe, part), *cut]
+def views_of(job: Job, recipe: Recipe, part: str) -> Conditions:
+    """Conditions of a part in views, as the estimator's: those of an image lie side by side."""
+    return _kept_conditions(
+        job,
+        recipe,
+        job.file(f"conditions-views-{part}.safetensors"),
+        lambda network: [_encoded(job, network, _view(job, recipe, part, 0), N_VIEWS)],
+    )
 
 
 def _kept_conditions(
-    job: Job, recipe: Recipe, part: str, views: Sequence[int], what: str
+    job: Job, recipe: Recipe, file: Path, encode: Callable[[DiffMICNetwork], list[Conditions]]
 ) -> Conditions:
-    file = job.file(f"conditions-{what}{part}.safetensors")
     if not file.is_file():
-        network, options = trained_prior(job, recipe), job.options(recipe)
-        conditions = Conditions.cat(
-            [_encode_view(job, network, options, part, view) for view in views]
-        )
+        conditions = Conditions.cat(encode(trained_prior(job, recipe)))
         named = {f.name: getattr(conditions, f.name) for f in fields(conditions)}
         _save(named | {"saliency": named["saliency"][..., :0, :0]}, file)
-    return Conditions(**load_file(file))
+    return Conditions(**load_file(file, device=str(DEVICE)))
 
 
 def trained_prior(job: Job, recipe: Recipe) -> DiffMICNetwork:
@@ -171,7 +177,7 @@ def trained_prior(job: Job, recipe: Recipe) -> DiffMICNetwork:
         _keep_history(job, "prior", history, started)
         _save(network.prior.state_dict(), file)
     network.prior.load_state_dict(load_file(file))
-    return network.to(job.options(recipe).device)
+    return network.to(DEVICE)
 
 
 def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
@@ -179,15 +185,13 @@ def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
     file = job.file(f"plain-{part}.safetensors")
     if not file.is_file():
         plain, options = trained_plain(job, recipe).eval(), job.options(recipe)
-        views = []
-        for view in range(N_VIEWS):
-            images = _view(job.parts[part], options, view)
-            loader = images.loader(options.batch_size)
+        found = []
+        for batch in _view(job, recipe, part, 0).loader(options.batch_size):
+            images = augmented_views(batch["image"], N_VIEWS, options.augment, options.seed)
             with torch.inference_mode():
-                views.append(
-                    torch.cat([plain(pixels(b["image"], options.device)).cpu() for b in loader])
-                )
-        _save({"logits": torch.stack(views)}, file)
+                found.append(plain(pixels(images, options.device)).cpu())
+        logits = torch.cat(found).view(-1, N_VIEWS, len(job.parts.classes)).transpose(0, 1)
+        _save({"logits": logits}, file)
     return load_file(file)["logits"]
 
 
@@ -237,22 +241,27 @@ def _plain_score(
     return {"score": -nll, "nll": nll}
 
 
-def _view(part: Part, options: TrainingOptions, view: int) -> Any:
-    """A part's images as they are (view 0), or augmented."""
-    images = part.prepared(options, augmented=view > 0)
+def _view(job: Job, recipe: Recipe, part: str, view: int) -> PreparedImages:
+    """A part's images as they are (view 0), or each augmented in its own way."""
+    options = job.options(recipe)
+    images = job.parts[part].prepared(options, augmented=view > 0)
     images.epoch = options.max_epochs + view  # other draws than those of stage one
     return images
 
 
-def _encode_view(
-    job: Job, network: DiffMICNetwork, options: TrainingOptions, part: str, view: int
+def _encoded(
+    job: Job, network: DiffMICNetwork, images: PreparedImages, n_views: int = 1
 ) -> Conditions:
+    options = job.options(RECIPES["default"])
     encoded = encode_images(
         network,
-        _view(job.parts[part], options, view),
+        images,
         batch_size=options.batch_size,
         num_workers=0,
         device=options.device,
+        n_views=n_views,
+        augment=options.augment,
+        seed=options.seed,
     )
     return Conditions.cat([conditions for conditions, _ in encoded]).map(torch.clone)
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
+from diffmic.inference import over_views, sample_scores
 from diffmic.inference.calibration import Stage
-from diffmic.inference.predict import sample_scores
 from diffmic.model import Conditions, DiffMICNetwork
 from diffmic.random import seeded_rng
 from diffmic.training.cache import ConditionCache, drawing_chances
@@ -20,7 +20,16 @@ from diffmic.training.objectives import classification_loss
 from diffmic.training.precision import accelerator_for
 from diffmic.training.recipe import PAPER, RECIPES, Recipe
 
-from .encoders import DEFAULTS, Job, conditions_of, plain_logits, trained_prior, views_of
+from .encoders import (
+    DEFAULTS,
+    DEVICE,
+    N_VIEWS,
+    Job,
+    conditions_of,
+    plain_logits,
+    trained_prior,
+    views_of,
+)
 
 Scores = Callable[[str], Tensor]  # name of a part → scores (n, C), or of draws (n, S, C)
 
@@ -75,16 +84,15 @@ def prior_alone(job: Job) -> Scores:
 
 def prior_views(job: Job) -> Scores:
     """The fused prior, with logits averaged over the views of plain fine-tuning's."""
-    return lambda part: torch.stack([c.fused_logits for c in views_of(job, OURS, part)]).mean(0)
+    return lambda part: over_views(views_of(job, OURS, part).fused_logits, N_VIEWS)
 
 
 def diffusion_views(job: Job) -> Scores:
-    """The diffusion, with the positions of a label map under each view of the image."""
+    """The diffusion with views: the estimator's ``n_views``."""
 
     def scores(part: str) -> Tensor:
         network = trained_diffusion(job, OURS)
-        of_views = [_sampled(job, network, c) for c in views_of(job, OURS, part)]
-        return torch.stack(of_views).mean(dim=0)
+        return over_views(_sampled(job, network, views_of(job, OURS, part)), N_VIEWS)
 
     return scores
 
@@ -187,7 +195,8 @@ def cache_of(job: Job, recipe: Recipe) -> ConditionCache:
     """Cached conditions of the training part, in as many views as the recipe wants."""
     part = job.parts.train
     rows = slice((1 + recipe.n_views) * len(part))
-    return ConditionCache(conditions_of(job, OURS, "train")[rows], part.targets, part.weights)
+    conditions = conditions_of(job, OURS, "train")[rows]
+    return ConditionCache(conditions, part.targets.to(DEVICE), part.weights.to(DEVICE))
 
 
 @torch.inference_mode()
@@ -217,6 +226,7 @@ def trained_diffusion(
     changes = {name: value for name, value in changes.items() if value is not None}
     network = job.network(recipe, pretrained=False, **changes)
     network.prior = trained_prior(job, OURS).prior
+    network.to(DEVICE)
     network.prior.n_regions = min(n_regions or network.prior.n_regions, network.prior.n_regions)
     cache = cache_of(job, recipe)
     cache = replace(cache, conditions=with_regions(cache.conditions, network))
@@ -266,8 +276,8 @@ def trained_head(
     channels = conditions.image_features.shape[1] + conditions.region_features.shape[2]
     scales = cache.feature_scales()
     chances = drawing_chances(cache.targets, recipe.balance, multilabel=multilabel)
-    with seeded_rng(job.seed):
-        head = Head(channels, len(job.parts.classes), hidden).train()
+    with seeded_rng(job.seed, DEVICE):
+        head = Head(channels, len(job.parts.classes), hidden).to(DEVICE).train()
         averaged = moving_average(head, recipe.ema, total_steps)
         optimizer = AdamW(
             head.parameters(), lr=learning_rate, weight_decay=recipe.denoiser_weight_decay

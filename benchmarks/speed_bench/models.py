@@ -26,7 +26,7 @@ from diffmic.training.precision import to_device
 
 from .timing import Run
 
-DEVICE = resolve_device("cpu")
+DEVICE = torch.device("cpu")
 N_PICTURES = 8  # different ones; more are repetitions
 
 
@@ -46,6 +46,8 @@ class Settings:
         Parameters of the estimator, for the default model and the paper's arrangement.
     few_rounds, paper_batch : int
         Turns of what takes long; images where another factor is varied.
+    device : str
+        Where predictions are measured, and the floors beside them.
     fit_sizes : tuple of int
         Images of the fits whose memory is compared.
     epoch_images : int
@@ -55,6 +57,7 @@ class Settings:
         given up.
     """
 
+    device: str = "cpu"
     image_size: int = 224
     large_size: int = 512
     batch: int = 32
@@ -89,7 +92,8 @@ class Settings:
     def estimator(self, model: str, **changes: Any) -> DiffMICClassifier:
         """One that can predict, but has learnt nothing; see :func:`untrained`."""
         n_classes = changes.pop("n_classes", self.n_classes)
-        parameters = {"image_size": self.image_size} | self.parameters(model) | changes
+        sizes = {"image_size": self.image_size, "device": self.device}
+        parameters = sizes | self.parameters(model) | changes
         return untrained(parameters, n_classes)
 
 
@@ -126,7 +130,9 @@ def untrained(parameters: Mapping[str, Any], n_classes: int) -> DiffMICClassifie
 
     The same parameters give the same weights.
     """
-    clf = DiffMICClassifier(**{"pretrained": False, "random_state": 0, "verbose": 0, **parameters})
+    usual = {"pretrained": False, "random_state": 0, "verbose": 0, "device": "cpu"}
+    clf = DiffMICClassifier(**usual | dict(parameters))
+    device = resolve_device(clf.device)
     recipe, size = resolve_recipe(clf.recipe), int(clf.image_size)
     with seeded_rng(0):
         architecture = architecture_from(
@@ -135,8 +141,8 @@ def untrained(parameters: Mapping[str, Any], n_classes: int) -> DiffMICClassifie
         network = build_network(
             architecture, n_classes, multilabel=False, settings=recipe.diffusion
         )
-        to_device(network, DEVICE)
-        _settle(network, float_batch(pictures(4, size)))
+        to_device(network, device)
+        _settle(network, float_batch(pictures(4, size)).to(device))
     clf.network_, clf.image_size_, clf.channels_, clf.seed_ = network, size, 3, 0
     clf.classes_, clf.multilabel_, clf.diffusion_trained_ = np.arange(n_classes), False, True
     clf.calibrations_ = {stage: Calibration(stage, multilabel=False) for stage in STAGES}
@@ -157,14 +163,14 @@ def _settle(network: DiffMICNetwork, images: Tensor) -> None:
 def plain_pass(name: str, batch: int, settings: Settings, dtype: torch.dtype | None = None) -> Run:
     """The floor: one forward pass of timm's own model, on images that are ready for it."""
     model: nn.Module = timm.create_model(name, pretrained=False, num_classes=settings.n_classes)
-    model = model.eval().to(dtype=dtype, memory_format=torch.channels_last)
+    model = model.eval().to(settings.device, dtype=dtype, memory_format=torch.channels_last)
     size = settings.image_size
     images = torch.rand(batch, 3, size, size, generator=torch.Generator().manual_seed(0))
-    images = images.to(dtype=dtype, memory_format=torch.channels_last)
+    images = images.to(settings.device, dtype=dtype, memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward() -> Tensor:
-        logits: Tensor = model(images)
+        logits: Tensor = model(images).cpu()  # a GPU is done when they are there
         return logits
 
     return forward

@@ -132,6 +132,13 @@ def factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
     return found
 
 
+def on_device(settings: Settings, rounds: int) -> dict[str, list[Record]]:
+    """Steps and draws of the default model, on whatever device the settings name."""
+    one_thread = replace(settings, classes=(settings.n_classes,), threads=())
+    varied = _varied("default", settings.estimator("default"), one_thread, rounds)
+    return {name: records for name, records in varied.items() if name in ("steps", "draws")}
+
+
 def paper_factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
     """The same for the paper's arrangement, with few values and few rounds: it takes long."""
     few = replace(

@@ -16,8 +16,9 @@ def tables(report: Report) -> str:
     commit = f"; commit {report['commit']}" if report.get("commit") else ""
     rounds = f"; {report['rounds']} rounds" if "rounds" in report else ""
     memory_by = "".join(f"; {n}={value}" for n, value in report.get("allocator", {}).items())
+    device = f"{report['device']}, " if "device" in report else ""
     parts = [
-        f"{report['date']}, {report['processor']} ({report['instructions']}), "
+        f"{report['date']}, {device}{report['processor']} ({report['instructions']}), "
         f"{report['threads']} of {report['cores']} cores; {versions}{commit}{memory_by}{rounds}."
     ]
     makers: dict[str, Callable[[Any], str]] = {

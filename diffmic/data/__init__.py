@@ -1,7 +1,14 @@
 """What people pass in → batches."""
 
 from .inputs import ImageSource, Inputs, read_inputs
-from .preprocessing import AUGMENTS, PreparedImages, PreparedStream, named_augment, unit_range
+from .preprocessing import (
+    AUGMENTS,
+    PreparedImages,
+    PreparedStream,
+    named_augment,
+    unit_range,
+    views_of,
+)
 from .streams import Stream
 from .targets import TargetEncoding
 from .training_data import LabelledImages, TrainingData, read_training_data
@@ -20,4 +27,5 @@ __all__ = [
     "read_inputs",
     "read_training_data",
     "unit_range",
+    "views_of",
 ]

@@ -60,26 +60,9 @@ class PreparedImages(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         item = _item(self.images[index], self.image_size, int(index))
         if self.augment is not None:
-            item["image"] = self._augmented(item["image"], self.augment, int(index))
+            seed = hash((self.seed, self.epoch, int(index)))
+            item["image"] = _augmented(item["image"], self.augment, seed)
         return item
-
-    def _augmented(self, image: Tensor, augment: Augment, index: int) -> Tensor:
-        with seeded_rng(hash((self.seed, self.epoch, index))):
-            # A copy: a transform may work in place, and the pixels are the user's.
-            image = augment(image.clone(memory_format=torch.contiguous_format))
-        expected = (3, self.image_size, self.image_size)
-        if not isinstance(image, Tensor) or tuple(image.shape) != expected:
-            found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise InputError(f"augment returned {found}; a tensor of shape {expected} is needed.")
-        if not image.is_floating_point():
-            return image
-        low, high = image.aminmax()
-        if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
-            raise InputError(
-                f"augment returned pixels from {low:.3g} to {high:.3g}; floats must stay in 0–1. "
-                "Leave out Normalize, the model normalises; scale where the type is changed."
-            )
-        return image.clamp(0, 1)
 
     def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
         """A DataLoader; options as there."""
@@ -108,6 +91,49 @@ class PreparedStream(IterableDataset[Item]):
     def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
         """A DataLoader; options as there."""
         return _loader(self, batch_size, options)
+
+
+def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -> Tensor:
+    """Each image as it is, then changed: its views lie side by side, (B, …) → (B·V, …).
+
+    Parameters
+    ----------
+    images : Tensor of shape (B, 3, S, S)
+    n_views : int
+        V; each but the first is one draw of ``augment``, the same for every image.
+    augment : callable or None
+        None: only where V is 1.
+    seed : int
+        With a view's number it decides the draw.
+    """
+    if n_views == 1 or augment is None:
+        return images
+    views = [images]
+    for view in range(1, n_views):
+        changed = [_augmented(image, augment, hash((seed, view))) for image in images]
+        views.append(torch.stack(changed))
+    if len({view.dtype for view in views}) > 1:
+        views = [unit_range(view) for view in views]
+    return torch.stack(views, dim=1).flatten(0, 1)
+
+
+def _augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
+    with seeded_rng(seed):
+        # A copy: a transform may work in place, and the pixels are the user's.
+        changed = augment(image.clone(memory_format=torch.contiguous_format))
+    expected = tuple(image.shape)
+    if not isinstance(changed, Tensor) or tuple(changed.shape) != expected:
+        found = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
+        raise InputError(f"augment returned {found}; a tensor of shape {expected} is needed.")
+    if not changed.is_floating_point():
+        return changed
+    low, high = changed.aminmax()
+    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+        raise InputError(
+            f"augment returned pixels from {low:.3g} to {high:.3g}; floats must stay in 0–1. "
+            "Leave out Normalize, the model normalises; scale where the type is changed."
+        )
+    return changed.clamp(0, 1)
 
 
 def _item(image: Tensor, image_size: int, index: int) -> Item:

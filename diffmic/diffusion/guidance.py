@@ -47,7 +47,8 @@ def expand_distances(by_distance: Tensor) -> Tensor:
 
 def distance_weights(n_positions: int, *, device: torch.device | None = None) -> Tensor:
     """Share of the K² positions at each distance: K for d = 0, 2(K − d) otherwise; shape (K,)."""
-    counts = position_distances(n_positions, device=device).flatten().bincount()
+    distances = torch.arange(n_positions, device=device)  # a bincount would wait for a GPU
+    counts = (2 * (n_positions - distances)).where(distances > 0, n_positions)
     return counts / n_positions**2
 
 

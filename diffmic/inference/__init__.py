@@ -3,7 +3,7 @@
 from .calibration import STAGES, Calibration, Stage
 from .explanation import Explanation, explain
 from .measures import expected_calibration_error, measure
-from .predict import encode_images, inference_dtype, sample_scores
+from .predict import encode_images, inference_dtype, over_views, sample_scores
 from .thresholds import best_thresholds
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "explain",
     "inference_dtype",
     "measure",
+    "over_views",
     "sample_scores",
 ]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data import PreparedImages, PreparedStream, unit_range
+from ..data import PreparedImages, PreparedStream, unit_range, views_of
+from ..data.preprocessing import Augment
 from ..model import Conditions, DiffMICNetwork
 from .faster import for_encoding, for_sampling
 
@@ -65,21 +66,41 @@ def encode_images(
     num_workers: int,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
+    n_views: int = 1,
+    augment: Augment | None = None,
+    seed: int = 0,
     progress: str | None = None,
 ) -> Iterator[tuple[Conditions, Tensor]]:
     """Conditions of each batch, on the device, and the sizes (B, 2) of its images as they came.
 
-    ``dtype`` is that of the encoders' arithmetic, see :func:`for_encoding`.
+    Parameters
+    ----------
+    batch_size : int
+        Rows that are encoded at once.
+    dtype : torch.dtype
+        Of the encoders' arithmetic, see :func:`for_encoding`.
+    n_views, augment, seed
+        As in :func:`~diffmic.data.views_of`: the views of an image are rows side by side.
     """
-    loader = images.loader(batch_size, num_workers=num_workers, pin_memory=device.type == "cuda")
+    loader = images.loader(
+        max(1, batch_size // n_views),
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+    )
     with evaluation_mode(network):
         with exact_convolutions(device):
             faster = for_encoding(network, dtype)
         for batch in tqdm(loader, desc=progress, disable=progress is None, leave=False):
-            pixels = unit_range(batch["image"].to(device, non_blocking=True))
+            views = views_of(batch["image"], n_views, augment, seed)
+            pixels = unit_range(views.to(device, non_blocking=True))
             with exact_convolutions(device):
                 conditions = faster.encode(pixels.contiguous(memory_format=torch.channels_last))
             yield conditions, batch["size"]
+
+
+def over_views(rows: Tensor, n_views: int) -> Tensor:
+    """Mean over the views of each image, which are rows side by side: (n·V, …) → (n, …)."""
+    return rows.view(-1, n_views, *rows.shape[1:]).mean(dim=1) if n_views > 1 else rows
 
 
 @torch.inference_mode()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..inference.calibration import Calibration, Stage, negative_log_likelihood
 from ..inference.measures import measure
-from ..inference.predict import encode_images, sample_scores
+from ..inference.predict import encode_images, over_views, sample_scores
 from ..inference.thresholds import best_thresholds
 from ..model import Conditions, DiffMICNetwork
 from .options import Part, TrainingOptions
@@ -102,7 +102,8 @@ class Evaluation:
         """Scores of a stage and, for the diffusion, the prior's logits beside them."""
         options = self.options
         conditions = self._encoded(network, frozen=frozen)
-        prior_logits = conditions.fused_logits.float().cpu()
+        n_views = len(conditions) // len(self.part)
+        prior_logits = over_views(conditions.fused_logits.float(), n_views).cpu()
         if stage == "prior":
             return (prior_logits,)
         scores = [
@@ -115,10 +116,10 @@ class Evaluation:
             ).mean(dim=1)
             for start in range(0, len(conditions), options.batch_size)
         ]
-        return torch.cat(scores).cpu(), prior_logits
+        return over_views(torch.cat(scores), n_views).cpu(), prior_logits
 
     def _encoded(self, network: DiffMICNetwork, *, frozen: bool) -> Conditions:
-        """Conditions of the validation part, kept while the encoders are frozen."""
+        """Conditions of the validation part; in all views, and kept, while encoders are frozen."""
         if frozen and self._conditions is not None:
             return self._conditions
         encoded = encode_images(
@@ -127,6 +128,9 @@ class Evaluation:
             batch_size=self.options.batch_size,
             num_workers=self.options.num_workers,
             device=self.options.device,
+            n_views=self.options.n_views if frozen else 1,
+            augment=self.options.augment,
+            seed=self.options.seed,
         )
         conditions = Conditions.cat([c.without_pictures() for c, _ in encoded])
         self._conditions = conditions if frozen else None

@@ -20,6 +20,8 @@ class TrainingOptions:
     ----------
     pretrained : bool
         Whether the backbone starts from learnt weights, and so learns more slowly than the heads.
+    n_views : int
+        Views of each held-out image that calibration and measures are of.
     patience : int or None
         Epochs without a better validation score after which a stage stops; None: never.
     """
@@ -35,6 +37,7 @@ class TrainingOptions:
     num_workers: int
     num_steps: int
     n_samples: int
+    n_views: int
     precision: str
     device: torch.device
     seed: int

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
-from diffmic.data import PreparedImages, named_augment, read_inputs, unit_range
+from diffmic.data import PreparedImages, named_augment, read_inputs, unit_range, views_of
 from diffmic.data.preprocessing import collate, resized
 from diffmic.errors import InputError
 
@@ -238,3 +238,26 @@ def test_an_error_in_a_worker_is_the_same_error():
     data = prepared(augment=lambda image: None)
     with pytest.raises(InputError, match="augment returned NoneType"):
         next(iter(data.loader(2, num_workers=1)))
+
+
+def test_views_lie_side_by_side_and_the_first_is_the_image_itself():
+    images = IMAGES[:, :, :16, :16]
+    views = views_of(images, 3, noise, seed=0)
+    assert views.shape == (21, 3, 16, 16)
+    assert torch.equal(views[::3], unit_range(images))
+    second, third = views[1::3], views[2::3]
+    assert torch.equal(second, second[:1].expand_as(second))  # every image is changed alike
+    assert not torch.equal(second[0], third[0])
+
+
+def test_views_do_not_depend_on_neighbours_nor_on_the_global_generators():
+    images, augment = IMAGES[:, :, :16, :16], named_augment("rotations")
+    expected = views_of(images, 4, augment, seed=3)
+    torch.rand(1)
+    assert torch.equal(views_of(images[2:3], 4, augment, seed=3), expected[8:12])
+    assert expected.dtype == torch.uint8
+    assert not torch.equal(views_of(images, 4, augment, seed=4), expected)
+
+
+def test_a_single_view_is_what_came():
+    assert views_of(IMAGES, 1, None, seed=0) is IMAGES

@@ -1,6 +1,7 @@
 """The validation part: measured after each epoch, calibrated on at the end."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from tiny import RECIPE, TinyBackbone, small, stripes
 
 from diffmic import DiffMICClassifier
-from diffmic.data import PreparedImages
+from diffmic.data import PreparedImages, named_augment
 from diffmic.inference import measure
 from diffmic.training import Part, TrainingOptions
 from diffmic.training.evaluation import Evaluation
@@ -26,6 +27,7 @@ OPTIONS = TrainingOptions(
     num_workers=0,
     num_steps=3,
     n_samples=2,
+    n_views=1,
     precision="fp32",
     device=torch.device("cpu"),
     seed=0,
@@ -85,11 +87,13 @@ def test_the_score_is_the_likelihood_under_the_best_temperature(fitted, stage):
     assert measures["accuracy"] == pytest.approx(verdict.measures["accuracy"])
 
 
+@pytest.mark.parametrize("n_views", [1, 3])
 @pytest.mark.parametrize("stage", ["prior", "diffusion"])
-def test_a_verdict_agrees_with_what_is_predicted(fitted, stage):
+def test_a_verdict_agrees_with_what_is_predicted(fitted, stage, n_views):
     validation = part()
-    verdict = Evaluation(validation, OPTIONS).verdicts(fitted.network_, [stage])[stage]
-    calibrated = copy.copy(fitted)
+    options = replace(OPTIONS, n_views=n_views, augment=named_augment("auto"), seed=fitted.seed_)
+    verdict = Evaluation(validation, options).verdicts(fitted.network_, [stage])[stage]
+    calibrated = copy.copy(fitted).set_params(augment="auto", n_views=n_views)
     calibrated.calibrations_ = {stage: verdict.calibration}
     proba = calibrated.predict_proba(validation.images, stage=stage)
     expected = measure(validation.targets.argmax(dim=1), proba)

@@ -30,6 +30,7 @@ OPTIONS = TrainingOptions(
     num_workers=0,
     num_steps=3,
     n_samples=2,
+    n_views=1,
     precision="fp32",
     device=torch.device("cpu"),
     seed=0,
