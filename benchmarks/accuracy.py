@@ -181,9 +181,10 @@ def ablate(
 def table(
     results: File = HERE / "results" / "accuracy.csv",
     part: Annotated[str, typer.Option(help="val or test.")] = "test",
+    processor: Annotated[str, typer.Option(help="Only runs on one of such a name.")] = "",
 ) -> None:
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
-    kept = Results(results)
+    kept = Results(results, processor)
     rows = kept.rows()
     if any(row["method"] in METHODS for row in rows):
         print(overview(rows, part))

@@ -873,7 +873,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
 
     def __getstate__(self) -> dict[str, Any]:
         """For pickle: the network on the CPU, so that it can be read where there is no GPU."""
-        state: dict[str, Any] = super().__getstate__()
+        state: dict[str, Any] = dict(super().__getstate__())  # that may be the estimator's own
         if "network_" in state and next(self.network_.parameters()).device.type != "cpu":
             state["network_"] = copy.deepcopy(self.network_).cpu()
         return state

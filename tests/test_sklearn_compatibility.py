@@ -174,3 +174,9 @@ def test_mapie_makes_prediction_sets_that_cover_the_truth(fitted):
     assert_array_equal(predicted, fitted.predict(X[60:]))
     assert sets.shape == (60, 3, 1)
     assert sets[range(60), y[60:], 0].mean() > 0.8
+
+
+def test_changing_what_is_pickled_leaves_the_estimator_alone(fitted):
+    other = copy.copy(fitted)
+    other.__getstate__().pop("network_")
+    assert hasattr(other, "network_")

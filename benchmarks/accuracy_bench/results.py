@@ -51,10 +51,13 @@ class Results:
     ----------
     file : Path
         Probabilities on the test part are kept in the folder of the same name, as float16.
+    processor : str
+        Runs whose processor has this in its name; ``""``: all.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, file: Path, processor: str = "") -> None:
         self.file = file
+        self.processor = processor
         self.folder = file.with_suffix("")
 
     def rows(self) -> list[dict[str, str]]:
@@ -62,7 +65,7 @@ class Results:
         if not self.file.is_file():
             return []
         with self.file.open(newline="") as stream:
-            return list(csv.DictReader(stream))
+            return [r for r in csv.DictReader(stream) if self.processor in r["processor"]]
 
     def has(self, name: str, seed: int, method: str, part: str) -> bool:
         """Whether a run has been recorded."""
