@@ -59,7 +59,7 @@ def run(
     json_file: Json = None,
     rounds: Annotated[int, typer.Option(help="Turns of each candidate.", min=1)] = 5,
     fit: Annotated[bool, typer.Option(help="Measure training, too: some 7 minutes.")] = True,
-    fit_images: Annotated[int, typer.Option(help="Images to train on.", min=10)] = 400,
+    fit_images: Annotated[int, typer.Option(help="Images to train on.", min=10)] = 300,
     fit_epochs: Annotated[int, typer.Option(min=1)] = 10,
     memory: Annotated[bool, typer.Option(help="Measure peaks of memory, too.")] = True,
     compiling: Annotated[

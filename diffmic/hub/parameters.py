@@ -20,6 +20,8 @@ Settings = TypeVar("Settings", Calibration, DiffusionSettings, ModelCard, Recipe
 
 # For training alone: saved where JSON can hold the value, else left at the default when loading.
 TRAINING_PARAMETERS = {"augment": "auto", "random_state": None, "class_weight": None}
+# What older files do not tell, and did.
+ADDED_LATER = {"n_views": 1}
 BACKBONES = ("backbone", "prior_backbone", "region_backbone")
 
 
@@ -27,6 +29,7 @@ def read_parameters(
     saved: dict[str, Any], names: set[str], backbone: nn.Module | None
 ) -> dict[str, Any]:
     """Constructor parameters from those that :func:`plain_parameters` made."""
+    saved = ADDED_LATER | saved
     check_keys(saved, names, where="parameters")
     for name in BACKBONES:
         if isinstance(saved[name], str) and not re.fullmatch(r"[\w.-]+", saved[name]):

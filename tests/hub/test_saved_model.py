@@ -100,6 +100,12 @@ def test_parameters_come_back(images, tmp_path):
     assert loaded.device == "cpu"
 
 
+def test_a_model_of_before_there_were_views_has_one(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    edit(tmp_path, lambda config: config["parameters"].pop("n_views"))
+    assert load(tmp_path, backbone=TinyBackbone()).n_views == 1
+
+
 def test_a_recipe_of_ones_own_comes_back(images, new_images, tmp_path):
     settings = DiffusionSettings(parameterization="label", start="uniform", sampler="dpm-solver++")
     recipe = replace(RECIPE, diffusion=settings, context_dropout=0.2, ema=None)
