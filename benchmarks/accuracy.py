@@ -12,7 +12,7 @@ import datetime
 import json
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -269,12 +269,49 @@ def plot(
     )
 
 
+@app.command()
+def ablations(
+    results: File = HERE / "results" / "ablations.csv",
+    part: Annotated[str, typer.Option(help="val or test.")] = "val",
+) -> None:
+    """What each change makes of the recipe, as Markdown: macro F1 and likelihood, set by set."""
+    runs = {(m, name): values for name, m, _, values in summary(Results(results).rows(), part)}
+    measured = {m for m, _ in runs}
+    methods = [m for m in dict.fromkeys(["diffusion", "prior", *ABLATIONS]) if m in measured]
+    sets = complete(runs, methods)
+    print(f"| change | {' | '.join(sets)} | mean, less the recipe's | likelihood ahead |")
+    print("|---" * (len(sets) + 3) + "|")
+    for method in methods:
+        cells, changes = [], []
+        for name in sets:
+            (f1, _), (nll, _) = (runs[method, name][m] for m in ("macro_f1", "nll"))
+            (own_f1, _), (own_nll, _) = (runs["diffusion", name][m] for m in ("macro_f1", "nll"))
+            cells.append(f"{f1:.3f} / {nll:.3f}")
+            changes.append((f1 - own_f1, nll - own_nll))
+        means = np.mean(changes, axis=0)
+        ahead = sum(change < 0 for _, change in changes)
+        told = (
+            ["", ""]
+            if method == "diffusion"
+            else ["{:+.3f} / {:+.3f}".format(*means), f"{ahead} of {len(sets)}"]
+        )
+        label = {"diffusion": "none: the recipe", "prior": "its prior alone"}.get(method, method)
+        print(f"| {label} | {' | '.join(cells)} | {' | '.join(told)} |")
+
+
+def complete(runs: Collection[tuple[str, str]], methods: Iterable[str]) -> list[str]:
+    """The sets on which all methods have run."""
+    wanted = set(methods)
+    return sorted(
+        name for name in {name for _, name in runs} if all((m, name) in runs for m in wanted)
+    )
+
+
 def over_sets(
     runs: dict[tuple[str, str], dict[str, tuple[float, float]]], named: dict[float, str]
 ) -> dict[float, dict[str, float]]:
     """Means over the sets that have them all of the ablations' measures, by a factor's value."""
-    wanted = {"prior", *(m for values in FACTORS.values() for m in values.values())}
-    sets = [s for s in {name for _, name in runs} if all((m, s) in runs for m in wanted)]
+    sets = complete(runs, ["prior", *(m for values in FACTORS.values() for m in values.values())])
     return {
         value: {of: float(np.mean([runs[m, s][of][0] for s in sets])) for of in ("macro_f1", "nll")}
         for value, m in named.items()

@@ -244,13 +244,20 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     assert "| **prior** | **pooled** |" in printed
 
 
-def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path):
+def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path, capsys):
     places = {"results": tmp_path / "ablations.csv", "work": tmp_path / "work"}
     methods = ["diffusion", "width 64", "denoiser of 2 regions", "1 steps", "noise"]
     accuracy.ablate(data, sets=["stripes"], methods=methods, **places)
     rows = Results(places["results"]).rows()
     assert [(row["method"], row["part"]) for row in rows] == [(name, "val") for name in methods]
     assert len({row["nll"] for row in rows}) == len(methods)
+
+    accuracy.ablations(places["results"])
+    f1, nll = ({row["method"]: float(row[name]) for row in rows} for name in ("macro_f1", "nll"))
+    change = f"{f1['noise'] - f1['diffusion']:+.3f} / {nll['noise'] - nll['diffusion']:+.3f}"
+    printed = capsys.readouterr().out
+    assert f"| noise | {f1['noise']:.3f} / {nll['noise']:.3f} | {change} |" in printed
+    assert printed.startswith("| change | stripes |")
 
 
 def test_splits_of_a_seed_keep_groups_together(data, monkeypatch):

@@ -15,7 +15,7 @@ from diffmic.inference import encode_images, folding, onednn, predict, sample_sc
 from diffmic.inference.faster import WideTimeGain, for_encoding, for_sampling
 from diffmic.inference.folding import folded
 from diffmic.inference.onednn import Joined
-from diffmic.model import Architecture, DiffusionSettings, build_network
+from diffmic.model import Architecture, DiffusionSettings, build_network, denoiser
 from diffmic.model.backbone import build_backbone
 
 
@@ -197,6 +197,7 @@ def test_conditions_and_scores_are_those_of_the_network(changes):
     assert n_norms(faster) == 0 < n_norms(original)
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("n_samples", [1, 64], ids=["few rows", "many rows"])
 def test_a_folded_denoiser_gives_the_scores_of_the_plain_one(n_samples):
     plain = network(n_regions=2)
@@ -207,6 +208,18 @@ def test_a_folded_denoiser_gives_the_scores_of_the_plain_one(n_samples):
     expected = plain.sample(conditions, start, num_steps=10)
     assert_close(found, expected, rtol=0, atol=1e-5)
     assert not torch.equal(found, expected)  # else it was not another way
+
+
+@torch.no_grad()
+def test_the_faster_softplus_is_torchs():
+    features = torch.linspace(-200, 200, denoiser._MANY)
+    features[:4] = torch.tensor([-torch.inf, torch.inf, 1e30, 0.0])
+    before = features.clone()
+    found = denoiser._softplus(features)
+    assert_close(found, torch.nn.functional.softplus(features), rtol=1e-6, atol=1e-6)
+    assert not torch.equal(found, torch.nn.functional.softplus(features))
+    assert torch.equal(features, before)
+    assert denoiser._softplus(features * torch.nan).isnan().all()
 
 
 @pytest.mark.parametrize(
