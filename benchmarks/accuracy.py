@@ -35,13 +35,17 @@ from accuracy_bench.results import (
     summary,
 )
 from accuracy_bench.tasks import TASKS, load
+from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
+from diffmic.data.targets import TargetEncoding
+from diffmic.datasets import read_csv
 from diffmic.inference.calibration import Calibration
 from diffmic.inference.measures import measure
 from diffmic.inference.thresholds import best_thresholds
 from diffmic.training.recipe import Recipe
 
 HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "accuracy.csv"
 OPPONENTS = tuple(name for name in METHODS if name != "diffusion")
 PICTURED = (
     *("prior", "plain", "plain_tta", "head_linear"),
@@ -58,32 +62,43 @@ def run(
     methods: Annotated[list[str], typer.Option()] = list(METHODS),  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
     final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
-    image_size: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
-    max_epochs: Annotated[int | None, typer.Option(help="Other than the task's own.")] = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Other than the task's own; needs --results.")
+    ] = None,
+    max_epochs: Annotated[
+        int | None, typer.Option(help="Other than the task's own; needs --results.")
+    ] = None,
     wrong_labels: Annotated[
         float,
-        typer.Option(help="Share of training labels that are made wrong; needs its own --results."),
+        typer.Option(help="Share of training labels that are made wrong; needs --results."),
     ] = 0.0,
-    results: File = HERE / "results" / "accuracy.csv",
+    results: File = RESULTS,
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
     verbose: int = 1,
 ) -> None:
     """Train what has not been trained, and add a row per run."""
+    sizes = {"image_size": image_size, "max_epochs": max_epochs}
+    sizes = {what: value for what, value in sizes.items() if value is not None}
+    if (sizes or wrong_labels) and results == RESULTS:
+        raise typer.BadParameter("Runs unlike the others need a file of their own: --results.")
+    for what, value in (sizes | ({"wrong": wrong_labels} if wrong_labels else {})).items():
+        work = work / f"{what}-{value:g}"
     kept = Results(results)
     parts = ("val", "test") if final else ("val",)
     for seed in seeds:
         for name in sets:
-            todo = [m for m in methods if not all(kept.has(name, seed, m, p) for p in parts)]
+            task = replace(TASKS[name], **sizes)
+            same = {"image_size": task.image_size, "max_epochs": task.max_epochs}
+            todo = [
+                m for m in methods if not all(kept.has(name, seed, m, p, **same) for p in parts)
+            ]
             if not todo:
                 continue
-            changes = {"image_size": image_size, "max_epochs": max_epochs}
-            task = replace(TASKS[name], **{k: v for k, v in changes.items() if v is not None})
             parts_of_job = load(task, seed, data).with_wrong_labels(wrong_labels, seed)
-            folder = work / f"wrong-{wrong_labels:g}" if wrong_labels else work
-            job = Job(name, task, seed, parts_of_job, folder, verbose)
+            job = Job(name, task, seed, parts_of_job, work, verbose)
             for method in todo:
                 for row in rows_of(job, method, parts, kept):
-                    if not kept.has(name, seed, method, row["part"]):
+                    if not kept.has(name, seed, method, row["part"], **same):
                         kept.add(row | {"wrong_labels": wrong_labels})
 
 
@@ -179,7 +194,7 @@ def ablate(
 
 @app.command()
 def table(
-    results: File = HERE / "results" / "accuracy.csv",
+    results: File = RESULTS,
     part: Annotated[str, typer.Option(help="val or test.")] = "test",
     processor: Annotated[str, typer.Option(help="Only runs on one of such a name.")] = "",
 ) -> None:
@@ -201,6 +216,8 @@ def table(
     print()
     if part == "test":
         print(differences_table(differences(kept, "diffusion", OPPONENTS)))
+        print("With views, against others with views:\n")
+        print(differences_table(differences(kept, "diffusion_tta", ("plain_tta", "prior_tta"))))
 
 
 def overview(rows: list[dict[str, str]], part: str) -> str:
@@ -251,8 +268,37 @@ def interval(values: np.ndarray) -> str:
 
 
 @app.command()
+def balanced(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    name: Annotated[str, typer.Option("--set", help="One with exclusive classes.")] = "ham10000",
+    results: File = RESULTS,
+) -> None:
+    """Balanced accuracy of the likeliest class, and of the likeliest for its share, as Markdown.
+
+    Probabilities divided by the shares of the classes in the training part are those that would
+    hold if all classes were as frequent.
+    """
+    labels = read_csv(data / TASKS[name].folder / "labels.csv", group=TASKS[name].group)
+    learnt = TargetEncoding.learn(labels.labels).encode(labels.labels)[labels.splits == "train"]
+    kept, shares = Results(results), learnt.mean(axis=0)
+    print("| method | likeliest: balanced, accuracy | for its share: balanced, accuracy |")
+    print("|---|---|---|")
+    seeds = sorted({int(r["seed"]) for r in kept.rows() if r["set"] == name})
+    for method in METHODS:
+        found = [a for seed in seeds if (a := kept.answers(name, seed, method)) is not None]
+        if not found:
+            continue
+        cells = []
+        for divisor in (1.0, shares):
+            pairs = [(a.targets.argmax(axis=1), (a.proba / divisor).argmax(axis=1)) for a in found]
+            for measured in (balanced_accuracy_score, accuracy_score):
+                cells.append(np.mean([measured(*pair) for pair in pairs]))
+        print("| {} | {:.3f}, {:.3f} | {:.3f}, {:.3f} |".format(method, *cells))
+
+
+@app.command()
 def plot(
-    results: File = HERE / "results" / "accuracy.csv",
+    results: File = RESULTS,
     ablations: Annotated[Path, typer.Option(help="CSV file of the ablations.")] = HERE
     / "results"
     / "ablations.csv",

@@ -5,6 +5,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -118,7 +119,9 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         Draws whose scores are averaged when predicting.
     n_views : int, default=1
         Views of an image whose scores are averaged when predicting: the image itself, then as
-        ``augment`` changes it, every image alike. Each costs a pass of the backbone.
+        ``augment`` changes it, every image alike. Each costs as much as a prediction of one view,
+        and augmenting on the CPU. (The recipe's ``n_views`` are those that stage two learns on,
+        beside the image itself.)
     recipe : str or Recipe, default="default"
         How the stages learn: ``"default"``, ``"paper-v2"``, or a ``diffmic.training.Recipe``.
     max_epochs : int, default=20
@@ -138,10 +141,10 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     class_weight : None, "balanced" or dict, default=None
         Weights of classes in the losses and in the calibration, keys as in y.
     augment : "auto", "rotations", None or callable, default="auto"
-        Random changes to training images. Auto: shifts, small rotations, flips from left to right.
-        Rotations: any, and flips up and down, for images without an upright direction (skin,
-        fundus, cells). None: none. Or a ``torchvision.transforms.v2`` transform of tensors
-        (3, S, S).
+        Random changes to training images, and to views when predicting. Auto: shifts, small
+        rotations, flips from left to right. Rotations: any, and flips up and down, for images
+        without an upright direction (skin, fundus, cells). None: none. Or a
+        ``torchvision.transforms.v2`` transform of tensors (3, S, S).
     class_names : sequence of str or None, default=None
         Words for people, in the order of ``classes_``.
     warm_start : bool, default=False
@@ -327,6 +330,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
     def _fit(self, X: Any, y: Any, sample_weight: Any, groups: Any, validation_data: Any) -> Self:
         parameters = self.get_params(deep=False)
         check_parameters(parameters)
+        check_n_views(self.n_views, self.augment)
         recipe, device = resolve_recipe(self.recipe), resolve_device(self.device)
         seed = draw_seed(self.random_state)
         data = read_training_data(
@@ -377,8 +381,8 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             Targets, where X holds any, are ignored. A single image gives a single row. An
             IterableDataset, or a DataLoader of one, is read as it comes, whatever its length.
         num_steps, n_samples, n_views : int or None
-            Steps of the sampler, draws and views to average; None: the estimator's own. The
-            calibration is of the ``n_views`` of the fit.
+            Steps of the sampler, draws and views to average; None: the estimator's own.
+            Calibration and thresholds are of the ``n_views`` of the fit.
         stage : {"diffusion", "prior"}
             Whose probabilities: the denoised label map's, or the fused prior's alone.
 
@@ -479,13 +483,13 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         }
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Embeddings: the pooled features of the image encoder, shape (n, D)."""
+        """Embeddings: the pooled features of the image encoder, shape (n, D); of one view."""
         check_is_fitted(self)
         features = [conditions.image_features.float().cpu() for conditions, _ in self._encode(X)]
         return torch.cat(features).numpy()
 
     def explain(self, X: Any) -> Explanation:
-        """Where the prior looked, and what each of its granularities says.
+        """Where the prior looked, and what each of its granularities says of the image itself.
 
         Parameters
         ----------
@@ -530,7 +534,7 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         ------
         InputError
             A parameter of the architecture was changed after the fit; weights that half precision
-            cannot hold; no path, or that of a file.
+            cannot hold; more than one view by a transform of your own; no path, or that of a file.
         """
         self._save(path, dtype=dtype, card=card)
 
@@ -662,6 +666,12 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
             raise InputError(
                 f"Since the fit these were changed: {', '.join(changed)}. Set them back, or fit "
                 "again."
+            )
+        if self.n_views > 1 and not isinstance(self.augment, str):
+            raise InputError(
+                f"n_views is {self.n_views}, and views are made by a transform of your own: code "
+                "is not saved, and with other views the calibration would not fit. Fit with "
+                "augment='auto' or 'rotations', or with n_views=1."
             )
         fitted = {field: getattr(self, f"{field}_") for field in FITTED}
         if card is not None:
@@ -830,24 +840,27 @@ class DiffMICClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # ty
         check_whole("n_samples", n_samples)
         check_n_views(n_views, self.augment)
         scores, prior_logits = [], []
-        for conditions, _ in self._encode(X, n_views):
-            prior_logits.append(over_views(conditions.fused_logits, n_views).cpu())
-            if stage == "prior":
-                continue
-            draws = sample_scores(
-                self.network_,
-                conditions,
-                num_steps=num_steps,
-                n_samples=n_samples,
-                seed=self.seed_,
-                dtype=inference_dtype(self.precision),
-            )
-            scores.append(over_views(draws.mean(dim=1), n_views).cpu())
+        # Augmenting draws from torch's generator, which belongs to the process.
+        with ONE_FIT_AT_A_TIME if n_views > 1 else nullcontext():
+            for conditions, _ in self._encode(X, n_views):
+                prior_logits.append(over_views(conditions.fused_logits, n_views).cpu())
+                if stage == "prior":
+                    continue
+                draws = sample_scores(
+                    self.network_,
+                    conditions,
+                    num_steps=num_steps,
+                    n_samples=n_samples,
+                    seed=self.seed_,
+                    dtype=inference_dtype(self.precision),
+                )
+                scores.append(over_views(draws.mean(dim=1), n_views).cpu())
         prior = torch.cat(prior_logits)
         return (torch.cat(scores), prior) if scores else (prior,)
 
     @property
     def _augmentation(self) -> Augment | None:
+        """What ``augment`` says, as a function."""
         return named_augment(self.augment) if isinstance(self.augment, str) else self.augment
 
     def _encode(self, X: Any, n_views: int = 1) -> Iterator[tuple[Conditions, Tensor]]:

@@ -65,7 +65,6 @@ def check_parameters(parameters: dict[str, Any]) -> None:
             f"augment is {augment!r}; give one of {list(AUGMENTS)}, None, or a "
             "torchvision.transforms.v2 transform."
         )
-    check_n_views(parameters["n_views"], augment)
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> None:
@@ -80,7 +79,7 @@ def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> Non
 
 
 def check_n_views(n_views: int, augment: Any) -> None:
-    """More than one view needs something to make it with.
+    """Views of a fit or a prediction: more than one needs something to make it with.
 
     Raises
     ------

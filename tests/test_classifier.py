@@ -195,6 +195,14 @@ def test_a_fit_calibrates_with_the_views_of_the_estimator(images, new_images):
         assert torch.equal(value, weights[1][name]), name
 
 
+def test_images_are_looked_at_as_they_are_whatever_the_views(fitted, new_images):
+    other = copy.copy(fitted).set_params(n_views=5)  # of which there are none without augment
+    assert_array_equal(other.transform(new_images[0]), fitted.transform(new_images[0]))
+    assert_array_equal(
+        other.predict_proba(new_images[0], n_views=1), fitted.predict_proba(new_images[0])
+    )
+
+
 def test_views_need_an_augmentation(fitted, images):
     with pytest.raises(InputError, match=r"n_views is 2 and augment is None.*or n_views=1"):
         fitted.predict_proba(images[0], n_views=2)

@@ -26,7 +26,7 @@ from diffmic.training.objectives import classification_loss
 from diffmic.training.options import Part, TrainingOptions, pixels
 from diffmic.training.precision import accelerator_for, to_device, training_precision
 from diffmic.training.prior_stage import train_on_images, train_prior
-from diffmic.training.recipe import RECIPES, Recipe
+from diffmic.training.recipe import Recipe
 
 from .tasks import Parts, Task
 
@@ -129,7 +129,9 @@ def conditions_of(job: Job, recipe: Recipe, part: str) -> Conditions:
         job,
         recipe,
         job.file(f"conditions-{part}.safetensors"),
-        lambda network: [_encoded(job, network, _view(job, recipe, part, view)) for view in views],
+        lambda network: [
+            _encoded(job, recipe, network, _view(job, recipe, part, view)) for view in views
+        ],
     )
 
 
@@ -138,8 +140,8 @@ def views_of(job: Job, recipe: Recipe, part: str) -> Conditions:
     return _kept_conditions(
         job,
         recipe,
-        job.file(f"conditions-views-{part}.safetensors"),
-        lambda network: [_encoded(job, network, _view(job, recipe, part, 0), N_VIEWS)],
+        job.file(f"conditions-{N_VIEWS}-views-{part}.safetensors"),
+        lambda network: [_encoded(job, recipe, network, _view(job, recipe, part, 0), N_VIEWS)],
     )
 
 
@@ -182,7 +184,7 @@ def trained_prior(job: Job, recipe: Recipe) -> DiffMICNetwork:
 
 def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
     """Logits of plain fine-tuning, (V, n, C): of the images themselves, then of their views."""
-    file = job.file(f"plain-{part}.safetensors")
+    file = job.file(f"plain-{N_VIEWS}-views-{part}.safetensors")
     if not file.is_file():
         plain, options = trained_plain(job, recipe).eval(), job.options(recipe)
         found = []
@@ -250,9 +252,9 @@ def _view(job: Job, recipe: Recipe, part: str, view: int) -> PreparedImages:
 
 
 def _encoded(
-    job: Job, network: DiffMICNetwork, images: PreparedImages, n_views: int = 1
+    job: Job, recipe: Recipe, network: DiffMICNetwork, images: PreparedImages, n_views: int = 1
 ) -> Conditions:
-    options = job.options(RECIPES["default"])
+    options = job.options(recipe)
     encoded = encode_images(
         network,
         images,

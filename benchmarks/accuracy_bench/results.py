@@ -65,11 +65,12 @@ class Results:
         if not self.file.is_file():
             return []
         with self.file.open(newline="") as stream:
-            return [r for r in csv.DictReader(stream) if self.processor in r["processor"]]
+            return [r for r in csv.DictReader(stream) if self.processor in r.get("processor", "")]
 
-    def has(self, name: str, seed: int, method: str, part: str) -> bool:
-        """Whether a run has been recorded."""
+    def has(self, name: str, seed: int, method: str, part: str, **settings: int) -> bool:
+        """Whether a run has been recorded, with values of some columns if they are given."""
         wanted = {"set": name, "seed": str(seed), "method": method, "part": part}
+        wanted |= {column: str(value) for column, value in settings.items()}
         return any(wanted.items() <= row.items() for row in self.rows())
 
     def add(self, row: dict[str, Any]) -> None:

@@ -134,9 +134,8 @@ def factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
 
 def on_device(settings: Settings, rounds: int) -> dict[str, list[Record]]:
     """Steps and draws of the default model, on whatever device the settings name."""
-    one_thread = replace(settings, classes=(settings.n_classes,), threads=())
-    varied = _varied("default", settings.estimator("default"), one_thread, rounds)
-    return {name: records for name, records in varied.items() if name in ("steps", "draws")}
+    few = replace(settings, classes=(), threads=())
+    return _varied("default", settings.estimator("default"), few, rounds)
 
 
 def paper_factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
@@ -168,9 +167,12 @@ def _varied(
     found = {
         "steps": [record({str(n): prediction(clf, images, num_steps=n) for n in settings.steps})],
         "draws": [record({str(n): prediction(clf, images, n_samples=n) for n in settings.draws})],
-        "classes": [record({str(n): prediction(of_classes(n), images) for n in settings.classes})],
+        "classes": [],
         "threads": [],
     }
+    if settings.classes:
+        of = {str(n): prediction(of_classes(n), images) for n in settings.classes}
+        found["classes"].append(record(of))
     usual = torch.get_num_threads()
     for n_threads in (n for n in settings.threads if n <= (os.cpu_count() or 1)):
         torch.set_num_threads(n_threads)

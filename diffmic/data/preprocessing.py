@@ -102,12 +102,14 @@ def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -
     n_views : int
         V; each but the first is one draw of ``augment``, the same for every image.
     augment : callable or None
-        None: only where V is 1.
+        None where V is 1.
     seed : int
-        With a view's number it decides the draw.
+        With a view's number it decides the draw, from torch's global generator, which is then as it
+        was before: one thread at a time.
     """
-    if n_views == 1 or augment is None:
+    if n_views == 1:
         return images
+    assert augment is not None  # the parameters have been checked
     views = [images]
     for view in range(1, n_views):
         changed = [_augmented(image, augment, hash((seed, view))) for image in images]

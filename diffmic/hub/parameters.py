@@ -18,7 +18,7 @@ from .configuration import check_keys
 
 Settings = TypeVar("Settings", Calibration, DiffusionSettings, ModelCard, Recipe)
 
-# For training alone: saved where JSON can hold the value, else left at the default when loading.
+# For training, and views, alone: saved where JSON can hold the value, else left at the default.
 TRAINING_PARAMETERS = {"augment": "auto", "random_state": None, "class_weight": None}
 # What older files do not tell, and did.
 ADDED_LATER = {"n_views": 1}

@@ -76,7 +76,7 @@ def encode_images(
     Parameters
     ----------
     batch_size : int
-        Rows that are encoded at once.
+        Rows that are encoded at once, but all views of an image are.
     dtype : torch.dtype
         Of the encoders' arithmetic, see :func:`for_encoding`.
     n_views, augment, seed

@@ -27,8 +27,9 @@ class Verdict(NamedTuple):
 class Evaluation:
     """Scores of the validation part under a network.
 
-    Conditions are encoded once for as long as the encoders are frozen: for the whole of stage two
-    where it learns on cached ones.
+    While a stage learns it is measured on the images as they are; in the end, and for the
+    calibration, on as many views as predictions are made of. Conditions are encoded once for as
+    long as the encoders are frozen: for the whole of stage two where it learns on cached ones.
 
     Parameters
     ----------
@@ -61,7 +62,8 @@ class Evaluation:
         return {stage: self._verdict(stage, network) for stage in stages}
 
     def _verdict(self, stage: Stage, network: DiffMICNetwork) -> Verdict:
-        scores, targets = self._scores(stage, network, frozen=True), self.part.targets
+        n_views, targets = self.options.n_views, self.part.targets
+        scores = self._scores(stage, network, frozen=True, n_views=n_views)
         calibration = self._fitted(stage, scores, network)
         proba = calibration(*scores).numpy()
         if not network.multilabel:
@@ -98,11 +100,12 @@ class Evaluation:
     def _stacked(self, stage: Stage) -> bool:
         return stage == "diffusion" and self.options.recipe.stacked
 
-    def _scores(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> tuple[Tensor, ...]:
+    def _scores(
+        self, stage: Stage, network: DiffMICNetwork, *, frozen: bool, n_views: int = 1
+    ) -> tuple[Tensor, ...]:
         """Scores of a stage and, for the diffusion, the prior's logits beside them."""
         options = self.options
-        conditions = self._encoded(network, frozen=frozen)
-        n_views = len(conditions) // len(self.part)
+        conditions = self._encoded(network, frozen=frozen, n_views=n_views)
         prior_logits = over_views(conditions.fused_logits.float(), n_views).cpu()
         if stage == "prior":
             return (prior_logits,)
@@ -118,8 +121,8 @@ class Evaluation:
         ]
         return over_views(torch.cat(scores), n_views).cpu(), prior_logits
 
-    def _encoded(self, network: DiffMICNetwork, *, frozen: bool) -> Conditions:
-        """Conditions of the validation part; in all views, and kept, while encoders are frozen."""
+    def _encoded(self, network: DiffMICNetwork, *, frozen: bool, n_views: int) -> Conditions:
+        """Conditions of the validation part, kept while the encoders are frozen."""
         if frozen and self._conditions is not None:
             return self._conditions
         encoded = encode_images(
@@ -128,7 +131,7 @@ class Evaluation:
             batch_size=self.options.batch_size,
             num_workers=self.options.num_workers,
             device=self.options.device,
-            n_views=self.options.n_views if frozen else 1,
+            n_views=n_views,
             augment=self.options.augment,
             seed=self.options.seed,
         )

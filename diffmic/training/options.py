@@ -21,7 +21,7 @@ class TrainingOptions:
     pretrained : bool
         Whether the backbone starts from learnt weights, and so learns more slowly than the heads.
     n_views : int
-        Views of each held-out image that calibration and measures are of.
+        Views of each held-out image that the calibration and the last measures are of.
     patience : int or None
         Epochs without a better validation score after which a stage stops; None: never.
     """

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from sklearn.metrics import f1_score, log_loss
 from tiny import stripes
@@ -242,6 +243,48 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     assert f"| stripes {first}" in printed
     assert "| stripes | diffusion | 1 |" in printed
     assert "| **prior** | **pooled** |" in printed
+
+
+def test_runs_of_another_size_are_kept_apart(data, tmp_path):
+    places = {"results": tmp_path / "runs.csv", "work": tmp_path / "work"}
+    options = {"sets": ["stripes"], "seeds": [0], "methods": ["plain"], "verbose": 0, **places}
+    accuracy.run(data, **options)
+    for _ in range(2):
+        accuracy.run(data, image_size=96, max_epochs=2, **options)
+    rows = Results(places["results"]).rows()
+    assert [(row["image_size"], row["max_epochs"]) for row in rows] == [("64", "1"), ("96", "2")]
+    assert rows[0]["nll"] != rows[1]["nll"]
+    with pytest.raises(typer.BadParameter, match="--results"):
+        accuracy.run(data, **options | {"results": accuracy.RESULTS, "image_size": 96})
+
+
+def test_runs_of_one_kind_of_processor_can_be_looked_at_alone(tmp_path):
+    file = tmp_path / "runs.csv"
+    for seed, processor in enumerate(["x86_64", "NVIDIA H200"]):
+        Results(file).add({"set": "stripes", "seed": seed, "processor": processor})
+    assert [row["seed"] for row in Results(file, "H200").rows()] == ["1"]
+    assert len(Results(file).rows()) == 2
+
+
+def test_balanced_accuracy_of_the_likeliest_for_its_share(data, tmp_path, capsys):
+    kept = Results(tmp_path / "runs.csv")
+    shares = (
+        np.bincount(
+            [
+                int(line.split(",")[1])
+                for line in (data / "stripes" / "labels.csv").read_text().splitlines()[1:41]
+            ]
+        )
+        / 40
+    )
+    targets = np.eye(3, dtype=int)
+    proba = (0.34 * targets + 0.22) * shares  # right once it is divided by the shares
+    proba /= proba.sum(axis=1, keepdims=True)
+    kept.keep("stripes", 0, "plain", Answers(targets, proba, np.empty(0), np.arange(3)))
+    kept.add({"set": "stripes", "seed": 0, "method": "plain", "part": "test"})
+    accuracy.balanced(data, "stripes", tmp_path / "runs.csv")
+    found = np.mean(proba.argmax(axis=1) == [0, 1, 2])
+    assert f"| plain | {found:.3f}, {found:.3f} | 1.000, 1.000 |" in capsys.readouterr().out
 
 
 def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path, capsys):

@@ -108,6 +108,17 @@ def test_plot_writes_a_picture(measured, tmp_path, kind):
     assert picture.stat().st_size > 5000
 
 
+def test_predictions_on_another_device_have_no_limits_to_meet(tmp_path):
+    file = tmp_path / "speed.json"
+    printed = command("gpu", "--device", "cpu", "--quick", "--rounds", 1, "--json", file)
+    report = json.loads(file.read_text())
+    assert report["factors"]["steps"][0]["seconds"].keys() >= {"10", "50", "encoder"}
+    assert report["factors"]["classes"] == report["factors"]["threads"] == []
+    assert report["targets"] == []
+    assert "| default, batch 4 | 50 steps |" in printed
+    assert ", cpu, " in printed
+
+
 def test_parts_can_be_left_out(tmp_path, monkeypatch):
     measured = ("predictions", "stages", "factors", "paper", "paper_factors", "imports", "shards")
     for name in measured:

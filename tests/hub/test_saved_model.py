@@ -100,6 +100,13 @@ def test_parameters_come_back(images, tmp_path):
     assert loaded.device == "cpu"
 
 
+def test_views_by_code_that_is_not_saved_are_refused(fitted, tmp_path):
+    flipping = copy.copy(fitted).set_params(augment=v2.RandomHorizontalFlip(1.0), n_views=2)
+    with pytest.raises(InputError, match=r"n_views is 2.*code is not saved.*or with n_views=1"):
+        flipping.save_pretrained(tmp_path)
+    flipping.set_params(n_views=1).save_pretrained(tmp_path)
+
+
 def test_a_model_of_before_there_were_views_has_one(fitted, tmp_path):
     fitted.save_pretrained(tmp_path)
     edit(tmp_path, lambda config: config["parameters"].pop("n_views"))
