@@ -405,9 +405,8 @@ def test_an_interrupted_fit_keeps_the_epochs_that_it_had(images, new_images, mon
 @quiet
 @pytest.mark.parametrize("n_views", [1, 3])
 def test_fits_in_threads_are_as_those_one_after_another(images, new_images, n_views):
-    parameters = small(
-        max_epochs=2, augment="auto", n_views=n_views
-    )  # made here: a new backbone draws from torch's generator
+    # Made here: a new backbone draws from torch's generator.
+    parameters = small(max_epochs=2, augment="auto", n_views=n_views)
 
     def proba(seed):
         classifier = DiffMICClassifier(**parameters | {"random_state": seed})

@@ -268,15 +268,8 @@ def test_runs_of_one_kind_of_processor_can_be_looked_at_alone(tmp_path):
 
 def test_balanced_accuracy_of_the_likeliest_for_its_share(data, tmp_path, capsys):
     kept = Results(tmp_path / "runs.csv")
-    shares = (
-        np.bincount(
-            [
-                int(line.split(",")[1])
-                for line in (data / "stripes" / "labels.csv").read_text().splitlines()[1:41]
-            ]
-        )
-        / 40
-    )
+    lines = (data / "stripes" / "labels.csv").read_text().splitlines()[1:41]
+    shares = np.bincount([int(line.split(",")[1]) for line in lines]) / 40
     targets = np.eye(3, dtype=int)
     proba = (0.34 * targets + 0.22) * shares  # right once it is divided by the shares
     proba /= proba.sum(axis=1, keepdims=True)
