@@ -2,6 +2,7 @@
 
     python benchmarks/speed.py run --json FILE      all of it, 15 minutes on 2 cores
     python benchmarks/speed.py run --no-fit         predictions alone
+    python benchmarks/speed.py fit --json FILE      a fit against plain fine-tuning, anew
     python benchmarks/speed.py memory --json FILE   fits on 1,000 and 20,000 images: minutes more
     python benchmarks/speed.py gpu --json FILE      predictions on a CUDA GPU
     python benchmarks/speed.py table FILE           the tables again
@@ -97,6 +98,22 @@ def run(
         print(f"{name}: {report['seconds'][name]:.0f} s", file=sys.stderr)
         keep(report, json_file)  # after each part: what was interrupted is not lost
     print(tables(report))
+
+
+@app.command()
+def fit(
+    json_file: Json = None,
+    images: Annotated[int, typer.Option(help="Images to train on.", min=10)] = 300,
+    epochs: Annotated[int, typer.Option(min=1)] = 10,
+    quick: Quick = False,
+) -> None:
+    """A fit against plain fine-tuning alone; all else in the file stays as it is."""
+    now = circumstances()
+    report = read(json_file) or dict(now)
+    found = fitting(QUICK if quick else Settings(), images, epochs)
+    report["fit"] = {"date": now["date"], "commit": now["commit"]} | found
+    keep(report, json_file)
+    print(tables(now | {name: report[name] for name in ("fit", "targets")}))
 
 
 @app.command()

@@ -14,7 +14,7 @@ from diffmic.inference.calibration import Stage
 from diffmic.model import Conditions, DiffMICNetwork
 from diffmic.random import seeded_rng
 from diffmic.training.cache import ConditionCache, drawing_chances
-from diffmic.training.diffusion_stage import moving_average, train_denoiser
+from diffmic.training.diffusion_stage import cached_steps, moving_average, train_denoiser
 from diffmic.training.evaluation import Evaluation
 from diffmic.training.objectives import classification_loss
 from diffmic.training.precision import accelerator_for
@@ -271,7 +271,8 @@ def trained_head(
 ) -> Scores:
     """A head with cross-entropy on what stage two learns from: same noise, drawing and steps."""
     cache = cache_of(job, recipe)
-    total_steps = job.task.max_epochs * recipe.steps_per_epoch
+    n_steps = cached_steps(len(cache.targets), len(cache.conditions), recipe)
+    total_steps = job.task.max_epochs * n_steps
     conditions, multilabel = cache.conditions, job.parts.multilabel
     channels = conditions.image_features.shape[1] + conditions.region_features.shape[2]
     scales = cache.feature_scales()

@@ -24,6 +24,7 @@ from diffmic.datasets import make_lesions
 from diffmic.inference import encode_images
 from diffmic.training import Part, diffusion_stage, evaluation
 from diffmic.training import fit as whole_fit
+from diffmic.training.diffusion_stage import cached_batch_size, cached_steps
 
 from .models import DEVICE, Settings
 
@@ -50,7 +51,7 @@ def fitting(settings: Settings, n_images: int, epochs: int) -> dict[str, Any]:
             plain = {name: seconds + after[name] for name, seconds in plain.items()}
     n_train, batch = len(train[0]), clf.batch_size
     n_steps = epochs * (n_train // batch + (n_train % batch > 1))
-    cached_rows = epochs * OURS.steps_per_epoch * max(2, min(OURS.batch_size, n_train))
+    cached_rows = epochs * _cached_steps(n_train) * cached_batch_size(n_train, OURS)
     cached = 1000 * ours["stage two"] / cached_rows
     encoded = 1000 * _encoding(clf, train[0]) / n_train
     return {
@@ -63,15 +64,27 @@ def fitting(settings: Settings, n_images: int, epochs: int) -> dict[str, Any]:
         "seconds": ours,
         "shares": {name: s / ours["whole"] for name, s in ours.items() if name != "whole"},
         "ratio_to_plain": ours["whole"] / plain["whole"],
-        # Stage two takes as many steps whatever the number of images; all else grows with it.
         "ratio_reckoned_for": {
-            str(n): (ours["whole"] + ours["stage two"] * (n_images / n - 1)) / plain["whole"]
-            for n in LARGER
+            str(n): _reckoned(ours, n / n_images, n_train) / plain["whole"] for n in LARGER
         },
         "encoding_ms_per_image": encoded,
         "stage_two_ms_per_image": cached,
         "encoding_to_stage_two": encoded / cached,
     }
+
+
+def _cached_steps(n_images: int) -> int:
+    """Steps of stage two an epoch."""
+    return cached_steps(n_images, n_images * (1 + OURS.n_views), OURS)
+
+
+def _reckoned(ours: dict[str, float], times: float, n_train: int) -> float:
+    """Seconds of a fit of so many times the images, over that number.
+
+    All grows with the images, but the steps of stage two, of which there are so many at most.
+    """
+    steps = _cached_steps(round(times * n_train)) / _cached_steps(n_train)
+    return ours["whole"] + ours["stage two"] * (steps / times - 1)
 
 
 def _ours(settings: Settings, train: Any, val: Any, epochs: int) -> tuple[Any, dict[str, float]]:

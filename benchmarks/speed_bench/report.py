@@ -152,7 +152,7 @@ def fit(record: Report) -> str:
     title = (
         f"A fit of {record['epochs']} epochs on {record['images']['training']} images, "
         f"{record['images']['validation']} held out"
-    )
+    ) + (f" ({record['date']})" if "date" in record else "")
     return table(title, ["what", "found", "share"], rows)
 
 

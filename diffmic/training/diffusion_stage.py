@@ -1,5 +1,6 @@
 """Stage two: the denoiser learns, on conditions cached from the frozen prior."""
 
+import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,9 +17,14 @@ from .loop import History, train
 from .objectives import DenoiserObjective
 from .options import Part, TrainingOptions, learning_rate_schedule, pixels
 from .precision import round_to_half
+from .recipe import Recipe
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
+
+# Of few images more passes over their cached views an epoch teach nothing new: docs/accuracy.md.
+MOST_PASSES = 4
+FEWEST_STEPS = 20  # an epoch, where the recipe has as many
 
 Batches = Callable[[int], Iterable[tuple[Any, ...]]]
 
@@ -51,7 +57,8 @@ def train_denoiser(
     if recipe.cached and not own_encoders:
         cache = cache or build_cache(network, training, options)
         objective.feature_scales = cache.feature_scales()
-        batches, n_batches = _cached_batches(cache, network, options), recipe.steps_per_epoch
+        n_batches = cached_steps(len(cache.targets), len(cache.conditions), recipe)
+        batches = _cached_batches(cache, network, recipe, n_batches)
     else:
         batches, n_batches = _encoded_batches(network, training, options)
     total_steps = options.max_epochs * n_batches
@@ -134,13 +141,30 @@ def moving_average(
     return AveragedModel(learner, multi_avg_fn=average, use_buffers=True)
 
 
+def cached_steps(n_images: int, n_rows: int, recipe: Recipe) -> int:
+    """Steps an epoch: the recipe's, but no more than :data:`MOST_PASSES` over the cache take.
+
+    Parameters
+    ----------
+    n_images, n_rows : int
+        In the cache: images, and views of them.
+    recipe : Recipe
+    """
+    passes = math.ceil(MOST_PASSES * n_rows / cached_batch_size(n_images, recipe))
+    return min(recipe.steps_per_epoch, max(FEWEST_STEPS, passes))
+
+
+def cached_batch_size(n_images: int, recipe: Recipe) -> int:
+    """Images a step: the recipe's, as far as there are as many."""
+    return max(2, min(recipe.batch_size, n_images))
+
+
 def _cached_batches(
-    cache: ConditionCache, network: DiffMICNetwork, options: TrainingOptions
+    cache: ConditionCache, network: DiffMICNetwork, recipe: Recipe, n_batches: int
 ) -> Batches:
-    recipe = options.recipe
     chances = drawing_chances(cache.targets, recipe.balance, multilabel=network.multilabel)
-    batch_size = max(2, min(recipe.batch_size, len(cache.targets)))
-    return lambda epoch: cache.batches(recipe.steps_per_epoch, batch_size, chances)
+    batch_size = cached_batch_size(len(cache.targets), recipe)
+    return lambda epoch: cache.batches(n_batches, batch_size, chances)
 
 
 def _encoded_batches(

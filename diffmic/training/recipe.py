@@ -45,7 +45,8 @@ class Recipe:
         1 evenly. Multi-label images are drawn as they are.
     steps_per_epoch, batch_size, n_positions : int
         Stage two: steps for each of the estimator's ``max_epochs``, images a step, positions of
-        the label map an image.
+        the label map an image. Where there are few images, fewer steps: four passes over the
+        cached views, or 20 steps if that is more.
     denoiser_learning_rate, denoiser_weight_decay : float
         Stage two; AdamW with a one-cycle schedule.
     stacked : bool

@@ -154,6 +154,18 @@ def test_memory_of_fits_is_measured_alone_and_stays_when_all_else_is_measured_ag
     assert "## Anonymous memory of a fit" in again
 
 
+def test_a_fit_is_measured_anew_and_all_else_stays(measured, tmp_path):
+    file = tmp_path / "speed.json"
+    file.write_text(measured[0].read_text())
+    printed = command("fit", "--quick", "--images", 20, "--epochs", 1, "--json", file)
+    before, report = (json.loads(f.read_text()) for f in (measured[0], file))
+    assert report["fit"]["epochs"] == 1
+    assert report["fit"]["date"] == report["date"]
+    assert f"held out ({report['date']})" in printed
+    changed = {name for name in report if report[name] != before[name]}
+    assert changed == {"fit", "targets"}
+
+
 def test_the_commit_is_that_of_the_checkout(tmp_path, monkeypatch):
     def git(*arguments):
         identity = ("-c", "user.name=a", "-c", "user.email=a@b.c")

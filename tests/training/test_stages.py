@@ -13,8 +13,14 @@ from tiny import RECIPE, TinyBackbone, stripes
 from diffmic import TrainingDivergedError
 from diffmic.data import named_augment
 from diffmic.model import Architecture, build_network
-from diffmic.training import Part, TrainingOptions, fit_network, resolve_recipe
-from diffmic.training.diffusion_stage import build_cache, moving_average, train_denoiser
+from diffmic.training import Part, Recipe, TrainingOptions, fit_network, resolve_recipe
+from diffmic.training.cache import ConditionCache
+from diffmic.training.diffusion_stage import (
+    build_cache,
+    cached_steps,
+    moving_average,
+    train_denoiser,
+)
 from diffmic.training.precision import accelerator_for
 from diffmic.training.prior_stage import parameter_groups, train_prior
 
@@ -216,6 +222,35 @@ def test_the_cache_holds_each_image_as_it_is_and_in_augmented_views(augment, vie
         for one, other in ((first, own), (second, own), (first, second)):
             assert not torch.allclose(one, other)
     assert not cache.conditions.image_features.is_inference()
+
+
+@pytest.mark.parametrize(
+    ("n_images", "n_rows", "steps"),
+    [
+        (10_000, 50_000, 60),  # as many as the recipe says
+        (255, 5 * 255, 20),  # four passes: 20 steps of 255 rows
+        (500, 5 * 500, 40),
+        (255, 255, 20),  # four passes would be 4 steps
+        (2, 2, 20),
+    ],
+)
+def test_few_images_take_fewer_steps(n_images, n_rows, steps):
+    recipe = Recipe(steps_per_epoch=60, batch_size=256)
+    assert cached_steps(n_images, n_rows, recipe) == steps
+    assert cached_steps(n_images, n_rows, replace(recipe, steps_per_epoch=7)) == 7
+
+
+def test_stage_two_takes_as_many_steps_as_the_cache_is_worth(monkeypatch):
+    asked = []
+    batches = ConditionCache.batches
+    monkeypatch.setattr(
+        ConditionCache,
+        "batches",
+        lambda cache, n_batches, *rest: asked.append(n_batches) or batches(cache, n_batches, *rest),
+    )
+    options = replace(OPTIONS, recipe=replace(RECIPE, steps_per_epoch=50), max_epochs=1)
+    fit_network(network(), part(), None, options)
+    assert asked == [20]
 
 
 def test_a_fit_without_validation_calibrates_nothing():
