@@ -320,16 +320,22 @@ def ablations(
     results: File = HERE / "results" / "ablations.csv",
     part: Annotated[str, typer.Option(help="val or test.")] = "val",
 ) -> None:
-    """What each change makes of the recipe, as Markdown: macro F1 and likelihood, set by set."""
+    """What each change makes of the recipe, as Markdown: macro F1 and likelihood, set by set.
+
+    Where a change has not run on a set the cell is empty, and means are over the others.
+    """
     runs = {(m, name): values for name, m, _, values in summary(Results(results).rows(), part)}
     measured = {m for m, _ in runs}
     methods = [m for m in dict.fromkeys(["diffusion", "prior", *ABLATIONS]) if m in measured]
-    sets = complete(runs, methods)
+    sets = complete(runs, ["diffusion"])
     print(f"| change | {' | '.join(sets)} | mean, less the recipe's | likelihood ahead |")
     print("|---" * (len(sets) + 3) + "|")
     for method in methods:
         cells, changes = [], []
         for name in sets:
+            if (method, name) not in runs:
+                cells.append("")
+                continue
             (f1, _), (nll, _) = (runs[method, name][m] for m in ("macro_f1", "nll"))
             (own_f1, _), (own_nll, _) = (runs["diffusion", name][m] for m in ("macro_f1", "nll"))
             cells.append(f"{f1:.3f} / {nll:.3f}")
@@ -339,7 +345,7 @@ def ablations(
         told = (
             ["", ""]
             if method == "diffusion"
-            else ["{:+.3f} / {:+.3f}".format(*means), f"{ahead} of {len(sets)}"]
+            else ["{:+.3f} / {:+.3f}".format(*means), f"{ahead} of {len(changes)}"]
         )
         label = {"diffusion": "none: the recipe", "prior": "its prior alone"}.get(method, method)
         print(f"| {label} | {' | '.join(cells)} | {' | '.join(told)} |")
