@@ -88,7 +88,11 @@ def run(
     for seed in seeds:
         for name in sets:
             task = replace(TASKS[name], **sizes)
-            same = {"image_size": task.image_size, "max_epochs": task.max_epochs}
+            same = {
+                "image_size": task.image_size,
+                "max_epochs": task.max_epochs,
+                "wrong_labels": wrong_labels,
+            }
             todo = [
                 m for m in methods if not all(kept.has(name, seed, m, p, **same) for p in parts)
             ]

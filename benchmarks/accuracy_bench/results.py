@@ -67,7 +67,7 @@ class Results:
         with self.file.open(newline="") as stream:
             return [r for r in csv.DictReader(stream) if self.processor in r.get("processor", "")]
 
-    def has(self, name: str, seed: int, method: str, part: str, **settings: int) -> bool:
+    def has(self, name: str, seed: int, method: str, part: str, **settings: float) -> bool:
         """Whether a run has been recorded, with values of some columns if they are given."""
         wanted = {"set": name, "seed": str(seed), "method": method, "part": part}
         wanted |= {column: str(value) for column, value in settings.items()}
