@@ -26,7 +26,7 @@ from accuracy_bench.encoders import DEVICE, Job
 from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS
 from accuracy_bench.picture import draw_curves, draw_differences
 from accuracy_bench.results import (
-    MEASURES,
+    METRICS,
     POOLED,
     Answers,
     Differences,
@@ -34,15 +34,14 @@ from accuracy_bench.results import (
     differences,
     summary,
 )
-from accuracy_bench.tasks import TASKS, load
+from accuracy_bench.tasks import DATA_SETS, load
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
-from diffmic.data.targets import TargetEncoding
+from diffmic.data import TargetEncoding
 from diffmic.datasets import read_csv
-from diffmic.inference.calibration import Calibration
-from diffmic.inference.measures import measure
-from diffmic.inference.thresholds import best_thresholds
-from diffmic.training.recipe import Recipe
+from diffmic.inference import Calibration, Evidence
+from diffmic.training import Recipe
+from diffmic.training.evaluation import Reading
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.csv"
@@ -58,15 +57,15 @@ File = Annotated[Path, typer.Option(help="CSV file of the results.")]
 @app.command()
 def run(
     data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
-    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(TASKS),  # noqa: B006
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(DATA_SETS),  # noqa: B006
     methods: Annotated[list[str], typer.Option()] = list(METHODS),  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
     final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
     image_size: Annotated[
-        int | None, typer.Option(help="Other than the task's own; needs --results.")
+        int | None, typer.Option(help="Other than the data set's own; needs --results.")
     ] = None,
     max_epochs: Annotated[
-        int | None, typer.Option(help="Other than the task's own; needs --results.")
+        int | None, typer.Option(help="Other than the data set's own; needs --results.")
     ] = None,
     wrong_labels: Annotated[
         float,
@@ -84,13 +83,14 @@ def run(
     for what, value in (sizes | ({"wrong": wrong_labels} if wrong_labels else {})).items():
         work = work / f"{what}-{value:g}"
     kept = Results(results)
+    kept.check_columns()
     parts = ("val", "test") if final else ("val",)
     for seed in seeds:
         for name in sets:
-            task = replace(TASKS[name], **sizes)
+            data_set = replace(DATA_SETS[name], **sizes)
             same = {
-                "image_size": task.image_size,
-                "max_epochs": task.max_epochs,
+                "image_size": data_set.image_size,
+                "max_epochs": data_set.max_epochs,
                 "wrong_labels": wrong_labels,
             }
             todo = [
@@ -98,8 +98,8 @@ def run(
             ]
             if not todo:
                 continue
-            parts_of_job = load(task, seed, data).with_wrong_labels(wrong_labels, seed)
-            job = Job(name, task, seed, parts_of_job, work, verbose)
+            parts_of_job = load(data_set, seed, data).with_wrong_labels(wrong_labels, seed)
+            job = Job(name, data_set, seed, parts_of_job, work, verbose)
             for method in todo:
                 for row in rows_of(job, method, parts, kept):
                     if not kept.has(name, seed, method, row["part"], **same):
@@ -110,37 +110,38 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
     """Train a method and measure it; calibration and thresholds come from validation."""
     started = time.perf_counter()
     how = (METHODS | ABLATIONS)[method]
-    scores_of = how.train(job)
+    evidence_of, task = how.train(job), job.parts.task
     prior_of = METHODS[how.beside].train(job) if how.beside else None
-    multilabel, val = job.parts.multilabel, job.parts.val.targets
 
-    def evidence(part: str) -> tuple[torch.Tensor | None, torch.Tensor, *tuple[torch.Tensor, ...]]:
-        """Scores of each draw where there are some, their mean, and what stands beside them."""
-        scores = scores_of(part).cpu()
-        draws = scores if scores.ndim == 3 else None
-        mean = scores if draws is None else draws.mean(dim=1)
-        return (draws, mean) if prior_of is None else (draws, mean, prior_of(part).cpu())
+    def reading_of(part: str, evidence: Evidence) -> Reading:
+        """Logits of a part, those that are weighed with them, and the truth."""
+        prior = None if prior_of is None else prior_of(part).logits("prior", task)
+        of = job.parts[part]
+        return Reading(evidence.logits(how.stage, task), prior, of.targets, of.weights, task)
 
-    _, scores, *beside = evidence("val")
-    calibration = Calibration.fit(
-        how.stage, scores, val, multilabel=multilabel, prior_logits=beside[0] if beside else None
-    )
-    thresholds = np.empty(0)
-    if multilabel:
-        thresholds = best_thresholds(val.numpy(), calibration(scores, *beside).numpy())
+    val = reading_of("val", evidence_of("val"))
+    calibration, thresholds = val.fitted(), np.empty(0)
+    if task.has_thresholds:
+        thresholds = val.best_thresholds(calibration)
     rows = []
     for part in parts:
         targets = job.parts[part].targets.numpy()
-        draws, scores, *beside = evidence(part)
-        proba, of_draws = calibration(scores, *beside).numpy(), None
-        if draws is not None:
-            of_draws = np.stack([calibration(d, *beside).numpy() for d in draws.unbind(1)], axis=1)
-        if multilabel:
-            measures = measure(targets, proba, thresholds=thresholds)
-            measures |= label_sets(targets, proba, of_draws)
-        else:
-            measures = measure(targets.argmax(axis=1), proba, ordered=job.task.ordered)
-            measures |= abstaining(targets, proba, of_draws)
+        evidence, of_draws = evidence_of(part), None
+        reading = reading_of(part, evidence)
+        proba = probabilities(calibration, reading)
+        if evidence.draws is not None:
+            single = [
+                Evidence(evidence.prior_logits, draw[:, None]) for draw in evidence.draws.unbind(1)
+            ]
+            logits = [each.logits(how.stage, task) for each in single]
+            of_draws = np.stack(
+                [probabilities(calibration, replace(reading, logits=each)) for each in logits],
+                axis=1,
+            )
+        numbers = np.arange(targets.shape[1])
+        metrics = task.metrics(task.labels(targets, numbers), proba, numbers, thresholds)
+        beyond = abstaining if task.exclusive else label_sets
+        metrics |= beyond(targets, proba, of_draws)
         if part == "test":
             answers = Answers(targets, proba, thresholds, job.parts.groups)
             kept.keep(job.name, job.seed, method, answers)
@@ -152,19 +153,25 @@ def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[
         rows.append(
             {"set": job.name, "seed": job.seed, "method": method, "part": part}
             | {"n_images": len(targets), "absent_labels": " ".join(absent)}
-            | {name: f"{value:.5f}" for name, value in measures.items()}
+            | {name: f"{value:.5f}" for name, value in metrics.items()}
             | {"seconds": round(time.perf_counter() - started, 1)}
             | circumstances(job, how.recipe)
         )
     return rows
 
 
+def probabilities(calibration: Calibration, reading: Reading) -> np.ndarray:
+    """Calibrated probabilities of a reading, (n, C)."""
+    logits = calibration.logits(reading.logits, reading.prior_logits)
+    return reading.task.probabilities(logits).numpy()
+
+
 def circumstances(job: Job, recipe: Recipe) -> dict[str, Any]:
     """What a figure depends on."""
     names = ("diffmic", "torch", "timm")
     return {
-        "image_size": job.task.image_size,
-        "max_epochs": job.task.max_epochs,
+        "image_size": job.data_set.image_size,
+        "max_epochs": job.data_set.max_epochs,
         "settings": json.dumps(asdict(recipe), separators=(",", ":")),
         "versions": " ".join(f"{name}={version(name)}" for name in names),
         "processor": processor(),
@@ -183,7 +190,7 @@ def processor() -> str:
 @app.command()
 def ablate(
     data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
-    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(TASKS),  # noqa: B006
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(DATA_SETS),  # noqa: B006
     methods: Annotated[list[str], typer.Option()] = ["prior", *ABLATIONS],  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0],  # noqa: B006
     results: File = HERE / "results" / "ablations.csv",
@@ -207,8 +214,8 @@ def table(
     rows = kept.rows()
     if any(row["method"] in METHODS for row in rows):
         print(overview(rows, part))
-    print(means_table(rows, part, MEASURES[:8]))
-    print(means_table(rows, part, MEASURES[8:]))  # of what a distribution is for
+    print(means_table(rows, part, METRICS[:9]))
+    print(means_table(rows, part, METRICS[9:]))  # of what a distribution is for
     for name in dict.fromkeys(row["set"] for row in rows):
         of_seeds = {
             row["seed"]: row["absent_labels"]
@@ -227,8 +234,8 @@ def table(
 def overview(rows: list[dict[str, str]], part: str) -> str:
     """Macro F1 / negative log-likelihood, a line per set and a column per method."""
     cells = {
-        (name, method): f"{measures['macro_f1'][0]:.3f} / {measures['nll'][0]:.3f}"
-        for name, method, _, measures in summary(rows, part)
+        (name, method): f"{metrics['macro_f1'][0]:.3f} / {metrics['nll'][0]:.3f}"
+        for name, method, _, metrics in summary(rows, part)
     }
     methods = [m for m in METHODS if any(method == m for _, method in cells)]
     lines = [f"| set | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
@@ -238,11 +245,11 @@ def overview(rows: list[dict[str, str]], part: str) -> str:
 
 
 def means_table(rows: list[dict[str, str]], part: str, names: Sequence[str]) -> str:
-    """A line per set and method; a measure that a set lacks is left out."""
+    """A line per set and method; a metric that a set lacks is left out."""
     lines = ["| set | method | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
-    for name, method, n_runs, measures in summary(rows, part):
+    for name, method, n_runs, metrics in summary(rows, part):
         cells = [
-            "{:.3f} ± {:.3f}".format(*measures[m]).removesuffix(" ± nan") if m in measures else ""
+            "{:.3f} ± {:.3f}".format(*metrics[m]).removesuffix(" ± nan") if m in metrics else ""
             for m in names
         ]
         lines.append(f"| {name} | {method} | {n_runs} | " + " | ".join(cells) + " |")
@@ -282,7 +289,7 @@ def balanced(
     Probabilities divided by the shares of the classes in the training part are those that would
     hold if all classes were as frequent.
     """
-    labels = read_csv(data / TASKS[name].folder / "labels.csv", group=TASKS[name].group)
+    labels = read_csv(data / DATA_SETS[name].folder / "labels.csv", group=DATA_SETS[name].group)
     learnt = TargetEncoding.learn(labels.labels).encode(labels.labels)[labels.splits == "train"]
     kept, shares = Results(results), learnt.mean(axis=0)
     print("| method | likeliest: balanced, accuracy | for its share: balanced, accuracy |")
@@ -366,7 +373,7 @@ def complete(runs: Collection[tuple[str, str]], methods: Iterable[str]) -> list[
 def over_sets(
     runs: dict[tuple[str, str], dict[str, tuple[float, float]]], named: dict[float, str]
 ) -> dict[float, dict[str, float]]:
-    """Means over the sets that have them all of the ablations' measures, by a factor's value."""
+    """Means over the sets that have them all of the ablations' metrics, by a factor's value."""
     sets = complete(runs, ["prior", *(m for values in FACTORS.values() for m in values.values())])
     return {
         value: {of: float(np.mean([runs[m, s][of][0] for s in sets])) for of in ("macro_f1", "nll")}

@@ -1,7 +1,8 @@
 """Speed: what a prediction and a fit cost, beside plain models of the same backbone.
 
-    python benchmarks/speed.py run --json FILE      all of it, 15 minutes on 2 cores
-    python benchmarks/speed.py run --no-fit         predictions alone
+    python benchmarks/speed.py run --json FILE      all of it, 20 minutes on 2 cores
+    python benchmarks/speed.py run --part predict.default --part factors.steps
+                                                    some of it: the default model, 3 minutes
     python benchmarks/speed.py fit --json FILE      a fit against plain fine-tuning, anew
     python benchmarks/speed.py memory --json FILE   fits on 1,000 and 20,000 images: minutes more
     python benchmarks/speed.py gpu --json FILE      predictions on a CUDA GPU
@@ -37,7 +38,14 @@ from speed_bench.memory import memory_of
 from speed_bench.models import QUICK, Settings
 from speed_bench.picture import draw
 from speed_bench.pipeline import pipeline
-from speed_bench.predict import factors, on_device, paper, paper_factors, predictions, stages
+from speed_bench.predict import (
+    Factor,
+    making_engines,
+    paper,
+    paper_predictions,
+    predictions,
+    stages,
+)
 from speed_bench.report import tables
 from speed_bench.shards import shards
 from speed_bench.targets import verdicts
@@ -55,17 +63,28 @@ Quick = Annotated[
 File = Annotated[Path, typer.Argument(help="JSON file that `run` wrote.")]
 
 
+PARTS = (
+    *("predict.default", "predict.paper-v2", "engine", "stages"),
+    *(f"factors.{name}" for name in ("steps", "draws", "classes", "threads", "precision")),
+    *("factors.images", "factors.ONNX Runtime", "paper"),
+    *(f"paper_factors.{name}" for name in ("steps", "draws", "classes", "threads")),
+    *("compile", "imports", "shards", "memory", "fit", "pipeline"),
+)
+
+
 @app.command()
 def run(
     json_file: Json = None,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(help=f"What to measure, instead of all: {', '.join(PARTS)}."),
+    ] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="What to leave out; fit takes some 7 minutes.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each candidate.", min=1)] = 5,
-    fit: Annotated[bool, typer.Option(help="Measure training, too: some 7 minutes.")] = True,
     fit_images: Annotated[int, typer.Option(help="Images to train on.", min=10)] = 300,
     fit_epochs: Annotated[int, typer.Option(min=1)] = 10,
-    memory: Annotated[bool, typer.Option(help="Measure peaks of memory, too.")] = True,
-    compiling: Annotated[
-        bool, typer.Option("--compile/--no-compile", help="torch.compile, where there is C++.")
-    ] = True,
     quick: Quick = False,
 ) -> None:
     """Measure, and print tables of ratios; of an earlier file only the memory of fits stays."""
@@ -73,12 +92,24 @@ def run(
     report = circumstances() | {"rounds": rounds, "settings": asdict(settings), "seconds": {}}
     if (fits := read(json_file).get("fit_memory")) is not None:
         report["fit_memory"] = fits
-    parts: dict[str, Callable[[], Any]] = {
-        "predict": lambda: predictions(settings, rounds),
+    factor, of_paper = Factor("default", settings, rounds), Factor.of_paper(settings, rounds)
+    measures: dict[str, Callable[[], Any]] = {
+        "predict.default": lambda: predictions(settings, rounds),
+        "predict.paper-v2": lambda: paper_predictions(settings, rounds),
+        "engine": lambda: making_engines(settings, rounds),
         "stages": lambda: stages(settings, rounds),
-        "factors": lambda: factors(settings, rounds),
+        "factors.steps": factor.steps,
+        "factors.draws": factor.draws,
+        "factors.classes": factor.classes,
+        "factors.threads": factor.threads,
+        "factors.precision": factor.precision,
+        "factors.images": factor.images,
+        "factors.ONNX Runtime": factor.onnxruntime,
         "paper": lambda: paper(settings, rounds),
-        "paper_factors": lambda: paper_factors(settings, rounds),
+        "paper_factors.steps": of_paper.steps,
+        "paper_factors.draws": of_paper.draws,
+        "paper_factors.classes": of_paper.classes,
+        "paper_factors.threads": of_paper.threads,
         "compile": lambda: compiled(settings, rounds),
         "imports": lambda: imports(rounds),
         "shards": lambda: shards(settings),
@@ -86,18 +117,42 @@ def run(
         "fit": lambda: fitting(settings, fit_images, fit_epochs),
         "pipeline": lambda: pipeline(settings),
     }
-    wanted = {"memory": memory, "fit": fit, "pipeline": fit, "compile": compiling}
-    if compiling and not has_compiler():
-        print("torch.compile is left out: there is no C++ compiler.", file=sys.stderr)
-        wanted["compile"] = False
-    parts = {name: measure for name, measure in parts.items() if wanted.get(name, True)}
-    for name, measure in parts.items():
+    for name in wanted(part, without):
         started = time.perf_counter()
-        report[name] = measure()
+        put(report, name, measures[name]())
         report["seconds"][name] = round(time.perf_counter() - started, 1)
         print(f"{name}: {report['seconds'][name]:.0f} s", file=sys.stderr)
         keep(report, json_file)  # after each part: what was interrupted is not lost
     print(tables(report))
+
+
+def wanted(part: list[str] | None, without: list[str] | None) -> list[str]:
+    """Names of the parts to measure; a name before a dot stands for all that begin with it."""
+    for name in (*(part or ()), *(without or ())):
+        if not any(name in names_of(each) for each in PARTS):
+            raise typer.BadParameter(f"There is no part {name!r}; there are: {', '.join(PARTS)}.")
+    chosen = [each for each in PARTS if part is None or names_of(each) & set(part)]
+    chosen = [each for each in chosen if not names_of(each) & set(without or ())]
+    if "compile" in chosen and not has_compiler():
+        print("torch.compile is left out: there is no C++ compiler.", file=sys.stderr)
+        chosen.remove("compile")
+    return chosen
+
+
+def names_of(part: str) -> set[str]:
+    """By which a part can be named: its own, and that of its group."""
+    return {part, part.partition(".")[0]}
+
+
+def put(report: dict[str, Any], part: str, found: Any) -> None:
+    """Put what was found where the tables look for it."""
+    group, _, name = part.partition(".")
+    if group == "predict":
+        report.setdefault(group, []).extend(found)
+    elif name:
+        report.setdefault(group, {})[name] = found
+    else:
+        report[group] = found
 
 
 @app.command()
@@ -138,7 +193,9 @@ def gpu(
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     report = circumstances() | {"device": name, "rounds": rounds, "settings": asdict(settings)}
     report["predict"] = predictions(settings, rounds)
-    report["factors"] = on_device(settings, rounds)
+    report["predict"] += paper_predictions(settings, rounds)
+    factor = Factor("default", settings, rounds)
+    report["factors"] = {"steps": factor.steps(), "draws": factor.draws()}
     keep(report, json_file)
     print(tables(report))
 

@@ -56,7 +56,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Public names arrive when they are first used: ``import diffmic`` alone costs little."""
+    """Import public names on first use, so that ``import diffmic`` alone is fast."""
     if name not in _ROOMS:
         raise AttributeError(f"module 'diffmic' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)

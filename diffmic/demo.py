@@ -1,4 +1,4 @@
-"""The demonstration behind ``diffmic demo``: generated images, both stages, a table, a picture."""
+"""The demo run by ``diffmic demo``: generated images, both stages, a table and a figure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,20 +7,21 @@ import numpy as np
 
 from .classifier import DiffMICClassifier
 from .datasets import LESION_CLASSES, make_lesions
-from .inference import STAGES, measure
+from .inference import STAGES
+from .tasks import classification_metrics
 
 
 def run_demo(
     folder: Path, *, n_images: int = 900, max_epochs: int = 12, seed: int = 0, verbose: int = 1
 ) -> dict[str, dict[str, float]]:
-    """Train on generated lesions and save model and picture; measures of each stage on test images.
+    """Train on generated lesions, save model and figure, and return test metrics of each stage.
 
     Parameters
     ----------
     folder : Path
-        Gets ``model/`` and, where matplotlib is installed, ``predictions.png``.
+        Output folder for ``model/`` and, if matplotlib is installed, ``predictions.png``.
     n_images : int
-        Training images; a third as many are held out.
+        Number of training images; a third as many test images are generated.
     max_epochs, seed, verbose : int
         As in :class:`diffmic.DiffMICClassifier`.
     """
@@ -38,15 +39,15 @@ def run_demo(
     proba = {stage: clf.predict_proba(X_test, stage=stage) for stage in STAGES}
     clf.save_pretrained(folder / "model")
     _draw(clf, X_test, y_test, proba, folder / "predictions.png")
-    return {stage: measure(y_test, proba[stage]) for stage in STAGES}
+    return {stage: classification_metrics(y_test, proba[stage]) for stage in STAGES}
 
 
-def table(measures: Mapping[str, Mapping[str, float]]) -> str:
-    """Measures as text: a row each, prior and diffusion side by side."""
+def table(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Metrics as a text table: one row per metric, one column per stage."""
     lines = [f"{'':20}{'prior':>10}{'diffusion':>12}"]
     lines += [
-        f"{name:20}{measures['prior'][name]:10.3f}{value:12.3f}"
-        for name, value in measures["diffusion"].items()
+        f"{name:20}{metrics['prior'][name]:10.3f}{value:12.3f}"
+        for name, value in metrics["diffusion"].items()
     ]
     return "\n".join(lines)
 

@@ -1,8 +1,11 @@
-"""The errors that diffmic raises: one small hierarchy, each message with its way out."""
+"""Exceptions and warnings of diffmic; each message says what to do."""
+
+import inspect
+import warnings
 
 
 class DiffMICError(Exception):
-    """Base class of every error that diffmic raises on purpose."""
+    """Base class of all errors that diffmic raises deliberately."""
 
 
 class InputError(DiffMICError, ValueError):
@@ -14,20 +17,31 @@ class BackboneError(InputError):
 
 
 class PretrainedWeightsError(DiffMICError, OSError):
-    """Pretrained weights were asked for and could not be had."""
+    """Pretrained weights were requested and could not be loaded."""
 
 
 class ModelFileError(DiffMICError, ValueError):
-    """A saved model is missing, damaged or made for something else."""
+    """A saved model is missing, damaged or does not match what it is loaded for."""
 
 
 class HubError(DiffMICError, OSError):
-    """The Hugging Face Hub cannot be reached, or does not allow what was asked."""
+    """The Hugging Face Hub cannot be reached or refuses the request."""
 
 
 class TrainingDivergedError(DiffMICError, RuntimeError):
-    """The loss stopped being a finite number; the estimator keeps the last good state."""
+    """The loss or a weight became NaN or infinite; the estimator keeps the last good state."""
 
 
 class DiffMICWarning(UserWarning):
-    """Something works, but perhaps not as hoped: a weak diffusion stage, a missing calibration."""
+    """A result may not be as expected, e.g. a weak diffusion stage or a missing calibration."""
+
+
+_SKIPPED = ("diffmic.", "torch.utils._contextlib")  # the latter decorates fit
+
+
+def warn_user(message: str) -> None:
+    """Issue a warning that points at the line of user code that called into diffmic."""
+    level, frame = 1, inspect.currentframe()
+    while frame is not None and frame.f_globals.get("__name__", "").startswith(_SKIPPED):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, DiffMICWarning, stacklevel=level)

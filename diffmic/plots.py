@@ -1,4 +1,4 @@
-"""Pictures for people; needs matplotlib (``pip install 'diffmic[plots]'``)."""
+"""Figures of predictions and regions; needs matplotlib (``pip install 'diffmic[plots]'``)."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -20,17 +20,27 @@ PRIOR_COLOUR, DIFFUSION_COLOUR = "#9aa5b1", "#1f6fb4"
 def plot_regions(
     image: Any, explanation: Explanation, index: int = 0, *, ax: "Axes | None" = None
 ) -> "Axes":
-    """An image with its regions; the thicker the frame, the more attention the region gets.
+    """Plot an image with its regions; thicker frames mark regions with more attention.
 
     Parameters
     ----------
     image : array, tensor or PIL image
-        As it was passed to ``explain``.
+        Image as it was passed to ``explain``.
     explanation : Explanation
+        Result of ``explain``.
     index : int
-        Number of the image in the explanation.
+        Index of the image in the explanation.
     ax : Axes or None
-        Where to draw; None: a new figure.
+        Axes to draw on; None: those of a new figure.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    DiffMICError
+        matplotlib is not installed.
     """
     ax = ax or _pyplot().subplots(figsize=(3, 3))[1]
     pixels = _pixels(image)
@@ -63,23 +73,32 @@ def plot_predictions(
     explanation: Explanation | None = None,
     columns: int = 4,
 ) -> "Figure":
-    """A grid of images, each above its probabilities: the prior's and the diffusion's.
+    """Plot a grid of images, each above bars of its prior and diffusion probabilities.
 
     Parameters
     ----------
     images : sequence of n images
         Arrays, tensors or PIL images.
     prior_proba, diffusion_proba : array-like of shape (n, C)
-        From ``predict_proba`` with each stage.
+        Probabilities that ``predict_proba`` gives for each stage.
     class_names : sequence of str
-        C names.
+        Display names of the C classes.
     truth : array-like of shape (n,) or (n, C), or None
-        True class of each image, as a number or as one of ``class_names``; for multi-label an
-        indicator of the true labels.
+        True class of each image, as an index or as one of ``class_names``; for multi-label, the
+        indicator matrix of the true labels.
     explanation : Explanation or None
         Regions to draw on the images.
     columns : int
-        Images in a row.
+        Number of images in a row.
+
+    Returns
+    -------
+    Figure
+
+    Raises
+    ------
+    DiffMICError
+        matplotlib is not installed.
     """
     prior, diffusion = np.asarray(prior_proba), np.asarray(diffusion_proba)
     rows = -(-len(images) // columns)
@@ -141,7 +160,7 @@ def _bars(
 
 
 def _pixels(image: Any) -> NDArray[Any]:
-    """(H, W) or (H, W, 3), in 0–1."""
+    """Pixels of an image for matplotlib: (H, W) or (H, W, 3), in 0–1."""
     pixels = as_image(image).permute(1, 2, 0).numpy()
     scaled = pixels if pixels.dtype.kind == "f" else pixels / 255
     return scaled[..., 0] if scaled.shape[2] == 1 else scaled

@@ -1,13 +1,15 @@
-"""Grade a fundus photograph with the bundled model, and see where it looked. Needs no network.
+"""Grade a fundus photograph with the bundled model, and draw the regions that it read.
+
+Needs no network.
 
     pip install "diffmic[plots]" scikit-image
     python examples/grade_retina.py                 scikit-image's photograph of a retina
     python examples/grade_retina.py image.jpg       one of your own
 
-On scikit-image's photograph all six regions lie on the black rim and in the corners: this model's
-regions do not show where a disease is.
+On scikit-image's photograph all six regions are on the black rim and in the corners: the regions of
+this model do not show where a disease is.
 
-Not a medical device: this shows how the library works, it says nothing about anybody's eyes.
+Not a medical device: this is an example of the library, not a statement about anybody's eyes.
 """
 
 import argparse
@@ -41,7 +43,7 @@ def main() -> None:
     print(
         f"saved {args.picture}\n{at_edge.sum()} of {len(boxes)} regions touch the edge of the "
         "picture, where a photograph of a retina is black.\nNo lesion can be seen there: do not "
-        "take the frames for findings, and see the model's card."
+        "read the frames as findings; see the model card."
     )
 
 

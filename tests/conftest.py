@@ -8,6 +8,7 @@ import pytest
 import torch
 from tiny import small, stripes
 
+import diffmic.classifier
 from diffmic import DiffMICClassifier, DiffMICWarning
 
 
@@ -61,3 +62,18 @@ def _fitted(X, y):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DiffMICWarning)
         return DiffMICClassifier(**small(max_epochs=12, augment=None)).fit(X, y)
+
+
+@pytest.fixture
+def fits(monkeypatch):
+    """What each fit hands to the training: state of the network, parts and options."""
+    seen = []
+    original = diffmic.classifier.fit_network
+
+    def spy(network, training, validation, options, **more):
+        state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        seen.append((state, training, validation, options))
+        return original(network, training, validation, options, **more)
+
+    monkeypatch.setattr(diffmic.classifier, "fit_network", spy)
+    return seen

@@ -23,8 +23,8 @@ def test_the_demo_trains_prints_both_stages_and_saves_model_and_picture(tmp_path
 
 
 def test_the_table_has_the_stages_side_by_side():
-    measures = {"prior": {"accuracy": 0.5}, "diffusion": {"accuracy": 0.75}}
-    assert [line.split() for line in table(measures).splitlines()] == [
+    metrics = {"prior": {"accuracy": 0.5}, "diffusion": {"accuracy": 0.75}}
+    assert [line.split() for line in table(metrics).splitlines()] == [
         ["prior", "diffusion"],
         ["accuracy", "0.500", "0.750"],
     ]

@@ -22,6 +22,7 @@ def test_examples_in_docstrings_are_true(name):
     assert results.failed == 0
 
 
+@pytest.mark.slow
 def test_the_quickstart_notebook_runs_and_beats_chance(tmp_path, monkeypatch):
     monkeypatch.delenv("MPLBACKEND", raising=False)  # the notebook shows its pictures itself
     notebook = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
@@ -52,6 +53,7 @@ def test_the_stored_notebook_holds_no_errors():
     assert "error" not in kinds
 
 
+@pytest.mark.slow
 def test_the_example_script_trains_on_a_folder_per_class(tmp_path):
     from PIL import Image
 
@@ -74,6 +76,7 @@ def test_the_example_script_trains_on_a_folder_per_class(tmp_path):
     assert "12 test images" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_bundled_model_grades_scikit_images_retina_without_a_network(tmp_path):
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "empty")}
     done = subprocess.run(

@@ -20,13 +20,13 @@ from diffmic.diffusion import (
     focal_weights,
     guidance_by_distance,
     leading_timesteps,
-    prior_confidence,
     scores_by_distance,
 )
 from diffmic.diffusion.parameterization import PARAMETERIZATIONS
 from diffmic.model import ContextFusion, Denoiser, GatedAttention, top_mean
 from diffmic.model.denoiser import TimeGain
 from diffmic.model.regions import crop, select_regions, upper_left, window_cells
+from diffmic.tasks import MULTICLASS
 
 FOLDER = Path(__file__).parent / "golden"
 
@@ -67,13 +67,13 @@ def test_c_focal_loss(suffix):
     g = golden("c")
     targets = g[f"targets{suffix or '_onehot'}"]
     predicted = last(g["eps_pred"]).clone().requires_grad_()
-    loss = focal_loss(predicted, last(g["eps_true"]), g["prior_logits"], targets)
+    confidence = MULTICLASS.confidence(g["prior_logits"], targets)
+    loss = focal_loss(predicted, last(g["eps_true"]), confidence)
     loss.backward()
     close(loss, g[f"loss{suffix}"][0], 3e-6)
     close(predicted.grad, last(g[f"grad_eps_pred{suffix}"]), 1e-7)
     if not suffix:
-        weights = focal_weights(prior_confidence(g["prior_logits"], targets))
-        close(weights, g["sample_weights"], 3e-6)
+        close(focal_weights(confidence), g["sample_weights"], 3e-6)
 
 
 def test_d1_time_conditioned_layer():

@@ -1,12 +1,15 @@
 """What a user gets: the wheel, the sdist, the public names, and what an import costs."""
 
+import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,6 +30,7 @@ def modules():
     return {str(f.relative_to(ROOT)) for f in (ROOT / "diffmic").rglob("*.py")}
 
 
+@pytest.mark.packaging
 def test_the_wheel_holds_every_module_the_bundled_weights_and_nothing_else(built):
     names = {n for n in zipfile.ZipFile(built[0]).namelist() if ".dist-info/" not in n}
     bundled = {
@@ -37,6 +41,7 @@ def test_the_wheel_holds_every_module_the_bundled_weights_and_nothing_else(built
     assert built[0].stat().st_size < 15e6
 
 
+@pytest.mark.packaging
 def test_the_wheel_names_licence_script_and_extras(built):
     wheel = zipfile.ZipFile(built[0])
     text = {n.split("/", 1)[1]: n for n in wheel.namelist() if ".dist-info/" in n}
@@ -48,24 +53,44 @@ def test_the_wheel_names_licence_script_and_extras(built):
         assert f"Provides-Extra: {extra}" in metadata
 
 
+@pytest.mark.packaging
 def test_the_sdist_holds_what_building_and_testing_need_and_no_pictures(built):
     with tarfile.open(built[1]) as archive:
         names = {n.split("/", 1)[1] for n in archive.getnames() if "/" in n}
     assert modules() <= names
-    for needed in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/conftest.py"):
-        assert needed in names
+    needed = {"pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", "tests/oldest.txt"}
+    assert needed | {"tests/conftest.py", "tests/reference/diffmic-v2-aptos.json"} <= names
     assert not [n for n in names if n.lower().endswith((".jpg", ".jpeg", ".pth", ".pkl", ".npz"))]
     assert not [n for n in names if n.startswith("zoo/models/")]
 
 
+def test_lower_bounds_are_the_versions_that_are_tested():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    requirements = map(
+        Requirement, project["dependencies"] + project["optional-dependencies"]["plots"]
+    )
+    bounds = {r.name: str(r.specifier).replace(">=", "==") for r in requirements}
+    lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
+    tested = [Requirement(line) for line in lines if not line.startswith("#")]
+    assert {r.name: str(r.specifier) for r in tested} == bounds
+
+
+def test_no_module_is_longer_than_400_lines():
+    lengths = {
+        name: len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in modules()
+    }
+    assert "diffmic/classifier.py" in lengths
+    assert {name: n for name, n in lengths.items() if n > 400} == {}
+
+
 def run_python(code):
     return subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        [sys.executable, "-P", "-c", code], check=True, capture_output=True, text=True
     ).stdout.split()
 
 
 def test_importing_the_package_brings_neither_torch_nor_timm():
-    heavy = "torch timm torchvision matplotlib sklearn accelerate typer"
+    heavy = "torch timm torchvision matplotlib sklearn typer"
     loaded = run_python(
         f"import sys, diffmic; print(*[m for m in '{heavy}'.split() if m in sys.modules])"
     )
@@ -89,3 +114,9 @@ def test_public_names_are_there_and_unknown_ones_are_not():
         assert name in dir(diffmic)
     with pytest.raises(AttributeError, match="no_such_name"):
         getattr(diffmic, "no_such_name")  # noqa: B009
+
+
+def test_the_files_that_ci_runs_are_there():
+    named = re.findall(r"tests/[\w/.]+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name).exists()] == []

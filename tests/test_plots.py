@@ -14,11 +14,12 @@ from diffmic.plots import plot_predictions, plot_regions
 @pytest.fixture
 def explanation():
     return Explanation(
-        saliency=np.zeros((2, 3, 20, 30), np.float32),
+        saliency=np.zeros((2, 3, 2, 3), np.float32),
         boxes=np.array([[[0, 0, 10, 10], [20, 10, 30, 20]]] * 2, np.float32),
         attention=np.array([[0.2, 0.8]] * 2, np.float32),
         global_proba=np.full((2, 3), 1 / 3, np.float32),
         local_proba=np.full((2, 3), 1 / 3, np.float32),
+        sizes=np.array([[20, 30]] * 2),
     )
 
 

@@ -1,6 +1,7 @@
 """Networks, recipes and images so small that a fit takes part of a second."""
 
 from collections.abc import Sequence
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -8,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diffmic.model import Architecture
 from diffmic.training import Recipe
 
 RECIPE = Recipe(
-    n_views=1,
+    n_cached_views=1,
     context_dropout=0.0,
     feature_noise=0.0,
     steps_per_epoch=10,
@@ -76,14 +78,15 @@ def stripes(
 
 
 def small(**parameters: Any) -> dict[str, Any]:
-    """Constructor parameters of a tiny classifier."""
+    """Constructor parameters of a tiny classifier; those of its architecture can be given, too."""
+    names = {field.name for field in fields(Architecture)}
+    own = {name: parameters.pop(name) for name in names & set(parameters)}
     return {
         "backbone": TinyBackbone(),
+        "architecture": Architecture(**{"feature_dim": 16, "num_train_timesteps": 50, **own}),
         "recipe": RECIPE,
-        "feature_dim": 16,
-        "num_train_timesteps": 50,
         "num_steps": 3,
-        "n_samples": 2,
+        "n_draws": 2,
         "max_epochs": 3,
         "learning_rate": 1e-2,
         "validation_fraction": 0.25,

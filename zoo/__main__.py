@@ -2,6 +2,7 @@
 
 python -m zoo train diffmic-v2-aptos --data FOLDER
 python -m zoo push diffmic-v2-aptos
+python -m zoo convert                       to today's file format, without training
 """
 
 import json
@@ -9,30 +10,36 @@ import shutil
 import tempfile
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
+from numpy.typing import NDArray
 
 from diffmic import DiffMICClassifier
-from diffmic.datasets import ImageTable, read_csv
+from diffmic.datasets import ImageTable, make_lesions, read_csv
 from diffmic.demo import table
 from diffmic.errors import DiffMICError
 from diffmic.hub import check_repository, load_model, push_folder, save_model
+from diffmic.hub.card import Scores
 from diffmic.hub.files import WEIGHTS_FILE, digest
 from diffmic.hub.names import BUNDLED, said_by_the_hub
 from diffmic.hub.publish import NOTICE_FILE
 from diffmic.inference import STAGES
+from diffmic.tasks import task_named
 from diffmic.training import resolve_recipe
 
 from .recipes import ZOO, ZooModel
 
 HERE = Path(__file__).parent
 HALF_PRECISION_TOLERANCE = 0.005
+CONVERSION_TOLERANCE = 1e-4
+N_GENERATED = 24  # images on which probabilities are compared
 app = typer.Typer(add_completion=False, help=__doc__)
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(ZOO)}.")]
 Models = Annotated[Path, typer.Option(help="Folder with the trained models.")]
-Results = Annotated[Path, typer.Option(help="Folder with their measures.")]
+Results = Annotated[Path, typer.Option(help="Folder with their metrics.")]
 
 
 @app.command()
@@ -86,18 +93,93 @@ def push(
 ) -> None:
     """Publish a trained model, or else the one of the package; ``hf auth login`` comes first."""
     chosen(name)
-    trained, bundled = models / name, BUNDLED / name
-    folder = bundled if bundled.is_dir() and not trained.exists() else trained
-    weights, record = folder / WEIGHTS_FILE, results / f"{name}.json"
-    for file in (weights, folder / NOTICE_FILE, record):
-        if not file.is_file():
-            raise typer.BadParameter(f"{file} is missing: train {name} first.")
-    if json.loads(record.read_text())["weights_sha256"] != digest(weights.read_bytes()):
-        raise typer.BadParameter(f"{record} tells of other weights than {weights}: train {name}.")
+    folder, _ = stored(name, models, results)
     try:
         print(pushed(folder, repository or f"{token_holder()}/{name}", private, create_pr))
     except DiffMICError as reason:
         raise typer.BadParameter(str(reason)) from reason
+
+
+@app.command()
+def convert(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Left out: all of them.")
+    ] = None,
+    models: Models = HERE / "models",
+    results: Results = HERE / "results",
+) -> None:
+    """Save trained models, or else the one of the package, in today's file format.
+
+    Nothing is trained; card and terms stay. Probabilities of both stages on generated images may
+    not change by more than 0.0001, else the files stay as they are.
+    """
+    for name in names or ZOO:
+        recipe = chosen(name)
+        folder, record = stored(name, models, results)
+        before = record["weights_sha256"]
+        clf = DiffMICClassifier.from_pretrained(folder, device="cpu")
+        card = replace(clf.card_, test_scores=todays(clf.card_.test_scores, clf))
+        with_task(clf, recipe)
+        with tempfile.TemporaryDirectory() as made:
+            clf.save_pretrained(Path(made) / name, dtype="float16", card=card)
+            new = DiffMICClassifier.from_pretrained(Path(made) / name, device="cpu")
+            old = DiffMICClassifier.from_pretrained(folder, device="cpu")
+            change = largest_change(old, new, generated(clf))
+        if change > CONVERSION_TOLERANCE:
+            raise SystemExit(f"{name}: a probability changes by {change:.2g}; nothing was saved.")
+        clf.save_pretrained(folder, dtype="float16", card=card)
+        record["weights_sha256"] = digest((folder / WEIGHTS_FILE).read_bytes())
+        record["test"] = todays(record["test"], clf)
+        (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+        same = record["weights_sha256"] == before
+        told = "the same" if same else f"new, with the SHA-256 {record['weights_sha256']}"
+        print(f"{name}: probabilities changed by at most {change:.2g}, the weights are {told}.")
+
+
+def stored(name: str, models: Path, results: Path) -> tuple[Path, dict[str, Any]]:
+    """The folder of a model, and its record, which must be of these weights."""
+    trained, bundled = models / name, BUNDLED / name
+    folder = bundled if bundled.is_dir() and not trained.exists() else trained
+    weights, file = folder / WEIGHTS_FILE, results / f"{name}.json"
+    for needed in (weights, folder / NOTICE_FILE, file):
+        if not needed.is_file():
+            raise typer.BadParameter(f"{needed} is missing: train {name} first.")
+    record: dict[str, Any] = json.loads(file.read_text())
+    if record["weights_sha256"] != digest(weights.read_bytes()):
+        raise typer.BadParameter(f"{file} is of other weights than {weights}: train {name}.")
+    return folder, record
+
+
+def todays(scores: Scores, clf: DiffMICClassifier) -> dict[str, dict[str, float]]:
+    """Metrics by today's names: multi-label accuracy was once that of single labels."""
+    earlier = not clf.task_.exclusive and all("label_accuracy" not in of for of in scores.values())
+    renamed = {"accuracy": "label_accuracy"} if earlier else {}
+    return {
+        stage: {renamed.get(metric, metric): value for metric, value in of.items()}
+        for stage, of in scores.items()
+    }
+
+
+def with_task(clf: DiffMICClassifier, recipe: ZooModel) -> None:
+    """Give a model the task of its recipe, which earlier files could not hold."""
+    if "task" in recipe.parameters:
+        clf.set_params(task=recipe.parameters["task"])
+        plan = replace(clf.model_.plan, task=task_named(clf.task))
+        clf.model_ = replace(clf.model_, plan=plan)
+
+
+def generated(clf: DiffMICClassifier) -> NDArray[np.uint8]:
+    """Images of the model's size with as many channels as those of its fit."""
+    grey, _ = make_lesions(N_GENERATED, image_size=clf.image_size_, random_state=0)
+    return np.repeat(grey[..., None], clf.channels_, axis=-1)
+
+
+def largest_change(one: DiffMICClassifier, other: DiffMICClassifier, X: Any) -> float:
+    """The largest difference of a probability, of either stage."""
+    return max(
+        float(np.abs(one.predict_proba(X, stage=s) - other.predict_proba(X, stage=s)).max())
+        for s in STAGES
+    )
 
 
 def token_holder() -> str:
@@ -117,7 +199,7 @@ def pushed(folder: Path, repository: str, private: bool, create_pr: bool) -> str
     """Upload weights, card and terms in one commit, and give its address."""
     check_repository(repository)
     defaults = DiffMICClassifier().get_params(deep=False)
-    model = load_model(folder, defaults=defaults, backbone=None, device="cpu")
+    model = load_model(folder, defaults=defaults, backbone=None, device=torch.device("cpu"))
     with tempfile.TemporaryDirectory() as made:
         save_model(made, model, dtype="float16", name=repository)
         shutil.copy(folder / NOTICE_FILE, made)
@@ -156,30 +238,22 @@ def save(
     Returns
     -------
     dict
-        Measures of both stages on the test part.
+        Metrics of both stages on the test part.
     float
         The largest change of a probability by half precision, on the validation part.
     """
     clf.save_pretrained(folder, dtype="float16", card=recipe.card)
     half = DiffMICClassifier.from_pretrained(folder)
     validation, test = images.part("val"), images.part("test")
-    largest = max(
-        float(
-            np.abs(
-                half.predict_proba(validation.paths, stage=stage)
-                - clf.predict_proba(validation.paths, stage=stage)
-            ).max()
-        )
-        for stage in STAGES
-    )
+    largest = largest_change(half, clf, validation.paths)
     if largest > HALF_PRECISION_TOLERANCE:
         clf.save_pretrained(folder)
         raise SystemExit(
             f"Half precision changes probabilities on the validation part by {largest:.4f}; saved "
-            "in full precision, without measures on the test part."
+            "in full precision, without metrics of the test part."
         )
     # Of what is published: the weights in half precision.
-    scores = half.evaluate(test.paths, test.labels, ordered=recipe.ordered)
+    scores = half.evaluate(test.paths, test.labels)
     run = (
         f" One training run, seed {clf.random_state}, {clf.max_epochs} epochs; the test part was "
         "read once, after it."

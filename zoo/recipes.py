@@ -27,21 +27,19 @@ class ZooModel:
     parameters : dict
         Of the estimator, where they differ from its defaults.
     card : ModelCard
-        All but the measures.
-    ordered : bool
-        Whether classes are grades.
+        All but the metrics.
     """
 
     folder: str
     parameters: dict[str, Any]
     card: ModelCard
-    ordered: bool = False
 
 
 ZOO = {
     "diffmic-v2-aptos": ZooModel(
         "aptos2019_dr",
         {
+            "task": "ordinal",
             "image_size": 192,
             "max_epochs": 10,
             "augment": "rotations",
@@ -67,7 +65,6 @@ ZOO = {
             "at, and in some photographs all of them, lie on the black rim and in the corners: "
             "they do not show the lesions.",
         ),
-        ordered=True,
     ),
     "diffmic-v2-ham10000": ZooModel(
         "ham10000",

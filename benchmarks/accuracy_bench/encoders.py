@@ -3,9 +3,8 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,25 +12,32 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout
 
 from diffmic import DiffMICClassifier
-from diffmic.data import PreparedImages, named_augment
+from diffmic.data import LabelledImages, PreparedImages, named_augment
 from diffmic.data import views_of as augmented_views
-from diffmic.inference.calibration import Calibration, negative_log_likelihood
-from diffmic.inference.predict import encode_images
-from diffmic.model import Conditions, DiffMICNetwork
-from diffmic.model.backbone import build_backbone
-from diffmic.model.build import architecture_from, build_network
-from diffmic.random import seeded_rng
-from diffmic.training.evaluation import Evaluation
-from diffmic.training.objectives import classification_loss
-from diffmic.training.options import Part, TrainingOptions, pixels
-from diffmic.training.precision import accelerator_for, to_device, training_precision
+from diffmic.inference import Engine, SamplingOptions, encode_images
+from diffmic.inference.calibration import mean_nll
+from diffmic.model import (
+    Conditions,
+    DiffMICNetwork,
+    NetworkPlan,
+    build_backbone,
+    build_network,
+    resolve_architecture,
+)
+from diffmic.random import LocalRNG, derived_seed
+from diffmic.tasks import Task
+from diffmic.training import Recipe, TrainingOptions
+from diffmic.training.evaluation import Evaluation, Reading
+from diffmic.training.loop import History
+from diffmic.training.options import pixels
+from diffmic.training.precision import to_device, training_precision
 from diffmic.training.prior_stage import train_on_images, train_prior
-from diffmic.training.recipe import Recipe
 
-from .tasks import Parts, Task
+from .tasks import DataSet, Parts
 
 N_VIEWS = 5  # the image itself, then augmented views
 DEFAULTS = DiffMICClassifier().get_params()
+BUILDING, LEARNING = 0, 1  # what a job's seed is for, as in a fit
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -40,7 +46,7 @@ class Job:
     """A data set and a seed, with everything that training needs to know."""
 
     name: str
-    task: Task
+    data_set: DataSet
     seed: int
     parts: Parts
     folder: Path
@@ -51,14 +57,14 @@ class Job:
         return self.folder / f"{self.name}-{self.seed}-{what}"
 
     def options(self, recipe: Recipe) -> TrainingOptions:
-        """The estimator's defaults, with the task's size, epochs and augmentation."""
+        """The estimator's defaults, with the data set's size, epochs and augmentation."""
         names = {field.name for field in fields(TrainingOptions)} & set(DEFAULTS)
         chosen = {name: DEFAULTS[name] for name in names} | {
             "recipe": recipe,
-            "image_size": self.task.image_size,
-            "max_epochs": self.task.max_epochs,
-            "patience": DEFAULTS["n_iter_no_change"],
-            "augment": named_augment(self.task.augment),
+            "image_size": self.data_set.image_size,
+            "max_epochs": self.data_set.max_epochs,
+            "augment": named_augment(self.data_set.augment),
+            "sampling": SamplingOptions(DEFAULTS["num_steps"], DEFAULTS["n_draws"]),
             "device": DEVICE,
             "seed": self.seed,
             "pretrained": True,
@@ -67,20 +73,22 @@ class Job:
         return TrainingOptions(**chosen)
 
     def network(self, recipe: Recipe, *, pretrained: bool, **changes: int) -> DiffMICNetwork:
-        """An untrained network of the default arrangement, but for changed parameters."""
-        architecture = architecture_from(
-            DEFAULTS | changes,
-            pretrained=pretrained,
-            image_size=self.task.image_size,
+        """An untrained network of the default architecture, but for changed fields of it."""
+        plan = NetworkPlan(
+            backbone=DEFAULTS["backbone"],
+            architecture=replace(resolve_architecture(DEFAULTS["architecture"]), **changes),
+            image_size=self.data_set.image_size,
+            num_classes=len(self.parts.classes),
+            task=self.parts.task,
+            diffusion=recipe.diffusion,
             context_dropout=recipe.context_dropout,
         )
-        with seeded_rng(self.seed):
-            return build_network(
-                architecture,
-                len(self.parts.classes),
-                multilabel=self.parts.multilabel,
-                settings=recipe.diffusion,
-            )
+        with self.rng(BUILDING):
+            return build_network(plan, pretrained=pretrained and DEFAULTS["pretrained"])
+
+    def rng(self, purpose: int) -> LocalRNG:
+        """Random numbers of the job's seed: the same whatever ran before."""
+        return LocalRNG(derived_seed(self.seed, purpose))
 
 
 class PlainClassifier(nn.Module):
@@ -90,7 +98,7 @@ class PlainClassifier(nn.Module):
         super().__init__()
         self.backbone = build_backbone(
             DEFAULTS["backbone"],
-            image_size=job.task.image_size,
+            image_size=job.data_set.image_size,
             pretrained=DEFAULTS["pretrained"],
         )
         self.classifier = nn.Linear(self.backbone.channels, len(job.parts.classes))
@@ -104,17 +112,14 @@ class PlainClassifier(nn.Module):
 class PlainObjective(nn.Module):
     """Cross-entropy with the label smoothing of stage one."""
 
-    def __init__(self, plain: PlainClassifier, recipe: Recipe, *, multilabel: bool) -> None:
+    def __init__(self, plain: PlainClassifier, recipe: Recipe, task: Task) -> None:
         super().__init__()
-        self.plain, self.recipe, self.multilabel = plain, recipe, multilabel
+        self.plain, self.recipe, self.task = plain, recipe, task
 
     def forward(self, images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Images (B, 3, H, W), targets (B, C), weights (B,) → loss."""
-        errors = classification_loss(
-            self.plain(images).float(),
-            targets,
-            multilabel=self.multilabel,
-            label_smoothing=self.recipe.label_smoothing,
+        errors = self.task.loss(
+            self.plain(images).float(), targets, label_smoothing=self.recipe.label_smoothing
         )
         return (weights * errors).mean()
 
@@ -149,9 +154,8 @@ def _kept_conditions(
     job: Job, recipe: Recipe, file: Path, encode: Callable[[DiffMICNetwork], list[Conditions]]
 ) -> Conditions:
     if not file.is_file():
-        conditions = Conditions.cat(encode(trained_prior(job, recipe)))
-        named = {f.name: getattr(conditions, f.name) for f in fields(conditions)}
-        _save(named | {"saliency": named["saliency"][..., :0, :0]}, file)
+        conditions = Conditions.cat(encode(trained_prior(job, recipe))).without_pictures()
+        _save(vars(conditions), file)
     return Conditions(**load_file(file, device=str(DEVICE)))
 
 
@@ -159,27 +163,24 @@ def trained_prior(job: Job, recipe: Recipe) -> DiffMICNetwork:
     """A network with its prior trained and nothing else."""
     network, file = job.network(recipe, pretrained=False), job.file("prior.safetensors")
     if not file.is_file():
-        network = job.network(recipe, pretrained=DEFAULTS["pretrained"])
+        network = job.network(recipe, pretrained=True)
         options, history = job.options(recipe), []
         evaluation, started = Evaluation(job.parts.val, options), time.perf_counter()
         to_device(network, options.device)
         precision = training_precision(options.precision, options.device, network.prior)
-        with (
-            seeded_rng(options.seed, options.device),
-            accelerator_for(options.device, precision) as accelerator,
-        ):
-            train_prior(
-                network,
-                job.parts.train,
-                options,
-                accelerator=accelerator,
-                evaluate=lambda: evaluation.prior(network),
-                history=history,
-            )
+        train_prior(
+            network,
+            job.parts.train,
+            options,
+            precision=precision,
+            rng=job.rng(LEARNING),
+            evaluate=lambda: evaluation.prior(network),
+            history=history,
+        )
         _keep_history(job, "prior", history, started)
         _save(network.prior.state_dict(), file)
     network.prior.load_state_dict(load_file(file))
-    return network.to(DEVICE)
+    return network.to(DEVICE).eval()
 
 
 def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
@@ -188,7 +189,7 @@ def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
     if not file.is_file():
         plain, options = trained_plain(job, recipe).eval(), job.options(recipe)
         found = []
-        for batch in _view(job, recipe, part, 0).loader(options.batch_size):
+        for batch in _view(job, recipe, part, 0).batches(options.batch_size):
             images = augmented_views(batch["image"], N_VIEWS, options.augment, options.seed)
             with torch.inference_mode():
                 found.append(plain(pixels(images, options.device)).cpu())
@@ -200,30 +201,24 @@ def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
 def trained_plain(job: Job, recipe: Recipe) -> PlainClassifier:
     """The same backbone, fine-tuned for as many epochs with the same settings."""
     file, options = job.file("plain.safetensors"), job.options(recipe)
-    with seeded_rng(job.seed):
+    with job.rng(BUILDING):
         plain = PlainClassifier(job)
     to_device(plain, options.device)
     if not file.is_file():
-        objective = PlainObjective(plain, recipe, multilabel=job.parts.multilabel)
-        history: list[dict[str, Any]] = []
-        precision, started = (
-            training_precision(options.precision, options.device, plain),
-            time.perf_counter(),
+        history: History = []
+        precision = training_precision(options.precision, options.device, plain)
+        started = time.perf_counter()
+        train_on_images(
+            PlainObjective(plain, recipe, job.parts.task),
+            plain,
+            job.parts.train,
+            options,
+            precision=precision,
+            rng=job.rng(LEARNING),
+            evaluate=lambda: _plain_score(plain, job.parts.val, options, job.parts.task),
+            stage="plain",
+            history=history,
         )
-        with (
-            seeded_rng(options.seed, options.device),
-            accelerator_for(options.device, precision) as accelerator,
-        ):
-            train_on_images(
-                objective,
-                plain,
-                job.parts.train,
-                options,
-                accelerator=accelerator,
-                evaluate=lambda: _plain_score(plain, job.parts.val, options, job.parts.multilabel),
-                stage="plain",
-                history=history,
-            )
         _keep_history(job, "plain", history, started)
         _save(plain.state_dict(), file)
     plain.load_state_dict(load_file(file))
@@ -231,22 +226,22 @@ def trained_plain(job: Job, recipe: Recipe) -> PlainClassifier:
 
 
 def _plain_score(
-    plain: PlainClassifier, part: Part, options: TrainingOptions, multilabel: bool
+    plain: PlainClassifier, part: LabelledImages, options: TrainingOptions, task: Task
 ) -> dict[str, float]:
     """Validation score as stage one has it: the negative log-likelihood at the best temperature."""
     plain.eval()
-    loader = part.prepared(options).loader(options.batch_size)
+    batches = options.prepared(part).batches(options.batch_size)
     with torch.inference_mode():
-        logits = torch.cat([plain(pixels(b["image"], options.device)).cpu() for b in loader])
-    calibration = Calibration.fit("prior", logits, part.targets, multilabel=multilabel)
-    nll = negative_log_likelihood(calibration.logits(logits.double()), part.targets, multilabel)
+        logits = torch.cat([plain(pixels(b["image"], options.device)).cpu() for b in batches])
+    reading = Reading(logits.double(), None, part.targets, part.weights, task)
+    nll = mean_nll(reading.fitted().logits(reading.logits), part.targets, task)
     return {"score": -nll, "nll": nll}
 
 
 def _view(job: Job, recipe: Recipe, part: str, view: int) -> PreparedImages:
     """A part's images as they are (view 0), or each augmented in its own way."""
     options = job.options(recipe)
-    images = job.parts[part].prepared(options, augmented=view > 0)
+    images = options.prepared(job.parts[part], augmented=view > 0)
     images.epoch = options.max_epochs + view  # other draws than those of stage one
     return images
 
@@ -256,11 +251,9 @@ def _encoded(
 ) -> Conditions:
     options = job.options(recipe)
     encoded = encode_images(
-        network,
+        Engine(network),
         images,
         batch_size=options.batch_size,
-        num_workers=0,
-        device=options.device,
         n_views=n_views,
         augment=options.augment,
         seed=options.seed,
@@ -276,7 +269,7 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
     unfinished.replace(file)
 
 
-def _keep_history(job: Job, what: str, history: list[dict[str, Any]], started: float) -> None:
+def _keep_history(job: Job, what: str, history: History, started: float) -> None:
     job.folder.mkdir(parents=True, exist_ok=True)
     record = {"seconds": round(time.perf_counter() - started, 1), "history": history}
     job.file(f"{what}-history.json").write_text(json.dumps(record, indent=1))

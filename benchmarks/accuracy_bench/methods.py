@@ -1,4 +1,4 @@
-"""The methods that are compared: each gives scores of a part's images."""
+"""The methods that are compared: each gives evidence of a part's images."""
 
 import functools
 from collections.abc import Callable
@@ -9,20 +9,19 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 
-from diffmic.inference import over_views, sample_scores
-from diffmic.inference.calibration import Stage
+from diffmic.inference import Engine, Evidence, SamplingOptions, Stage, evidence_of, over_views
 from diffmic.model import Conditions, DiffMICNetwork
-from diffmic.random import seeded_rng
-from diffmic.training.cache import ConditionCache, drawing_chances
+from diffmic.training import Recipe
+from diffmic.training.cache import ConditionCache, drawing_chances, drawing_ratio
 from diffmic.training.diffusion_stage import cached_steps, moving_average, train_denoiser
 from diffmic.training.evaluation import Evaluation
-from diffmic.training.objectives import classification_loss
-from diffmic.training.precision import accelerator_for
-from diffmic.training.recipe import PAPER, RECIPES, Recipe
+from diffmic.training.precision import MixedPrecision
+from diffmic.training.recipe import PAPER, RECIPES
 
 from .encoders import (
     DEFAULTS,
     DEVICE,
+    LEARNING,
     N_VIEWS,
     Job,
     conditions_of,
@@ -31,104 +30,129 @@ from .encoders import (
     views_of,
 )
 
-Scores = Callable[[str], Tensor]  # name of a part → scores (n, C), or of draws (n, S, C)
+BATCH = 256  # images that are sampled at once
+
+EvidenceOf = Callable[[str], Evidence]  # of a part, by its name
 
 
 @dataclass(frozen=True)
 class Method:
-    """How a method comes to its scores, and how these become probabilities.
+    """How a method comes to its evidence, and how this becomes probabilities.
 
     Attributes
     ----------
     train : callable
-        Job → scores of a part.
+        Job → evidence of a part.
     stage : {"prior", "diffusion"}
-        Whether scores are logits, or means of label maps.
+        Which stage's logits the evidence is read as; those of any classifier are a prior's.
     beside : str or None
-        Method whose logits the calibration weighs beside the scores.
+        Method whose logits the calibration weighs beside these.
     recipe : Recipe
         For the record.
     """
 
-    train: Callable[[Job], Scores]
+    train: Callable[[Job], EvidenceOf]
     stage: Stage = "prior"
     beside: str | None = None
     recipe: Recipe = RECIPES["default"]
 
 
 OURS = RECIPES["default"]
-# The paper's loss, guidance, start, grid and scores, on the same cached conditions as ours.
+# The paper's loss at our budget: its guidance, start, timesteps and scores, too, but the conditions
+# and the number of steps are ours.
 PAPER_CACHED = replace(
     PAPER,
     cached=True,
-    n_views=OURS.n_views,
+    n_cached_views=OURS.n_cached_views,
+    denoiser_epochs=OURS.denoiser_epochs,
+    patience=OURS.patience,
     steps_per_epoch=OURS.steps_per_epoch,
     batch_size=OURS.batch_size,
 )
 
 
-def plain(job: Job) -> Scores:
+def plain(job: Job) -> EvidenceOf:
     """Plain fine-tuning."""
-    return lambda part: plain_logits(job, OURS, part)[0]
+    return lambda part: Evidence(plain_logits(job, OURS, part)[0])
 
 
-def plain_tta(job: Job) -> Scores:
+def plain_tta(job: Job) -> EvidenceOf:
     """Plain fine-tuning, with logits averaged over views of each image."""
-    return lambda part: plain_logits(job, OURS, part).mean(dim=0)
+    return lambda part: Evidence(plain_logits(job, OURS, part).mean(dim=0))
 
 
-def prior_alone(job: Job) -> Scores:
+def prior_alone(job: Job) -> EvidenceOf:
     """The fused prior."""
-    return lambda part: conditions_of(job, OURS, part).fused_logits
+    return lambda part: Evidence(conditions_of(job, OURS, part).fused_logits.cpu())
 
 
-def prior_views(job: Job) -> Scores:
+def prior_views(job: Job) -> EvidenceOf:
     """The fused prior, with logits averaged over the views of plain fine-tuning's."""
-    return lambda part: over_views(views_of(job, OURS, part).fused_logits, N_VIEWS)
+    return lambda part: Evidence(over_views(views_of(job, OURS, part).fused_logits, N_VIEWS).cpu())
 
 
-def diffusion_views(job: Job) -> Scores:
+def diffusion_views(job: Job) -> EvidenceOf:
     """The diffusion with views: the estimator's ``n_views``."""
-
-    def scores(part: str) -> Tensor:
-        network = trained_diffusion(job, OURS)
-        return over_views(_sampled(job, network, views_of(job, OURS, part)), N_VIEWS)
-
-    return scores
+    network, options = trained_diffusion(job, OURS), replace(usual_sampling(), n_views=N_VIEWS)
+    ratio = drawing_ratio_of(job, OURS)
+    return lambda part: _sampled(job, network, views_of(job, OURS, part), options, ratio)
 
 
 def diffusion(
     recipe: Recipe,
     *,
-    num_steps: int | None = None,
-    n_samples: int | None = None,
+    undone: bool = True,
     feature_dim: int | None = None,
     n_regions: int | None = None,
+    **sampling: int,
 ) -> Method:
-    """The diffusion stage under a recipe, at another width, or with fewer of the regions."""
+    """The diffusion stage under a recipe, at another width, or with fewer of the regions.
 
-    def train(job: Job) -> Scores:
+    Parameters
+    ----------
+    recipe : Recipe
+    undone : bool
+        Whether class-balanced drawing is undone in the scores, as the estimator does.
+    feature_dim, n_regions : int or None
+    **sampling
+        Options of sampling that differ from the estimator's.
+    """
+
+    def train(job: Job) -> EvidenceOf:
         network = trained_diffusion(job, recipe, feature_dim, n_regions)
-        return lambda part: _sampled(
-            job, network, conditions_of(job, OURS, part), num_steps, n_samples
-        )
+        ratio = drawing_ratio_of(job, recipe) if undone else None
+        options = replace(usual_sampling(), **sampling)
+        return lambda part: _sampled(job, network, conditions_of(job, OURS, part), options, ratio)
 
     return Method(train, "diffusion", "prior" if recipe.stacked else None, recipe)
+
+
+def usual_sampling() -> SamplingOptions:
+    """The estimator's."""
+    return SamplingOptions(DEFAULTS["num_steps"], DEFAULTS["n_draws"])
+
+
+def drawing_ratio_of(job: Job, recipe: Recipe) -> Tensor | None:
+    """How much more often stage two draws each class of a job than it occurs."""
+    return drawing_ratio(job.parts.train.targets, recipe.balance, job.parts.task)
 
 
 def _sampled(
     job: Job,
     network: DiffMICNetwork,
     conditions: Conditions,
-    num_steps: int | None = None,
-    n_samples: int | None = None,
-) -> Tensor:
-    return sample_scores(
-        network,
-        with_regions(conditions, network),
-        num_steps=num_steps or DEFAULTS["num_steps"],
-        n_samples=n_samples or DEFAULTS["n_samples"],
+    options: SamplingOptions,
+    ratio: Tensor | None,
+) -> Evidence:
+    """Evidence of conditions, in which the views of an image lie side by side."""
+    conditions, rows = with_regions(conditions, network), BATCH * options.n_views
+    return evidence_of(
+        Engine(network),
+        (conditions[start : start + rows] for start in range(0, len(conditions), rows)),
+        "diffusion",
+        options,
         seed=job.seed,
+        drawing_ratio=ratio,
     )
 
 
@@ -161,19 +185,20 @@ ABLATIONS = {
     "diffusion": diffusion(OURS),
     "not stacked": diffusion(replace(OURS, stacked=False)),
     "last label map": diffusion(_with(readout="last")),
-    "v": diffusion(_with(parameterization="v")),
-    "noise": diffusion(_with(parameterization="noise")),
-    "label": diffusion(_with(parameterization="label")),
+    "v": diffusion(_with(prediction_type="v")),
+    "noise": diffusion(_with(prediction_type="noise")),
+    "label": diffusion(_with(prediction_type="label")),
     "logits as guidance": diffusion(_with(guidance="logits")),
     "uniform start": diffusion(_with(start="uniform")),
     **{f"blur {x:g}": diffusion(replace(OURS, feature_noise=x)) for x in (0.0, 1.0, 2.0, 6.0)},
     **{f"balance {x:g}": diffusion(replace(OURS, balance=x)) for x in (0.0, 0.5, 1.0)},
+    "drawing not undone": diffusion(OURS, undone=False),
     "no dropout": diffusion(replace(OURS, context_dropout=0.0)),
     "α = 10": diffusion(replace(OURS, alpha=10.0)),
     "α = 10, γ = 3": diffusion(replace(OURS, alpha=10.0, gamma=3.0)),
-    "one view": diffusion(replace(OURS, n_views=0)),
+    "one view": diffusion(replace(OURS, n_cached_views=0)),
     **{f"{n} steps": diffusion(OURS, num_steps=n) for n in (1, 2, 5, 20, 50)},
-    **{f"{n} draws": diffusion(OURS, n_samples=n) for n in (1, 32)},
+    **{f"{n} draws": diffusion(OURS, n_draws=n) for n in (1, 32)},
     **{f"width {n}": diffusion(OURS, feature_dim=n) for n in (64, 1024)},
     # Regions are chosen one after the other: these are the first of the usual 6.
     **{f"denoiser of {n} regions": diffusion(OURS, n_regions=n) for n in (2, 4)},
@@ -185,7 +210,7 @@ ABLATIONS = {
 FACTORS: dict[str, dict[float, str]] = {
     "steps of the sampler": {n: f"{n} steps" for n in (1, 2, 5, 20, 50)}
     | {DEFAULTS["num_steps"]: "diffusion"},
-    "draws": {n: f"{n} draws" for n in (1, 32)} | {DEFAULTS["n_samples"]: "diffusion"},
+    "draws": {n: f"{n} draws" for n in (1, 32)} | {DEFAULTS["n_draws"]: "diffusion"},
     "steps of learning an epoch": {n: f"{n} learning steps" for n in (4, 15, 240)}
     | {OURS.steps_per_epoch: "diffusion"},
 }
@@ -194,7 +219,7 @@ FACTORS: dict[str, dict[float, str]] = {
 def cache_of(job: Job, recipe: Recipe) -> ConditionCache:
     """Cached conditions of the training part, in as many views as the recipe wants."""
     part = job.parts.train
-    rows = slice((1 + recipe.n_views) * len(part))
+    rows = slice((1 + recipe.n_cached_views) * len(part))
     conditions = conditions_of(job, OURS, "train")[rows]
     return ConditionCache(conditions, part.targets.to(DEVICE), part.weights.to(DEVICE))
 
@@ -231,21 +256,18 @@ def trained_diffusion(
     cache = cache_of(job, recipe)
     cache = replace(cache, conditions=with_regions(cache.conditions, network))
     conditions = with_regions(conditions_of(job, OURS, "val"), network)
-    evaluation = Evaluation(job.parts.val, options, conditions=conditions)
-    with (
-        seeded_rng(options.seed, options.device),
-        accelerator_for(options.device, "no") as accelerator,
-    ):
-        train_denoiser(
-            network,
-            job.parts.train,
-            options,
-            accelerator=accelerator,
-            evaluate=evaluation.diffusion,
-            history=[],
-            cache=cache,
-        )
-    return network
+    evaluation = Evaluation(job.parts.val, options, drawing_ratio_of(job, recipe), conditions)
+    train_denoiser(
+        network,
+        job.parts.train,
+        options,
+        precision=MixedPrecision(DEVICE),
+        rng=job.rng(LEARNING),
+        evaluate=evaluation.diffusion,
+        history=[],
+        cache=cache,
+    )
+    return network.eval()
 
 
 class Head(nn.Module):
@@ -268,42 +290,45 @@ class Head(nn.Module):
 @functools.lru_cache(maxsize=1)
 def trained_head(
     job: Job, recipe: Recipe, hidden: int | None, learning_rate: float = 2e-3
-) -> Scores:
-    """A head with cross-entropy on what stage two learns from: same noise, drawing and steps."""
+) -> EvidenceOf:
+    """A head with cross-entropy on what stage two learns from: same noise, drawing and steps.
+
+    Its drawing is undone as that of stage two is.
+    """
     cache = cache_of(job, recipe)
     n_steps = cached_steps(len(cache.targets), len(cache.conditions), recipe)
-    total_steps = job.task.max_epochs * n_steps
-    conditions, multilabel = cache.conditions, job.parts.multilabel
+    total_steps = job.data_set.max_epochs * n_steps
+    conditions, task = cache.conditions, job.parts.task
     channels = conditions.image_features.shape[1] + conditions.region_features.shape[2]
     scales = cache.feature_scales()
-    chances = drawing_chances(cache.targets, recipe.balance, multilabel=multilabel)
-    with seeded_rng(job.seed, DEVICE):
+    chances = drawing_chances(job.parts.train.targets, recipe.balance, task)
+    with job.rng(LEARNING) as rng:
         head = Head(channels, len(job.parts.classes), hidden).to(DEVICE).train()
         averaged = moving_average(head, recipe.ema, total_steps)
         optimizer = AdamW(
             head.parameters(), lr=learning_rate, weight_decay=recipe.denoiser_weight_decay
         )
         scheduler = OneCycleLR(optimizer, learning_rate, total_steps=total_steps + 1)
-        for batch, targets, weights in cache.batches(total_steps, recipe.batch_size, chances):
+        for batch, targets, weights in cache.batches(total_steps, recipe.batch_size, chances, rng):
             features = [
                 f + recipe.feature_noise * scale * torch.randn_like(f)
                 for f, scale in zip(
                     (batch.image_features, batch.region_features), scales, strict=True
                 )
             ]
-            errors = classification_loss(head(*features), targets, multilabel=multilabel)
+            errors = task.loss(head(*features), targets)
             (weights * errors).mean().backward()
             optimizer.step()
             optimizer.zero_grad()
             scheduler.step()
             if averaged is not None:
                 averaged.update_parameters(head)
-    trained = (averaged or head).eval()
+    trained, ratio = (averaged or head).eval(), drawing_ratio_of(job, recipe)
 
     @torch.inference_mode()
-    def scores(part: str) -> Tensor:
+    def evidence(part: str) -> Evidence:
         of = conditions_of(job, OURS, part)
-        logits: Tensor = trained(of.image_features, of.region_features)
-        return logits
+        logits: Tensor = trained(of.image_features, of.region_features).cpu()
+        return Evidence(logits if ratio is None else logits - ratio.log().to(logits))
 
-    return scores
+    return evidence

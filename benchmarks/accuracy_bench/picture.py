@@ -23,9 +23,9 @@ def draw_differences(found: Differences, opponents: Sequence[str], file: Path) -
     figure = Figure(figsize=(9.5, 0.6 + 0.21 * len(rows)), layout="constrained")
     panels = figure.subplots(1, 2, sharey=True)
     heights = -np.arange(len(rows)) - [0.8 * opponents.index(o) for o, _ in rows]
-    for panel, (measure, label) in zip(panels, LABELS.items(), strict=True):
+    for panel, (metric, label) in zip(panels, LABELS.items(), strict=True):
         for height, row in zip(heights, rows, strict=True):
-            values = getattr(found[row], measure)
+            values = getattr(found[row], metric)
             low, high = np.percentile(values[1:], [2.5, 97.5])
             pooled = row[1] == POOLED
             panel.plot([low, high], [height, height], color=BLUE if pooled else GREY, lw=2)
@@ -41,25 +41,25 @@ def draw_differences(found: Differences, opponents: Sequence[str], file: Path) -
 def draw_curves(
     panels_of: dict[str, dict[float, dict[str, float]]], prior: dict[str, float], file: Path
 ) -> None:
-    """Validation measures against one factor a column; the prior's as a dashed line.
+    """Validation metrics against one factor a column; the prior's as a dashed line.
 
     Parameters
     ----------
     panels_of : dict
-        Name of the factor → its values → measures, means over the data sets.
+        Name of the factor → its values → metrics, means over the data sets.
     prior : dict
-        Measures of the prior.
+        Metrics of the prior.
     """
-    measures = {"nll": "negative log-likelihood", "macro_f1": "macro F1"}
+    metrics = {"nll": "negative log-likelihood", "macro_f1": "macro F1"}
     figure = Figure(figsize=(9.5, 5), layout="constrained")
     panels = figure.subplots(
-        len(measures), len(panels_of), sharex="col", sharey="row", squeeze=False
+        len(metrics), len(panels_of), sharex="col", sharey="row", squeeze=False
     )
-    for row, (measure, label) in zip(panels, measures.items(), strict=True):
+    for row, (metric, label) in zip(panels, metrics.items(), strict=True):
         for panel, points in zip(row, panels_of.values(), strict=True):
             x = sorted(points)
-            panel.plot(x, [points[v][measure] for v in x], "o-", color=BLUE, label="diffusion")
-            panel.axhline(prior[measure], color=GREY, linestyle="--", label="its prior")
+            panel.plot(x, [points[v][metric] for v in x], "o-", color=BLUE, label="diffusion")
+            panel.axhline(prior[metric], color=GREY, linestyle="--", label="its prior")
             panel.set_xscale("log")
             panel.set_xticks(x, [f"{v:g}" for v in x])
             panel.minorticks_off()

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MEASURES = (
+METRICS = (
     "accuracy",
+    "label_accuracy",
     "balanced_accuracy",
     "macro_f1",
     "auc",
@@ -25,7 +26,7 @@ MEASURES = (
     "set_nll_draws",
 )
 COLUMNS = (
-    *("set", "seed", "method", "part", "n_images", *MEASURES, "absent_labels", "seconds"),
+    *("set", "seed", "method", "part", "n_images", *METRICS, "absent_labels", "seconds"),
     *(
         "image_size",
         "max_epochs",
@@ -65,7 +66,8 @@ class Results:
         if not self.file.is_file():
             return []
         with self.file.open(newline="") as stream:
-            return [r for r in csv.DictReader(stream) if self.processor in r.get("processor", "")]
+            rows = map(_with_label_accuracy, csv.DictReader(stream))
+            return [row for row in rows if self.processor in row.get("processor", "")]
 
     def has(self, name: str, seed: int, method: str, part: str, **settings: float) -> bool:
         """Whether a run has been recorded, with values of some columns if they are given."""
@@ -73,12 +75,23 @@ class Results:
         wanted |= {column: str(value) for column, value in settings.items()}
         return any(wanted.items() <= row.items() for row in self.rows())
 
+    def check_columns(self) -> None:
+        """Make sure that runs can be added: files of earlier versions are only read.
+
+        Raises
+        ------
+        ValueError
+        """
+        if self.file.is_file():
+            with self.file.open(newline="") as stream:
+                if tuple(next(csv.reader(stream))) != COLUMNS:
+                    raise ValueError(f"{self.file} has other columns: write to another file.")
+
     def add(self, row: dict[str, Any]) -> None:
         """Append a run."""
+        self.check_columns()
         self.file.parent.mkdir(parents=True, exist_ok=True)
         new = not self.file.is_file()
-        if not new and tuple(next(csv.reader(self.file.open(newline="")))) != COLUMNS:
-            raise ValueError(f"{self.file} has other columns: write to another file.")
         with self.file.open("a", newline="") as stream:
             writer = csv.DictWriter(stream, COLUMNS, restval="", lineterminator="\n")
             if new:
@@ -104,6 +117,15 @@ class Results:
         with np.load(file) as kept:
             proba = kept["proba"].astype(np.float64)
             return Answers(kept["targets"], proba, kept["thresholds"], kept["groups"])
+
+
+def _with_label_accuracy(row: dict[str, str]) -> dict[str, str]:
+    """A row as it is written today: once ``accuracy`` of multi-label sets was that of labels."""
+    if "label_accuracy" in row or "accuracy" not in row:
+        return row
+    multilabel = bool(row.get("set_nll"))
+    accuracy = ("", row["accuracy"]) if multilabel else (row["accuracy"], "")
+    return row | dict(zip(("accuracy", "label_accuracy"), accuracy, strict=True))
 
 
 @dataclass(frozen=True)
@@ -235,7 +257,7 @@ def macro_f1(answers: Answers, counts: Floats) -> Floats:
 
 
 def summary(rows: Iterable[dict[str, str]], part: str) -> Iterator[tuple[str, str, int, Any]]:
-    """Set, method, number of runs, and (mean, standard deviation) of each measure.
+    """Set, method, number of runs, and (mean, standard deviation) of each metric.
 
     The deviation is that of a sample; not a number where there is one run.
     """
@@ -244,12 +266,12 @@ def summary(rows: Iterable[dict[str, str]], part: str) -> Iterator[tuple[str, st
         if row["part"] == part:
             groups[row["set"], row["method"]].append(row)
     for (name, method), runs in groups.items():
-        measures = {}
-        for measure in MEASURES:
-            values = [float(run[measure]) for run in runs if run[measure] not in ("", "nan")]
+        metrics = {}
+        for metric in METRICS:
+            values = [float(run[metric]) for run in runs if run[metric] not in ("", "nan")]
             if values:
-                measures[measure] = float(np.mean(values)), _deviation(values)
-        yield name, method, len(runs), measures
+                metrics[metric] = float(np.mean(values)), _deviation(values)
+        yield name, method, len(runs), metrics
 
 
 def _deviation(values: list[float]) -> float:

@@ -10,20 +10,19 @@ from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 from torch.nn.functional import adaptive_avg_pool2d
 
-from diffmic.data import read_inputs
+from diffmic.data import LabelledImages, TargetEncoding, read_inputs
 from diffmic.data.images import read_image
 from diffmic.data.preprocessing import resized
 from diffmic.data.splits import validation_split
-from diffmic.data.targets import TargetEncoding
 from diffmic.datasets import read_csv
-from diffmic.training.options import Part
+from diffmic.tasks import Task
 
 PART_NAMES = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
-class Task:
-    """One data set.
+class DataSet:
+    """One data set, and how it is trained on.
 
     Attributes
     ----------
@@ -33,8 +32,8 @@ class Task:
         Pixels of a side; passes over the images in stage one, and of plain fine-tuning.
     augment : str
         As the estimator's.
-    ordered : bool
-        Whether classes are grades.
+    task : str
+        As the estimator's: "ordinal" where classes are grades.
     group : str or None
         Column with the patient or lesion.
     resplit : bool
@@ -45,24 +44,24 @@ class Task:
     image_size: int
     max_epochs: int
     augment: str = "auto"
-    ordered: bool = False
+    task: str = "auto"
     group: str | None = None
     resplit: bool = False
 
 
-TASKS = {
-    "busi": Task("busi_ultrasound", 160, 12, resplit=True),
-    "chestxray14": Task("chestxray14_64", 64, 15, group="patient_id", resplit=True),
-    "pneumonia": Task("chest_xray_pneumonia", 128, 8, group="patient_id"),
-    "medmnist": Task("medmnist", 64, 8),
-    "aptos": Task("aptos2019_dr", 192, 10, augment="rotations", ordered=True),
-    "ham10000": Task("ham10000", 128, 6, augment="rotations", group="lesion_id"),
+DATA_SETS = {
+    "busi": DataSet("busi_ultrasound", 160, 12, resplit=True),
+    "chestxray14": DataSet("chestxray14_64", 64, 15, group="patient_id", resplit=True),
+    "pneumonia": DataSet("chest_xray_pneumonia", 128, 8, group="patient_id"),
+    "medmnist": DataSet("medmnist", 64, 8),
+    "aptos": DataSet("aptos2019_dr", 192, 10, augment="rotations", task="ordinal"),
+    "ham10000": DataSet("ham10000", 128, 6, augment="rotations", group="lesion_id"),
 }
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Training, validation and test part of a task.
+    """Training, validation and test part of a data set.
 
     Attributes
     ----------
@@ -70,15 +69,15 @@ class Parts:
         Number of each test image's group, see :class:`~.results.Answers`.
     """
 
-    train: Part
-    val: Part
-    test: Part
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages
     classes: list[Any]
-    multilabel: bool
+    task: Task
     groups: NDArray[np.int64]
 
-    def __getitem__(self, name: str) -> Part:
-        part: Part = getattr(self, name)
+    def __getitem__(self, name: str) -> LabelledImages:
+        part: LabelledImages = getattr(self, name)
         return part
 
     def with_wrong_labels(self, share: float, seed: int) -> "Parts":
@@ -90,7 +89,7 @@ class Parts:
             return self
         rng = np.random.RandomState(seed)
         targets = self.train.targets.clone()
-        if self.multilabel:
+        if not self.task.exclusive:
             wrong = torch.from_numpy(rng.rand(*targets.shape) < share)
             targets[wrong] = 1 - targets[wrong]
         else:
@@ -100,51 +99,50 @@ class Parts:
         return replace(self, train=replace(self.train, targets=targets))
 
 
-def load(task: Task, seed: int, data: Path) -> Parts:
-    """Read a task's images and labels; the split is the data set's own, or the seed's."""
-    if (file := data / task.folder / "pneumoniamnist.npz").is_file():
+def load(data_set: DataSet, seed: int, data: Path) -> Parts:
+    """Read images and labels; the split is the data set's own, or the seed's."""
+    if (file := data / data_set.folder / "pneumoniamnist.npz").is_file():
         arrays = np.load(file)
         images: Any = np.concatenate([arrays[f"{part}_images"] for part in PART_NAMES])
         labels = np.concatenate([arrays[f"{part}_labels"] for part in PART_NAMES]).ravel()
         sizes = [len(arrays[f"{part}_labels"]) for part in PART_NAMES]
         splits, groups = np.repeat(PART_NAMES, sizes), None
     else:
-        table = read_csv(data / task.folder / "labels.csv", group=task.group)
+        table = read_csv(data / data_set.folder / "labels.csv", group=data_set.group)
         images, labels, splits, groups = table.paths, table.labels, table.splits, table.groups
-    encoding = TargetEncoding.learn(labels)
-    targets = encoding.encode(labels)
-    if task.resplit:
+    encoding, targets = TargetEncoding.learn_and_encode(labels, data_set.task)
+    if data_set.resplit:
         if groups is None:
             groups = near_duplicates(images)
-        splits = random_splits(targets, groups, seed, multilabel=encoding.multilabel)
+        splits = random_splits(targets, groups, seed, encoding.task)
     numbers = (
         np.arange(len(splits)) if groups is None else np.unique(groups, return_inverse=True)[1]
     )
     source = read_inputs(images).images
 
-    def part(name: str) -> Part:
+    def part(name: str) -> LabelledImages:
         index = np.flatnonzero(splits == name)
         # Decoded and resized once: every method sees the same pixels in every epoch.
-        pixels = torch.stack([resized(source[i], task.image_size) for i in index.tolist()])
-        return Part(
+        pixels = torch.stack([resized(source[i], data_set.image_size) for i in index.tolist()])
+        return LabelledImages(
             read_inputs(pixels).images, torch.from_numpy(targets[index]), torch.ones(len(index))
         )
 
     return Parts(
         *(part(name) for name in PART_NAMES),
         encoding.classes.tolist(),
-        encoding.multilabel,
+        encoding.task,
         numbers[splits == "test"],
     )
 
 
 def random_splits(
-    targets: NDArray[np.float32], groups: NDArray[Any], seed: int, *, multilabel: bool
+    targets: NDArray[np.float32], groups: NDArray[Any], seed: int, task: Task
 ) -> NDArray[np.str_]:
     """70 % training, 10 % validation, 20 % test; groups stay together."""
     rng = np.random.RandomState(seed)
-    rest, test = validation_split(targets, 0.2, rng, groups=groups, multilabel=multilabel)
-    val = validation_split(targets[rest], 0.125, rng, groups=groups[rest], multilabel=multilabel)[1]
+    rest, test = validation_split(targets, 0.2, rng, groups=groups, task=task)
+    val = validation_split(targets[rest], 0.125, rng, groups=groups[rest], task=task)[1]
     splits = np.full(len(targets), "train")
     splits[test], splits[rest[val]] = "test", "val"
     return splits

@@ -15,8 +15,6 @@ from unittest.mock import patch
 
 import torch
 
-from diffmic.inference.faster import for_encoding, for_sampling
-
 from .models import Settings, float_batch, pictures
 from .processes import in_a_process
 from .timing import Run, race
@@ -44,20 +42,20 @@ def main(task: dict[str, Any]) -> None:
     settings = Settings(**task["settings"])
     torch.set_num_threads(task["threads"])
     clf = settings.estimator("default")
-    encoding, sampling = for_encoding(clf.network_), for_sampling(clf.network_)
+    network = clf.model_.engine.network
     pixels = float_batch(pictures(settings.batch, settings.image_size))
-    start = clf.network_.start(clf.n_samples, torch.Generator().manual_seed(clf.seed_))
+    noise = network.noise(clf.n_draws, torch.Generator().manual_seed(clf.seed_))
     with torch.inference_mode():
-        conditions = encoding.encode(pixels)
+        conditions = network.encode(pixels)
         encode, sample = (
             torch.compile(function, fullgraph=True, backend=task["backend"])
-            for function in (encoding.encode, sampling.sample)
+            for function in (network.encode, network.sample)
         )
         runs: dict[str, Run] = {
-            "encode": lambda: encoding.encode(pixels),
+            "encode": lambda: network.encode(pixels),
             "encode, compiled": lambda: encode(pixels),
-            "sample": lambda: sampling.sample(conditions, start, num_steps=clf.num_steps),
-            "sample, compiled": lambda: sample(conditions, start, num_steps=clf.num_steps),
+            "sample": lambda: network.sample(conditions, noise, num_steps=clf.num_steps),
+            "sample, compiled": lambda: sample(conditions, noise, num_steps=clf.num_steps),
         }
         first = {name: _seconds(runs[f"{name}, compiled"]) for name in ("encode", "sample")}
         seconds = race(runs, task["rounds"], at_least=settings.seconds)

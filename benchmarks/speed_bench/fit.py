@@ -16,17 +16,19 @@ import torch
 from accuracy_bench import encoders
 from accuracy_bench.encoders import Job
 from accuracy_bench.methods import OURS
-from accuracy_bench.tasks import Parts, Task
+from accuracy_bench.tasks import DataSet, Parts
 
 from diffmic import DiffMICClassifier, DiffMICWarning
-from diffmic.data import PreparedImages, read_inputs
+from diffmic.data import LabelledImages, PreparedImages, read_inputs
 from diffmic.datasets import make_lesions
-from diffmic.inference import encode_images
-from diffmic.training import Part, diffusion_stage, evaluation
+from diffmic.estimator import preparation
+from diffmic.inference import Engine, encode_images
+from diffmic.tasks import MULTICLASS
+from diffmic.training import diffusion_stage, evaluation
 from diffmic.training import fit as whole_fit
 from diffmic.training.diffusion_stage import cached_batch_size, cached_steps
 
-from .models import DEVICE, Settings
+from .models import Settings
 
 VALIDATION_FRACTION = 0.15
 N_ENCODINGS = 3
@@ -43,7 +45,7 @@ def fitting(settings: Settings, n_images: int, epochs: int) -> dict[str, Any]:
     X, y = make_lesions(n_images, image_size=settings.image_size, random_state=0)
     n_val = max(1, round(VALIDATION_FRACTION * n_images))
     train, val = (X[n_val:], y[n_val:]), (X[:n_val], y[:n_val])
-    with patch.dict(encoders.DEFAULTS, settings.default):
+    with patch.dict(encoders.DEFAULTS, settings.parameters("default")):
         plain = _plain(settings, train, val, epochs - epochs // 2)
         clf, ours = _ours(settings, train, val, epochs)
         if epochs > 1:
@@ -75,7 +77,7 @@ def fitting(settings: Settings, n_images: int, epochs: int) -> dict[str, Any]:
 
 def _cached_steps(n_images: int) -> int:
     """Steps of stage two an epoch."""
-    return cached_steps(n_images, n_images * (1 + OURS.n_views), OURS)
+    return cached_steps(n_images, n_images * (1 + OURS.n_cached_views), OURS)
 
 
 def _reckoned(ours: dict[str, float], times: float, n_train: int) -> float:
@@ -90,7 +92,7 @@ def _reckoned(ours: dict[str, float], times: float, n_train: int) -> float:
 def _ours(settings: Settings, train: Any, val: Any, epochs: int) -> tuple[Any, dict[str, float]]:
     """A fitted estimator, and the seconds of the whole and of its parts."""
     clf = DiffMICClassifier(
-        **settings.default,
+        **settings.parameters("default"),
         image_size=settings.image_size,
         max_epochs=epochs,
         device="cpu",
@@ -103,7 +105,8 @@ def _ours(settings: Settings, train: Any, val: Any, epochs: int) -> tuple[Any, d
         "caching": (diffusion_stage, "build_cache"),
         "stage two": (whole_fit, "train_denoiser"),
         "validation in stage two": (evaluation.Evaluation, "diffusion"),
-        "calibration": (evaluation.Evaluation, "verdicts"),
+        "calibration": (evaluation.Evaluation, "verdict"),
+        "making the engine": (preparation, "prediction_engine"),
     }
     with warnings.catch_warnings(), stopwatch(watched) as seconds:
         warnings.simplefilter("ignore", DiffMICWarning)
@@ -126,32 +129,31 @@ def _plain(settings: Settings, train: Any, val: Any, epochs: int) -> dict[str, f
         held_out,
         held_out,
         classes,
-        multilabel=False,
+        task=MULTICLASS,
         groups=np.arange(len(val[0])),
     )
-    task = Task("generated", settings.image_size, epochs)
+    data_set = DataSet("generated", settings.image_size, epochs)
     watched = {"validation": (encoders, "_plain_score"), "steps": (encoders, "train_on_images")}
     with tempfile.TemporaryDirectory() as folder, stopwatch(watched) as seconds:
         started = time.perf_counter()
-        encoders.trained_plain(Job("generated", task, 0, parts, Path(folder), verbose=0), OURS)
+        encoders.trained_plain(Job("generated", data_set, 0, parts, Path(folder), verbose=0), OURS)
         whole = time.perf_counter() - started
     return {"whole": whole, "steps": seconds["steps"] - seconds["validation"]}
 
 
-def part_of(X: Any, y: Any, n_classes: int) -> Part:
+def part_of(X: Any, y: Any, n_classes: int) -> LabelledImages:
     """Images with their classes, as training wants them."""
     targets = torch.nn.functional.one_hot(torch.from_numpy(y), n_classes).float()
-    return Part(read_inputs(X).images, targets, torch.ones(len(y)))
+    return LabelledImages(read_inputs(X).images, targets, torch.ones(len(y)))
 
 
 def _encoding(clf: DiffMICClassifier, X: Any) -> float:
-    """Seconds to encode the images once, as they are."""
+    """Seconds to encode the images once, as they are, with the plain network as a fit does."""
     images = PreparedImages(read_inputs(X).images, clf.image_size_)
-    options: dict[str, Any] = {"batch_size": clf.batch_size, "num_workers": 0, "device": DEVICE}
     seconds = []
     for _ in range(N_ENCODINGS):
         started = time.perf_counter()
-        for _ in encode_images(clf.network_, images, **options):
+        for _ in encode_images(Engine(clf.network_), images, batch_size=clf.batch_size):
             pass
         seconds.append(time.perf_counter() - started)
     return statistics.median(seconds)

@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import accelerate
 import numpy as np
 import timm
 import torch
@@ -31,7 +30,7 @@ from .processes import STATUS, in_a_process, own_megabytes
 
 KINDS = ("JPEG files", "array")
 SIZE = 64  # pixels of a side
-LATER = (accelerate, timm, torchvision)  # a fit imports them: not what its images take
+LATER = (timm, torchvision)  # a fit imports them: not what its images take
 
 
 def memory_of_fits(settings: Settings) -> list[dict[str, Any]]:
@@ -83,14 +82,14 @@ def _watched() -> Iterator[list[float]]:
 def main(task: dict[str, Any]) -> None:
     """Fit and predict once; print what that took beside the images themselves."""
     torch.set_num_threads(task["threads"])
-    n_images = task["images"]
+    n_images, settings = task["images"], Settings(default=TINY)
     X: Any = _noise(n_images)
     if task["kind"] == "JPEG files":
         X = [_file(task["folder"], number) for number in range(n_images)]
     clf = DiffMICClassifier(
-        **TINY,
+        **settings.parameters("default"),
         image_size=SIZE,
-        recipe=replace(resolve_recipe("default"), n_views=1),
+        recipe=replace(resolve_recipe("default"), n_cached_views=1),
         max_epochs=1,
         validation_fraction=0.05,
         device="cpu",

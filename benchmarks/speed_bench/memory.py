@@ -17,7 +17,7 @@ from .processes import STATUS, in_a_process, own_megabytes
 def memory_of(settings: Settings) -> list[dict[str, Any]]:
     """Peaks of several configurations above that of importing, in MB."""
     jobs = [{"model": "default", "what": "encoder", "images": settings.batch}]
-    jobs += [{"model": "default", "what": "fp32", "images": n} for n in settings.batches[::2]]
+    jobs += [{"model": "default", "what": "auto", "images": n} for n in settings.batches[::2]]
     jobs += [
         {"model": "paper-v2", "what": precision, "images": n}
         for precision in ("fp32", "bf16")

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -12,15 +12,23 @@ import timm
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from diffmic import DiffMICClassifier
 from diffmic.data import unit_range
 from diffmic.datasets import make_lesions
-from diffmic.inference import STAGES, Calibration
-from diffmic.model import DiffMICNetwork, architecture_from, build_network
-from diffmic.presets import preset_parameters
-from diffmic.random import seeded_rng
+from diffmic.engine import prediction_engine
+from diffmic.estimator.presets import preset_parameters
+from diffmic.inference import STAGES, Calibration, FittedModel, SamplingOptions
+from diffmic.model import (
+    Architecture,
+    DiffMICNetwork,
+    NetworkPlan,
+    build_network,
+    resolve_architecture,
+    resolved,
+)
+from diffmic.random import LocalRNG
+from diffmic.tasks import MULTICLASS
 from diffmic.training import resolve_device, resolve_recipe
 from diffmic.training.precision import to_device
 
@@ -43,7 +51,8 @@ class Settings:
     batches, steps, draws, classes, threads : tuple of int
         What is tried; ``paper_`` and so on for the paper's arrangement.
     default, paper : dict
-        Parameters of the estimator, for the default model and the paper's arrangement.
+        Parameters of the estimator, for the default model and the paper's arrangement; with an
+        architecture as plain values, so that another process can be told.
     few_rounds, paper_batch : int
         Turns of what takes long; images where another factor is varied.
     device : str
@@ -83,21 +92,36 @@ class Settings:
 
     def parameters(self, model: str) -> dict[str, Any]:
         """Parameters of the estimator for ``"default"`` or ``"paper-v2"``."""
-        return {"default": dict(self.default), "paper-v2": dict(self.paper)}[model]
+        parameters = {"default": dict(self.default), "paper-v2": dict(self.paper)}[model]
+        if isinstance(parameters.get("architecture"), dict):
+            parameters["architecture"] = Architecture(**parameters["architecture"])
+        return parameters
 
     def encoder(self, model: str) -> str:
         """Name of its image encoder."""
         return str(self.parameters(model).get("backbone", DiffMICClassifier().backbone))
 
     def estimator(self, model: str, **changes: Any) -> DiffMICClassifier:
-        """One that can predict, but has learnt nothing; see :func:`untrained`."""
+        """One that can predict, but has learnt nothing; see :func:`untrained`.
+
+        Parameters
+        ----------
+        model : {"default", "paper-v2"}
+        **changes
+            Of its parameters; also ``n_classes`` and ``engine``.
+        """
         n_classes = changes.pop("n_classes", self.n_classes)
+        engine = changes.pop("engine", "auto")
         sizes = {"image_size": self.image_size, "device": self.device}
         parameters = sizes | self.parameters(model) | changes
-        return untrained(parameters, n_classes)
+        return untrained(parameters, n_classes, engine)
 
 
-TINY = {"backbone": "test_resnet", "pretrained": False, "feature_dim": 32}
+TINY = {
+    "backbone": "test_resnet",
+    "pretrained": False,
+    "architecture": asdict(Architecture(feature_dim=32)),
+}
 # To see that everything runs; the figures mean nothing.
 QUICK = Settings(
     image_size=64,
@@ -117,35 +141,51 @@ QUICK = Settings(
     threads=(1,),
     default=TINY,
     paper=preset_parameters("paper-v2")
-    | {"image_size": 64, "n_regions": 2}
-    | {name: "test_resnet" for name in ("backbone", "prior_backbone", "region_backbone")}
-    | {"feature_dim": 1024},  # the least that counts as wide
+    | {"image_size": 64, "backbone": "test_resnet"}
+    | {
+        "architecture": asdict(resolve_architecture("paper-v2"))
+        | {"prior_backbone": "test_resnet", "region_backbone": "test_resnet", "n_regions": 2}
+        | {"feature_dim": 1024}  # the least that counts as wide
+    },
     seconds=0.0,
     shard_seconds=0.05,
 )
 
 
-def untrained(parameters: Mapping[str, Any], n_classes: int) -> DiffMICClassifier:
+def untrained(
+    parameters: Mapping[str, Any], n_classes: int, engine: str = "auto"
+) -> DiffMICClassifier:
     """An estimator as a fit leaves it, but for what it would have learnt: that costs no time.
 
     The same parameters give the same weights.
     """
     usual = {"pretrained": False, "random_state": 0, "verbose": 0, "device": "cpu"}
     clf = DiffMICClassifier(**usual | dict(parameters))
-    device = resolve_device(clf.device)
-    recipe, size = resolve_recipe(clf.recipe), int(clf.image_size)
-    with seeded_rng(0):
-        architecture = architecture_from(
-            clf.get_params(deep=False), context_dropout=recipe.context_dropout
-        )
-        network = build_network(
-            architecture, n_classes, multilabel=False, settings=recipe.diffusion
-        )
+    device, recipe = resolve_device(clf.device), resolve_recipe(clf.recipe)
+    plan = NetworkPlan(
+        backbone=clf.backbone,
+        architecture=resolve_architecture(clf.architecture),
+        image_size=int(clf.image_size),
+        num_classes=n_classes,
+        task=MULTICLASS,
+        diffusion=recipe.diffusion,
+        context_dropout=recipe.context_dropout,
+    )
+    with LocalRNG(0):
+        network = build_network(plan)
         to_device(network, device)
-        _settle(network, float_batch(pictures(4, size)).to(device))
-    clf.network_, clf.image_size_, clf.channels_, clf.seed_ = network, size, 3, 0
-    clf.classes_, clf.multilabel_, clf.diffusion_trained_ = np.arange(n_classes), False, True
-    clf.calibrations_ = {stage: Calibration(stage, multilabel=False) for stage in STAGES}
+        _settle(network, float_batch(pictures(4, plan.image_size)).to(device))
+    clf.model_ = FittedModel(
+        network=network,
+        plan=resolved(plan, network),
+        classes=np.arange(n_classes),
+        channels=3,
+        calibrations={stage: Calibration() for stage in STAGES},
+        thresholds={},
+        sampling=SamplingOptions(clf.num_steps, clf.n_draws),
+        seed=0,
+        engine=prediction_engine(network, engine, precision=clf.precision),
+    )
     return clf
 
 
@@ -153,7 +193,7 @@ def untrained(parameters: Mapping[str, Any], n_classes: int) -> DiffMICClassifie
 def _settle(network: DiffMICNetwork, images: Tensor) -> None:
     """Give batch norms of the encoders the statistics of images: numbers of the usual size."""
     for module in network.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # a plain mean over what passes
     network.train()
     network.encode(images)
@@ -176,9 +216,14 @@ def plain_pass(name: str, batch: int, settings: Settings, dtype: torch.dtype | N
     return forward
 
 
+def has_onnxruntime() -> bool:
+    """Whether ONNX Runtime and what exports for it are installed."""
+    return all(find_spec(package) is not None for package in ("onnxruntime", "onnxscript"))
+
+
 def onnx_pass(name: str, batch: int, settings: Settings) -> Run | None:
     """The same pass by ONNX Runtime, where it and the exporter are installed."""
-    if any(find_spec(package) is None for package in ("onnxruntime", "onnxscript")):
+    if not has_onnxruntime():
         return None
     import onnxruntime
 

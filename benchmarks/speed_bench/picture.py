@@ -31,7 +31,8 @@ def draw(report: Report, file: Path) -> None:
         floor = [ms_per_image(record, "encoder")] * len(values)
         _draw(panel, [int(value) for value in values], ours, floor, label)
     batches = [record for record in report["predict"] if record["model"] == "default"]
-    ours, floor = ([ms_per_image(r, name) for r in batches] for name in ("fp32", "encoder"))
+    way = "auto" if "auto" in batches[0]["seconds"] else "fp32"  # as earlier files have it
+    ours, floor = ([ms_per_image(r, name) for r in batches] for name in (way, "encoder"))
     _draw(panels[1], [record["images"] for record in batches], ours, floor, "images a batch")
     panels[0].set_ylabel("milliseconds an image")
     panels[0].set_ylim(0, 1.06 * panels[0].dataLim.union([p.dataLim for p in panels]).ymax)

@@ -6,19 +6,20 @@ candidate in each round. Ratios are made from these by the report.
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from PIL import Image
 
 from diffmic import DiffMICClassifier
 from diffmic.data import PreparedImages, read_inputs
-from diffmic.inference import sample_scores
-from diffmic.inference.faster import for_encoding, for_sampling
+from diffmic.engine import prediction_engine
+from diffmic.inference import evidence_of
 from diffmic.training.options import pixels as ready
 
 from .models import (
@@ -37,21 +38,49 @@ Record = dict[str, Any]
 
 
 def predictions(settings: Settings, rounds: int) -> list[Record]:
-    """Both arrangements at several batch sizes, beside their floors."""
-    records = []
-    clf = settings.estimator("default")
+    """The default model by each engine, at several batch sizes, beside its floors."""
+    every = {engine: settings.estimator("default", engine=engine) for engine in engines(settings)}
+    return _by_batch("default", settings.batches, every, settings, rounds)
 
-    def turns(batch: int) -> int:
-        return rounds if batch <= settings.batch else min(rounds, settings.few_rounds)
 
-    for batch in settings.batches:
-        ours = {"fp32": prediction(clf, pictures(batch, settings.image_size))}
-        records.append(_record("default", batch, settings, turns(batch), ours))
+def paper_predictions(settings: Settings, rounds: int) -> list[Record]:
+    """The paper's arrangement in two precisions, at several batch sizes, beside its floors."""
     both = {p: settings.estimator("paper-v2", precision=p) for p in ("fp32", "bf16")}
-    for batch in settings.paper_batches:
+    return _by_batch("paper-v2", settings.paper_batches, both, settings, rounds)
+
+
+def _by_batch(
+    model: str,
+    batches: Sequence[int],
+    ways: dict[str, DiffMICClassifier],
+    settings: Settings,
+    rounds: int,
+) -> list[Record]:
+    records = []
+    for batch in batches:
         images = pictures(batch, settings.image_size)
-        ours = {precision: prediction(clf, images) for precision, clf in both.items()}
-        records.append(_record("paper-v2", batch, settings, turns(batch), ours))
+        ours = {name: prediction(clf, images) for name, clf in ways.items()}
+        turns = rounds if batch <= settings.batch else min(rounds, settings.few_rounds)
+        records.append(_record(model, batch, settings, turns, ours))
+    return records
+
+
+def engines(settings: Settings) -> list[str]:
+    """Kinds of engines that can be made here."""
+    return ["auto", "plain"]
+
+
+def making_engines(settings: Settings, rounds: int) -> list[Record]:
+    """How long it takes to make each engine from a trained network."""
+    records = []
+    for model in ("default", "paper-v2"):
+        network = settings.estimator(model, engine="plain").network_
+        runs: dict[str, Run] = {
+            kind: partial(prediction_engine, network, kind) for kind in engines(settings)
+        }
+        turns = min(rounds, settings.few_rounds)
+        seconds = race(runs, turns, at_least=0)
+        records.append({"model": model, "threads": torch.get_num_threads(), "seconds": seconds})
     return records
 
 
@@ -64,8 +93,7 @@ def stages(settings: Settings, rounds: int) -> list[Record]:
 def _stages(model: str, batch: int, settings: Settings, rounds: int) -> Record:
     clf = settings.estimator(model)
     images = pictures(batch, settings.image_size)
-    whole = prediction(clf, images)
-    network = for_encoding(clf.network_)
+    whole, engine = prediction(clf, images), clf.model_.engine
     pixels = float_batch(images)
 
     def read() -> object:
@@ -73,12 +101,10 @@ def _stages(model: str, batch: int, settings: Settings, rounds: int) -> Record:
         return [ready(part["image"], DEVICE) for part in prepared.loader(batch)]
 
     def calibrate() -> object:
-        return clf.calibrations_["diffusion"](draws.mean(dim=1), prior).numpy()
+        return clf.model_.probabilities(evidence, "diffusion")
 
-    with torch.inference_mode():
-        conditions = network.encode(pixels)
-        draws = _sampled(clf, conditions)()
-    prior = conditions.fused_logits
+    conditions = engine.encode(pixels)
+    evidence = _sampled(clf, conditions)()
     return {
         "model": model,
         "images": batch,
@@ -86,8 +112,8 @@ def _stages(model: str, batch: int, settings: Settings, rounds: int) -> Record:
             {
                 "whole": whole,
                 "reading": read,
-                "backbone": _inference(lambda: network.prior.backbone(pixels)),
-                "encode": _inference(lambda: network.encode(pixels)),
+                "backbone": _inference(lambda: engine.network.prior.backbone(pixels)),
+                "encode": lambda: engine.encode(pixels),
                 "sampling": _sampled(clf, conditions),
                 "calibration": calibrate,
             },
@@ -97,88 +123,92 @@ def _stages(model: str, batch: int, settings: Settings, rounds: int) -> Record:
     }
 
 
-def factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
-    """One factor at a time of the default model; all others as usual."""
-    batch, clf = settings.batch, settings.estimator("default")
-    images, floor = pictures(batch, settings.image_size), floors("default", batch, settings)
+class Factor:
+    """One factor of a prediction at a time, in batches; all others as usual.
 
-    def record(ours: dict[str, Run], beside: dict[str, Run] | None = None) -> Record:
-        return _record("default", batch, settings, rounds, ours, floor | (beside or {}))
+    Each method gives records of a race of its values and the floors.
 
-    found = _varied("default", clf, settings, rounds)
-    found["precision"] = [
-        record(
-            {
-                precision: prediction(settings.estimator("default", precision=precision), images)
-                for precision in ("fp32", "bf16")
-            },
-            {
-                "encoder in bf16": plain_pass(
-                    settings.encoder("default"), batch, settings, torch.bfloat16
-                )
-            },
+    Parameters
+    ----------
+    model : {"default", "paper-v2"}
+    settings : Settings
+    rounds : int
+    """
+
+    def __init__(self, model: str, settings: Settings, rounds: int) -> None:
+        self.model, self.settings, self.rounds = model, settings, rounds
+
+    @classmethod
+    def of_paper(cls, settings: Settings, rounds: int) -> Self:
+        """Of the paper's arrangement, with few values and few rounds: it takes long."""
+        few = replace(
+            settings,
+            batch=settings.paper_batch,
+            steps=settings.paper_steps,
+            draws=settings.paper_draws,
+            classes=settings.paper_classes,
         )
-    ]
-    with image_files(settings) as files:
-        sizes = settings.image_size, settings.large_size
-        kinds = {
-            f"array of {sizes[0]} px": images,
-            f"array of {sizes[1]} px": pictures(batch, sizes[1]),
-            f"JPEG of {sizes[1]} px": files,
-        }
-        found["images"] = [record({kind: prediction(clf, X) for kind, X in kinds.items()})]
-    if (onnx := onnx_pass(settings.encoder("default"), batch, settings)) is not None:
-        found["ONNX Runtime"] = [record({"encoder alone, by ONNX Runtime": onnx})]
-    return found
+        return cls("paper-v2", few, min(rounds, settings.few_rounds))
 
+    def steps(self) -> list[Record]:
+        """Steps of the sampler."""
+        clf = self._estimator()
+        return self._record({str(n): self._run(clf, num_steps=n) for n in self.settings.steps})
 
-def on_device(settings: Settings, rounds: int) -> dict[str, list[Record]]:
-    """Steps and draws of the default model, on whatever device the settings name."""
-    few = replace(settings, classes=(), threads=())
-    return _varied("default", settings.estimator("default"), few, rounds)
+    def draws(self) -> list[Record]:
+        """Draws for an image."""
+        clf = self._estimator()
+        return self._record({str(n): self._run(clf, n_draws=n) for n in self.settings.draws})
 
+    def classes(self) -> list[Record]:
+        """Number of classes."""
+        of = {n: self._estimator(n_classes=n) for n in self.settings.classes}
+        return self._record({str(n): self._run(clf) for n, clf in of.items()})
 
-def paper_factors(settings: Settings, rounds: int) -> dict[str, list[Record]]:
-    """The same for the paper's arrangement, with few values and few rounds: it takes long."""
-    few = replace(
-        settings,
-        batch=settings.paper_batch,
-        steps=settings.paper_steps,
-        draws=settings.paper_draws,
-        classes=settings.paper_classes,
-    )
-    clf = settings.estimator("paper-v2")
-    return _varied("paper-v2", clf, few, min(rounds, settings.few_rounds))
+    def threads(self) -> list[Record]:
+        """Threads of torch, of which the floors have as many."""
+        run, usual, found = self._run(self._estimator()), torch.get_num_threads(), []
+        for n_threads in (n for n in self.settings.threads if n <= (os.cpu_count() or 1)):
+            torch.set_num_threads(n_threads)
+            found += self._record({str(n_threads): run})
+        torch.set_num_threads(usual)
+        return found
 
+    def precision(self) -> list[Record]:
+        """Half precision, beside a floor in it."""
+        ours = {p: self._run(self._estimator(precision=p)) for p in ("fp32", "bf16")}
+        encoder, batch = self.settings.encoder(self.model), self.settings.batch
+        floor = plain_pass(encoder, batch, self.settings, torch.bfloat16)
+        return self._record(ours, {"encoder in bf16": floor})
 
-def _varied(
-    model: str, clf: DiffMICClassifier, settings: Settings, rounds: int
-) -> dict[str, list[Record]]:
-    """Steps, draws, classes and threads."""
-    images = pictures(settings.batch, settings.image_size)
-    floor = floors(model, settings.batch, settings)
+    def images(self) -> list[Record]:
+        """What is passed as X."""
+        clf, batch = self._estimator(), self.settings.batch
+        sizes = self.settings.image_size, self.settings.large_size
+        with image_files(self.settings) as files:
+            kinds = {
+                f"array of {sizes[0]} px": pictures(batch, sizes[0]),
+                f"array of {sizes[1]} px": pictures(batch, sizes[1]),
+                f"JPEG of {sizes[1]} px": files,
+            }
+            return self._record({kind: prediction(clf, X) for kind, X in kinds.items()})
 
-    def record(ours: dict[str, Run]) -> Record:
-        return _record(model, settings.batch, settings, rounds, ours, floor)
+    def onnxruntime(self) -> list[Record]:
+        """The bare encoder by ONNX Runtime; nothing where that is not installed."""
+        encoder, batch = self.settings.encoder(self.model), self.settings.batch
+        onnx = onnx_pass(encoder, batch, self.settings)
+        return [] if onnx is None else self._record({"encoder alone, by ONNX Runtime": onnx})
 
-    def of_classes(n: int) -> DiffMICClassifier:
-        return clf if n == settings.n_classes else settings.estimator(model, n_classes=n)
+    def _estimator(self, **changes: Any) -> DiffMICClassifier:
+        return self.settings.estimator(self.model, **changes)
 
-    found = {
-        "steps": [record({str(n): prediction(clf, images, num_steps=n) for n in settings.steps})],
-        "draws": [record({str(n): prediction(clf, images, n_samples=n) for n in settings.draws})],
-        "classes": [],
-        "threads": [],
-    }
-    if settings.classes:
-        of = {str(n): prediction(of_classes(n), images) for n in settings.classes}
-        found["classes"].append(record(of))
-    usual = torch.get_num_threads()
-    for n_threads in (n for n in settings.threads if n <= (os.cpu_count() or 1)):
-        torch.set_num_threads(n_threads)
-        found["threads"].append(record({str(n_threads): prediction(clf, images)}))
-    torch.set_num_threads(usual)
-    return found
+    def _run(self, clf: DiffMICClassifier, **options: int) -> Run:
+        return prediction(clf, pictures(self.settings.batch, self.settings.image_size), **options)
+
+    def _record(self, ours: dict[str, Run], beside: dict[str, Run] | None = None) -> list[Record]:
+        batch = self.settings.batch
+        floor = floors(self.model, batch, self.settings) | (beside or {})
+        return [_record(self.model, batch, self.settings, self.rounds, ours, floor)]
 
 
 def paper(settings: Settings, rounds: int) -> dict[str, Any]:
@@ -187,13 +217,11 @@ def paper(settings: Settings, rounds: int) -> dict[str, Any]:
     half = settings.estimator("paper-v2", precision="bf16")
     images = pictures(2, settings.image_size)
     wide = sum(layer.linear.weight.numel() for layer in clf.network_.denoiser.layers[1:])
-    with torch.inference_mode():
-        one = for_encoding(clf.network_).encode(float_batch(images[:1]))
-        one_in_half = for_encoding(half.network_, torch.bfloat16).encode(float_batch(images[:1]))
+    one, one_in_half = (c.model_.engine.encode(float_batch(images[:1])) for c in (clf, half))
     seconds = race(
         {
             "fp32": _sampled(clf, one),
-            "bf16": _sampled(half, one_in_half, torch.bfloat16),
+            "bf16": _sampled(half, one_in_half),
             "reading in fp32": _reading(4 * wide, clf.num_steps),
             "reading in bf16": _reading(2 * wide, clf.num_steps),
         },
@@ -209,14 +237,14 @@ def paper(settings: Settings, rounds: int) -> dict[str, Any]:
 
 def _difference_to_plain_form(clf: DiffMICClassifier, images: Any) -> dict[str, Any]:
     """Scores of the network as trained, K × K positions and all, against those of predictions."""
-    network, pixels = clf.network_, float_batch(images)
-    start = network.start(clf.n_samples, torch.Generator().manual_seed(clf.seed_))
+    network, engine, pixels = clf.network_, clf.model_.engine, float_batch(images)
+    noise = network.noise(clf.n_draws, torch.Generator().manual_seed(clf.seed_))
+    conditions = engine.encode(pixels)
+    ours = engine.sample(conditions, noise, num_steps=clf.num_steps)
     with torch.inference_mode():
-        conditions = for_encoding(network).encode(pixels)
-        ours = for_sampling(network).sample(conditions, start, num_steps=clf.num_steps)
         network.training = True  # of this module alone: its parts stay in evaluation mode
         plain_conditions = network.encode(pixels)
-        plain = network.sample(plain_conditions, start, num_steps=clf.num_steps, dense=True)
+        plain = network.sample(plain_conditions, noise, num_steps=clf.num_steps, dense=True)
         network.training = False
     return {
         "scores_differ": float((ours - plain).abs().max()),
@@ -247,15 +275,11 @@ def _record(
     }
 
 
-def _sampled(clf: DiffMICClassifier, conditions: Any, dtype: torch.dtype = torch.float32) -> Any:
+def _sampled(clf: DiffMICClassifier, conditions: Any) -> Any:
     """Sampling alone, as a prediction does it."""
-    return lambda: sample_scores(
-        clf.network_,
-        conditions,
-        num_steps=clf.num_steps,
-        n_samples=clf.n_samples,
-        seed=clf.seed_,
-        dtype=dtype,
+    model = clf.model_
+    return lambda: evidence_of(
+        model.engine, [conditions], "diffusion", model.sampling, seed=model.seed
     )
 
 

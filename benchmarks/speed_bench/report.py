@@ -22,8 +22,8 @@ def tables(report: Report) -> str:
         f"{report['threads']} of {report['cores']} cores; {versions}{commit}{memory_by}{rounds}."
     ]
     makers: dict[str, Callable[[Any], str]] = {
-        "predict": lambda _: predictions(report),
         "targets": targets,
+        "engine": engines,
         "stages": stages,
         "compile": compiled,
         "imports": imports,
@@ -33,13 +33,15 @@ def tables(report: Report) -> str:
         "memory": memory,
         "fit_memory": fit_memory,
     }
+    if any(report.get(name) for name in ("predict", "factors", "paper_factors")):
+        parts.append(predictions(report))
     parts += [make(report[name]) for name, make in makers.items() if report.get(name)]
     return "\n\n".join(parts) + "\n"
 
 
 def predictions(report: Report) -> str:
     """Every way to predict against the floors: one forward pass of timm's models."""
-    records = [("", record) for record in report["predict"]]
+    records = [("", record) for record in report.get("predict", [])]
     records += [
         (factor, record)
         for part in ("factors", "paper_factors")
@@ -60,6 +62,16 @@ def predictions(report: Report) -> str:
     ]
     headers = ["arrangement", "how", "ms an image", "encoder, ms", "× encoder", "× resnet18"]
     return table("Predictions", headers, rows)
+
+
+def engines(records: list[Report]) -> str:
+    """How long making an engine takes."""
+    rows = [
+        [record["model"], kind, f"{np.median(seconds):.2f} s"]
+        for record in records
+        for kind, seconds in record["seconds"].items()
+    ]
+    return table("Making an engine", ["arrangement", "engine", "found"], rows)
 
 
 def ms_per_image(record: Report, name: str) -> float:

@@ -58,12 +58,14 @@ def _value(part: str, name: str) -> Callable[[Report], float]:
 
 
 TARGETS = [
-    Target("default, batch 32 / its encoder", _prediction("default", 32, "fp32", "encoder"), 1.1),
-    Target("default, batch 1 / its encoder", _prediction("default", 1, "fp32", "encoder"), 1.3),
+    Target("default, batch 1 / its encoder", _prediction("default", 1, "auto", "encoder"), 0.6),
+    Target("default, batch 32 / its encoder", _prediction("default", 32, "auto", "encoder"), 0.45),
+    Target("plain engine, batch 1 / encoder", _prediction("default", 1, "plain", "encoder"), 1.15),
+    Target("plain engine, batch 32 / encoder", _prediction("default", 32, "plain", "encoder"), 1.1),
     Target("default, 50 steps / 10 steps", _factor("steps", "50", "10"), 1.5),
     Target("default, 16 draws / 1 draw", _factor("draws", "16", "1"), 1.3),
-    Target("paper, fp32, batch 8 / resnet18", _prediction("paper-v2", 8, "fp32", "resnet18"), 7),
-    Target("paper, fp32, batch 1 / resnet18", _prediction("paper-v2", 1, "fp32", "resnet18"), 10),
+    Target("paper, fp32, batch 8 / resnet18", _prediction("paper-v2", 8, "fp32", "resnet18"), 8),
+    Target("paper, fp32, batch 1 / resnet18", _prediction("paper-v2", 1, "fp32", "resnet18"), 11),
     Target("or its sampling / reading the wide weights as often", _sampling("fp32"), 1.1),
     Target("paper, bf16, batch 8 / resnet18", _prediction("paper-v2", 8, "bf16", "resnet18"), 5),
     Target("paper, bf16, batch 1 / resnet18", _prediction("paper-v2", 1, "bf16", "resnet18"), 7.4),

@@ -1,20 +1,24 @@
-"""What people pass in → batches."""
+"""Reading, checking and batching of the X and y passed to the estimator."""
 
-from .inputs import ImageSource, Inputs, read_inputs
+from .inputs import Inputs, read_inputs
+from .labelled import LabelledImages
 from .preprocessing import (
     AUGMENTS,
+    Augment,
     PreparedImages,
     PreparedStream,
     named_augment,
     unit_range,
     views_of,
 )
+from .sources import ImageSource
 from .streams import Stream
 from .targets import TargetEncoding
-from .training_data import LabelledImages, TrainingData, read_training_data
+from .training_data import TrainingData, read_labelled, read_training_data
 
 __all__ = [
     "AUGMENTS",
+    "Augment",
     "ImageSource",
     "Inputs",
     "LabelledImages",
@@ -25,6 +29,7 @@ __all__ = [
     "TrainingData",
     "named_augment",
     "read_inputs",
+    "read_labelled",
     "read_training_data",
     "unit_range",
     "views_of",

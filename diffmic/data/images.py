@@ -1,4 +1,4 @@
-"""One image, as people hold them, as a tensor (C, H, W): uint8 or float in 0–1, 1 or 3 channels."""
+"""Reading one image as a tensor (C, H, W): uint8 or float in 0–1, with 1 or 3 channels."""
 
 import warnings
 from collections.abc import Iterator
@@ -14,11 +14,17 @@ from torch import Tensor
 from ..errors import InputError
 
 CHANNELS = (1, 3)
-_RANGE_TOLERANCE = 1e-3  # resampling may overshoot by that much
+_RANGE_TOLERANCE = 1e-3  # allowed overshoot of resampled float images
 
 
 def as_image(value: Any, *, name: str = "image") -> Tensor:
-    """A PIL image, an array, a tensor or the path of one image → Tensor of shape (C, H, W)."""
+    """Image from a PIL image, array, tensor or path, as a Tensor of shape (C, H, W).
+
+    Raises
+    ------
+    InputError
+        Unknown type or shape, or pixels out of range; the message calls the image ``name``.
+    """
     if isinstance(value, (str, Path)):
         return read_image(value)
     if isinstance(value, Image.Image):
@@ -40,7 +46,7 @@ def as_image(value: Any, *, name: str = "image") -> Tensor:
 
 
 def as_tensor(values: "np.ndarray | Tensor") -> Tensor:
-    """Pixels as uint8 or float32; other types have no range of their own and are errors."""
+    """Pixels as uint8 or float32; other integer types are refused, as their range is unknown."""
     if isinstance(values, Tensor):
         known, floating = values.dtype == torch.uint8, values.is_floating_point()
     else:
@@ -48,14 +54,15 @@ def as_tensor(values: "np.ndarray | Tensor") -> Tensor:
     if not (known or floating):
         raise InputError(
             f"Images have the type {values.dtype}, whose range is not known. Scale them to uint8 "
-            "(0–255) or to float (0–1); for 16-bit images: X.astype('float32') / 65535."
+            "(0–255) or to float (0–1); for 16-bit images: X.astype('float32') / 65535 "
+            "(or / 4095 if they use only 12 bits)."
         )
     if isinstance(values, Tensor):
         tensor = values.detach().cpu()
         return tensor.float() if floating else tensor
     values = np.ascontiguousarray(values, dtype=np.float32 if floating else np.uint8)
     with warnings.catch_warnings():
-        # Images are only read, so that a read-only array (a memory map, say) needs no copy.
+        # Images are only read, so a read-only array (such as a memory map) needs no copy.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(values)
 
@@ -73,9 +80,18 @@ def channels_first(images: Tensor) -> Tensor:
 
 
 def checked_range(images: Tensor, *, name: str | None = None) -> Tensor:
-    """The images (n, C, H, W), after making sure that float pixels lie in 0–1.
+    """The images (n, C, H, W), after a check that float pixels lie in 0–1.
 
-    ``name`` is what messages call an image that comes alone.
+    Parameters
+    ----------
+    images : Tensor of shape (n, C, H, W)
+    name : str or None
+        Name of a single image in error messages.
+
+    Raises
+    ------
+    InputError
+        Images without pixels, with NaN or infinity, or outside 0–1.
     """
     if images.shape[2] == 0 or images.shape[3] == 0:
         raise InputError(
@@ -89,14 +105,14 @@ def checked_range(images: Tensor, *, name: str | None = None) -> Tensor:
     if not finite.all():
         first = name or f"image {int((~finite).nonzero()[0])}"
         raise InputError(
-            f"Pixels that are NaN or infinite, first in {first}. Remove the image or fill the "
+            f"Pixels are NaN or infinite, first in {first}. Remove the image or replace these "
             "pixels."
         )
     low, high = float(flat.min()), float(flat.max())
     if low < -_RANGE_TOLERANCE:
         raise InputError(
             f"Float images must lie in 0–1; found {low:.3g} to {high:.3g}. They look normalised "
-            "already: pass them as they were before (leave out Normalize); the model normalises."
+            "already: pass them without Normalize; the model normalises them itself."
         )
     if high > 1 + _RANGE_TOLERANCE:
         raise InputError(
@@ -107,13 +123,13 @@ def checked_range(images: Tensor, *, name: str | None = None) -> Tensor:
 
 
 def read_image(path: str | Path) -> Tensor:
-    """Decode an image file; the error names the file."""
+    """Decode an image file; error messages name the file."""
     with _opened(path) as image:
         return _from_pil(image)
 
 
 def check_image_file(path: str | Path) -> None:
-    """Look at the header of an image file, without decoding it."""
+    """Check by its header that a file is an image, without decoding it."""
     with _opened(path):
         return
 
@@ -134,13 +150,13 @@ def _opened(path: str | Path) -> Iterator[Image.Image]:
 
 
 def _from_pil(image: Image.Image) -> Tensor:
-    image = ImageOps.exif_transpose(image)  # as a viewer would show it
+    image = ImageOps.exif_transpose(image)  # upright, as an image viewer shows it
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.array(image, dtype=np.float32)
-        if image.mode != "F":  # 16-bit gray, whichever way Pillow spells it
+        if image.mode != "F":  # 16-bit gray, whichever mode Pillow gives it
             if image.mode == "I" and not 255 < pixels.max() <= 65535:
                 raise InputError(
-                    f"32-bit pixels of at most {pixels.max():g}: their range is not known. Scale "
+                    f"32-bit pixels of at most {pixels.max():g}: their range is not known. Convert "
                     "them to 8 bits (mode L), 16 bits (mode I;16) or to floats in 0–1."
                 )
             pixels /= 65535

@@ -1,43 +1,69 @@
-"""From images to batches for the network: one size, three channels, perhaps augmented."""
+"""Preparation of images for the network: resizing, three channels, augmentation, batching."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from typing import Any, TypedDict
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from ..errors import InputError
-from ..random import seeded_rng
-from .inputs import ImageSource
+from ..random import LocalRNG, derived_seed
+from .sources import ImageSource
 
 Augment = Callable[[Tensor], Tensor]
 AUGMENTS = ("auto", "rotations")
 
-_OVERSHOOT = 0.5  # more than cubic interpolation can do, less than a normalised image
+_OVERSHOOT = 0.5  # above the overshoot of cubic interpolation, below that of normalised images
 
 
 class Item(TypedDict):
-    """One prepared image: ``image`` (3, S, S), its ``size`` (H, W) as it came, its number."""
+    """One prepared image (3, S, S), with its original size (H, W) and its index."""
 
     image: Tensor
     size: Tensor
     index: int
 
 
-class PreparedImages(Dataset[Item]):
-    """Images resized to a square and, while training, augmented; uint8 stays uint8.
+class _Batches(Dataset[Item]):
+    """Batches of prepared images."""
+
+    def items(self) -> Iterator[Item]:
+        """All items, in order."""
+        raise NotImplementedError
+
+    def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
+        """DataLoader of dict batches for training; options as for :class:`DataLoader`."""
+        # Without an explicit generator, a DataLoader draws from torch's global one.
+        options.setdefault("generator", torch.Generator())
+        return DataLoader(self, batch_size=batch_size, collate_fn=collate, **options)
+
+    def batches(
+        self, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
+    ) -> Iterator[dict[str, Tensor]]:
+        """All batches in order, for predictions: ``image``, ``size`` and ``index`` of each."""
+        if num_workers > 0 or pin_memory:
+            yield from self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory)
+            return
+        items = self.items()  # a DataLoader costs half a millisecond, a lot for a single image
+        while batch := list(islice(items, batch_size)):
+            yield collate(batch)
+
+
+class PreparedImages(_Batches):
+    """Dataset of images resized to a square and, in training, augmented; uint8 stays uint8.
 
     Parameters
     ----------
     images : ImageSource
     image_size : int
-        Side of the square, in pixels; the whole image is kept, whatever its shape.
+        Side of the square, in pixels. The whole image is resized, whatever its aspect ratio.
     augment : callable or None
-        Maps a uint8 or float tensor (3, S, S) to another.
+        Augmentation: maps a uint8 or float tensor (3, S, S) to another; None: none.
     seed : int
-        With ``epoch`` and the image's number it decides the augmentation, whatever the order of
-        the images or the process that reads them.
+        Seed of the augmentation. Its random numbers depend on this seed, ``epoch`` and the index
+        of the image, but not on the order of the images or on the worker that loads them.
     """
 
     def __init__(
@@ -60,22 +86,21 @@ class PreparedImages(Dataset[Item]):
     def __getitem__(self, index: int) -> Item:
         item = _item(self.images[index], self.image_size, int(index))
         if self.augment is not None:
-            seed = hash((self.seed, self.epoch, int(index)))
+            seed = derived_seed(self.seed, self.epoch, int(index))
             item["image"] = _augmented(item["image"], self.augment, seed)
         return item
 
-    def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
-        """A DataLoader; options as there."""
-        return _loader(self, batch_size, options)
+    def items(self) -> Iterator[Item]:
+        return (self[index] for index in range(len(self)))
 
 
-class PreparedStream(IterableDataset[Item]):
-    """Images of a stream resized to a square as they come: one batch is in memory, not all.
+class PreparedStream(_Batches, IterableDataset[Item]):
+    """Iterable dataset of streamed images resized to a square, with one batch in memory at a time.
 
     Parameters
     ----------
     images : iterable of Tensor
-        Each (C, H, W), uint8 or float in 0–1.
+        Images (C, H, W), uint8 or float in 0–1.
     image_size : int
         Side of the square, in pixels.
     """
@@ -85,34 +110,41 @@ class PreparedStream(IterableDataset[Item]):
         self.image_size = image_size
 
     def __iter__(self) -> Iterator[Item]:
+        worker = get_worker_info()
+        # Every worker has the whole stream, so only the first may read it.
+        return iter(()) if worker is not None and worker.id > 0 else self.items()
+
+    def items(self) -> Iterator[Item]:
         for index, image in enumerate(self.images):
             yield _item(image, self.image_size, index)
 
-    def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
-        """A DataLoader; options as there."""
-        return _loader(self, batch_size, options)
-
 
 def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -> Tensor:
-    """Each image as it is, then changed: its views lie side by side, (B, …) → (B·V, …).
+    """Test-time views of each image, the original first, in adjacent rows: (B, …) → (B·V, …).
 
     Parameters
     ----------
     images : Tensor of shape (B, 3, S, S)
     n_views : int
-        V; each but the first is one draw of ``augment``, the same for every image.
+        V, the number of views. Every view after the first applies ``augment`` with the same random
+        numbers to every image.
     augment : callable or None
-        None where V is 1.
+        Augmentation of an image (3, S, S); may be None if V is 1.
     seed : int
-        With a view's number it decides the draw, from torch's global generator, which is then as it
-        was before: one thread at a time.
+        Seed of the augmentation; each view has its own random numbers. torch's global generator
+        is neither used nor changed.
+
+    Raises
+    ------
+    InputError
+        ``augment`` returns another shape, or floats outside 0–1.
     """
     if n_views == 1:
         return images
-    assert augment is not None  # the parameters have been checked
+    assert augment is not None  # checked with the parameters
     views = [images]
     for view in range(1, n_views):
-        changed = [_augmented(image, augment, hash((seed, view))) for image in images]
+        changed = [_augmented(image, augment, derived_seed(seed, view)) for image in images]
         views.append(torch.stack(changed))
     if len({view.dtype for view in views}) > 1:
         views = [unit_range(view) for view in views]
@@ -120,8 +152,8 @@ def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -
 
 
 def _augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
-    with seeded_rng(seed):
-        # A copy: a transform may work in place, and the pixels are the user's.
+    with LocalRNG(seed):
+        # A copy, because a transform may work in place and must not change the user's pixels.
         changed = augment(image.clone(memory_format=torch.contiguous_format))
     expected = tuple(image.shape)
     if not isinstance(changed, Tensor) or tuple(changed.shape) != expected:
@@ -133,7 +165,7 @@ def _augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
     if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
         raise InputError(
             f"augment returned pixels from {low:.3g} to {high:.3g}; floats must stay in 0–1. "
-            "Leave out Normalize, the model normalises; scale where the type is changed."
+            "Leave out Normalize, since the model normalises; scale when converting to float."
         )
     return changed.clamp(0, 1)
 
@@ -147,14 +179,8 @@ def _item(image: Tensor, image_size: int, index: int) -> Item:
     }
 
 
-def _loader(dataset: Dataset[Item], batch_size: int, options: dict[str, Any]) -> "DataLoader[Item]":
-    # Without one of its own a DataLoader draws from torch's global generator.
-    options.setdefault("generator", torch.Generator())
-    return DataLoader(dataset, batch_size=batch_size, collate_fn=collate, **options)
-
-
 def resized(image: Tensor, size: int) -> Tensor:
-    """An image (C, H, W) with both sides of ``size`` pixels, antialiased."""
+    """Image (C, H, W) resized to (C, size, size), with antialiasing."""
     if image.shape[1:] == (size, size):
         return image
     from torchvision.transforms.v2 import functional as transforms
@@ -164,7 +190,7 @@ def resized(image: Tensor, size: int) -> Tensor:
 
 
 def collate(items: list[Item]) -> dict[str, Tensor]:
-    """Items as a batch; images of mixed types become float."""
+    """Batch of items; images of mixed dtypes become float in 0–1."""
     images = [item["image"] for item in items]
     if len({image.dtype for image in images}) > 1:
         images = [unit_range(image) for image in images]
@@ -176,18 +202,20 @@ def collate(items: list[Item]) -> dict[str, Tensor]:
 
 
 def unit_range(images: Tensor) -> Tensor:
-    """Pixels as float in 0–1: uint8 is divided by 255, floats are there already."""
+    """Pixels as float in 0–1: uint8 is divided by 255, float pixels are returned unchanged."""
     return images.float() if images.is_floating_point() else images.float().div_(255)
 
 
 def named_augment(name: str) -> Augment:
-    """Mild changes that keep most medical images plausible.
+    """Named augmentation: mild random transforms that keep most medical images plausible.
 
     Parameters
     ----------
     name : {"auto", "rotations"}
-        Auto: shifts, small rotations, flips from left to right. Rotations: any, and flips up and
-        down, for images without an upright direction, as of skin, fundus or cells.
+        Augmentation. ``"auto"``: shifts, rotations by up to 15°, horizontal flips, brightness and
+        contrast.
+        ``"rotations"``: the same with rotations by any angle and vertical flips, for images
+        without an upright direction, such as those of skin, fundus or cells.
     """
     from torchvision.transforms import v2
 
@@ -196,8 +224,8 @@ def named_augment(name: str) -> Augment:
         [
             v2.RandomHorizontalFlip(),
             *([v2.RandomVerticalFlip()] if turns else []),
-            # Half of the images keep their own grain: resampling smooths noise and leaves black
-            # corners, and a network that only ever saw that misjudges images as they come.
+            # Half of the images are not resampled: resampling smooths noise and leaves black
+            # corners, and a network trained on resampled images alone misjudges original ones.
             v2.RandomApply(
                 [
                     v2.RandomAffine(

@@ -1,18 +1,18 @@
-"""Setting a validation part aside."""
+"""Stratified train/validation splits, which never divide a group."""
 
 import math
 from typing import Any
 
 import numpy as np
-import sklearn  # its model selection is imported when it is first used
+import sklearn  # sklearn.model_selection is imported on first use
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..tasks import MULTICLASS, Task
 from .targets import any_missing, as_array
+from .unit_split import split_units
 
 Indices = NDArray[np.intp]
-
-_TRIALS = 20
 
 
 def validation_split(
@@ -21,38 +21,50 @@ def validation_split(
     rng: np.random.RandomState,
     *,
     groups: Any = None,
-    multilabel: bool = False,
+    task: Task = MULTICLASS,
 ) -> tuple[Indices, Indices]:
-    """Numbers of the training and of the validation images.
+    """Split the data: indices of the training images and of the validation images.
 
-    Classes are shared out evenly, as far as there are enough images; each class has an image in
-    the training part, and all images of a group (a patient, say) are on one side.
+    Each class has an image in the training part. A class with at least two images (or groups, if
+    given) also has one in the validation part where possible. Otherwise the fraction of each
+    class in the validation part is close to ``fraction``. A group of images, for example those of
+    a patient, is never divided.
 
     Parameters
     ----------
     targets : ndarray of shape (n, C)
         One-hot or indicator targets.
     fraction : float
-        Share of the validation part: of the images, or of the groups where there are any.
+        Fraction of the images in the validation part.
     rng : RandomState
-        Where chance comes from.
+        Source of randomness.
     groups : array-like of shape (n,) or None
         Group of each image.
-    multilabel : bool
-        Whether targets are an indicator matrix.
+    task : Task
+        Type of task: whether targets are one-hot rows or an indicator matrix.
 
     Raises
     ------
     InputError
-        Too few images or groups, or groups that are missing.
+        There are too few images or groups, or some groups are missing values.
+
+    References
+    ----------
+    Exclusive classes without groups: scikit-learn's ``train_test_split``. Groups and multi-label:
+    Sechidis et al. (2011), "On the stratification of multi-label data".
     """
     if groups is not None:
-        return _group_split(targets, fraction, rng, _numbered(groups))
+        return _split_by_unit(targets, fraction, rng, _numbered(groups))
+    if not task.exclusive:
+        return _split_by_unit(targets, fraction, rng, np.arange(len(targets)))
+    return _stratified_split(targets, fraction, rng)
+
+
+def _stratified_split(
+    targets: NDArray[np.float32], fraction: float, rng: np.random.RandomState
+) -> tuple[Indices, Indices]:
     everything = np.arange(len(targets))
-    if multilabel:
-        return _group_split(targets, fraction, rng, everything)
-    labels = targets.argmax(axis=1)
-    counts = targets.sum(axis=0)
+    labels, counts = targets.argmax(axis=1), targets.sum(axis=0)
     divisible = everything[counts[labels] > 1]
     n_classes = int((counts > 1).sum())
     size = max(math.ceil(fraction * len(targets)), n_classes)
@@ -61,42 +73,32 @@ def validation_split(
     _, validation = sklearn.model_selection.train_test_split(
         divisible, test_size=size, stratify=labels[divisible], random_state=rng
     )
-    # A large fraction may take all of a small class: one image of it goes back.
-    taken = np.bincount(labels[validation], minlength=len(counts)) == counts
-    back = [validation[labels[validation] == c][0] for c in np.flatnonzero(taken & (counts > 0))]
-    validation = np.setdiff1d(validation, back)
+    # A split may contain all images of a small class, or none: one image then changes sides.
+    taken = np.bincount(labels[validation], minlength=len(counts))
+    back = [
+        validation[labels[validation] == c][0] for c in np.flatnonzero(taken == counts) if taken[c]
+    ]
+    missing = np.flatnonzero((taken == 0) & (counts > 1))
+    added = [rng.choice(divisible[labels[divisible] == c]) for c in missing]
+    validation = np.union1d(np.setdiff1d(validation, back), added).astype(np.intp)
     return np.setdiff1d(everything, validation), validation
 
 
-def _group_split(
+def _split_by_unit(
     targets: NDArray[np.float32], fraction: float, rng: np.random.RandomState, groups: Indices
 ) -> tuple[Indices, Indices]:
-    """Of some splits by group, the one whose class shares are most alike.
-
-    A group that alone has a class stays in the training part.
-    """
     n_groups = int(groups.max()) + 1
-    having = np.zeros((n_groups, targets.shape[1]), bool)  # which group has which class
-    np.logical_or.at(having, groups, targets > 0)
-    alone = having.sum(axis=0) == 1
-    free = np.flatnonzero(~having[:, alone].any(axis=1))
-    size = min(math.ceil(fraction * n_groups), n_groups - 1, len(free))
-    best: tuple[float, NDArray[np.bool_]] | None = None
-    for _ in range(_TRIALS if size > 0 else 0):
-        chosen = np.isin(groups, rng.choice(free, size, replace=False))
-        if (having.any(axis=0) & (targets[~chosen].sum(axis=0) == 0)).any():
-            continue
-        shares = targets[~chosen].mean(axis=0), targets[chosen].mean(axis=0)
-        difference = float(np.abs(shares[0] - shares[1]).sum())
-        if best is None or difference < best[0]:
-            best = difference, chosen
-    if best is None:
+    counts = np.zeros((n_groups, 1 + targets.shape[1]))  # images, and images with each label
+    np.add.at(counts, groups, np.column_stack([np.ones(len(targets)), targets > 0]))
+    chosen = split_units(counts, fraction, rng)
+    if chosen is None:
         raise _too_few(f"{len(targets)} images in {n_groups} group(s)")
-    return np.flatnonzero(~best[1]), np.flatnonzero(best[1])
+    validation = chosen[groups]
+    return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
 def _numbered(groups: Any) -> Indices:
-    """Groups as numbers from 0."""
+    """Groups as integers from 0."""
     groups = as_array(groups, "groups")
     if groups.ndim != 1 or any_missing(groups):
         raise InputError(
@@ -108,6 +110,6 @@ def _numbered(groups: Any) -> Indices:
 
 def _too_few(found: str) -> InputError:
     return InputError(
-        f"{found} are too few to set a validation part aside, with each class in the training "
-        "part. Pass validation_data, or validation_fraction=None to do without."
+        f"{found} are too few to hold out a validation part and keep each class in the training "
+        "part. Pass validation_data, or validation_fraction=None for no validation part."
     )

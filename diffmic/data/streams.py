@@ -1,9 +1,10 @@
-"""Streams: images that come one after another, each once, and need never be in memory together."""
+"""Streams: images read one after another, which need not fit into memory together."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -15,12 +16,12 @@ LABEL_KEYS = ("label", "labels", "target")
 
 
 class Stream:
-    """Images of an IterableDataset (C, H, W), in its order; each walk reads it anew.
+    """Images (C, H, W) of an IterableDataset, in its order; each iteration reads them again.
 
     Parameters
     ----------
     loader : DataLoader
-        Over an IterableDataset. It may have workers; more of them would each read all images.
+        DataLoader of an IterableDataset; its workers read the images, diffmic adds none.
     """
 
     num_workers: int | None = 0
@@ -30,18 +31,19 @@ class Stream:
 
     @staticmethod
     def of(X: Any) -> "Stream | None":
-        """The stream that an IterableDataset or a DataLoader of one is; None: X is no stream."""
+        """Stream of an IterableDataset, or of a DataLoader of one; None for any other X."""
         if isinstance(X, IterableDataset):
-            return Stream(DataLoader(X, batch_size=None))
+            # Without an explicit generator, a DataLoader draws from torch's global one.
+            return Stream(DataLoader(X, batch_size=None, generator=torch.Generator()))
         if isinstance(X, DataLoader) and isinstance(X.dataset, IterableDataset):
             return Stream(X)
         return None
 
     def batches(self) -> Iterator[tuple[Sequence[Any], Sequence[Any] | None]]:
-        """Images as they come, and their targets; None where there are none."""
+        """Batches of images with their targets, which are None if there are none."""
         for batch in self.loader:
             images, targets = split_item(batch)
-            if self.loader.batch_size is None:  # one item
+            if self.loader.batch_size is None:  # a single item
                 images, targets = [images], None if targets is None else [targets]
             yield images, targets
 
@@ -55,7 +57,13 @@ class Stream:
 
 
 def split_item(item: Any) -> tuple[Any, Any]:
-    """(image, target) of an item or batch; the target is None where there is none."""
+    """Image and target of an item or batch; the target is None if there is none.
+
+    Raises
+    ------
+    InputError
+        A dict without images.
+    """
     if isinstance(item, dict):
         image = next((item[key] for key in IMAGE_KEYS if key in item), None)
         if image is None:

@@ -1,6 +1,5 @@
-"""What people pass as y: labels of any kind, or an indicator matrix, which means multi-label."""
+"""Reading y: class labels of any type, or a multi-label indicator matrix."""
 
-import warnings
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -10,62 +9,90 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 from torch import Tensor
 
-from ..errors import DiffMICWarning, InputError
+from ..errors import InputError, warn_user
+from ..tasks import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task
 
 
 @dataclass(frozen=True)
 class TargetEncoding:
-    """Between the user's labels and the (n, C) matrices of the method.
+    """Encoding of class labels as one-hot or indicator rows (n, C).
 
     Attributes
     ----------
     classes : ndarray of shape (C,)
-        The labels as they were passed, sorted; for multi-label the numbers of the columns.
-    multilabel : bool
-        Whether y is an indicator matrix.
+        Sorted class labels; for multi-label, the column indices.
+    task : Task
+        Type of task.
     """
 
     classes: NDArray[Any]
-    multilabel: bool
+    task: Task
 
     @classmethod
-    def learn(cls, y: Any) -> Self:
-        """Find out which classes there are.
+    def learn(cls, y: Any, task: str = "auto") -> Self:
+        """Determine the classes and the task from y.
+
+        Parameters
+        ----------
+        y : array-like of shape (n,), (n, 1) or (n, L)
+            Labels, or an indicator matrix.
+        task : {"auto", "multiclass", "ordinal", "multilabel"}
+            Type of task. ``"auto"`` means multi-label for an indicator matrix, else multi-class.
+            The grades of an ordinal task are numbers, in sorted order.
 
         Raises
         ------
         InputError
-            No targets, missing or continuous ones, or a single class.
+            y is None or empty, has missing or continuous values or a single class, or does not
+            match the task.
         """
+        return cls.learn_and_encode(y, task)[0]
+
+    @classmethod
+    def learn_and_encode(cls, y: Any, task: str = "auto") -> tuple[Self, NDArray[np.float32]]:
+        """Learn the classes of y and encode it; y is checked once, so warnings are issued once."""
         y = as_targets(y)
-        if y.ndim == 2:
-            return cls(np.arange(y.shape[1]), True)
+        encoding = cls._learn(y, task)
+        return encoding, encoding._encode(y)
+
+    @classmethod
+    def _learn(cls, y: NDArray[Any], task: str) -> Self:
+        kind = _kind(y, task)
+        if task == "auto" and kind is MULTILABEL:
+            _point_out_onehot(y)
+        if kind is MULTILABEL:
+            return cls(np.arange(y.shape[1]), kind)
         classes = np.unique(y)
         if len(classes) < 2:
             raise InputError(
                 f"y holds one class, {classes.tolist()}: a classifier needs at least 2 classes."
             )
-        return cls(classes, False)
+        if kind is ORDINAL and classes.dtype.kind not in "biuf":
+            raise InputError(
+                f"task is 'ordinal', and y holds the words {classes.tolist()[:10]}, whose order is "
+                "unknown. Give the grades as numbers, and words for them as class_names."
+            )
+        return cls(classes, kind)
 
     def encode(self, y: Any) -> NDArray[np.float32]:
-        """One-hot rows, or the indicator matrix: (n, C), float32.
+        """Encode y as one-hot rows, or as its indicator matrix: (n, C), float32.
 
         Raises
         ------
         InputError
-            A label that was not there when the classes were learnt.
+            y contains a label that is not among the classes, or cannot be used.
         """
-        y = as_targets(y)
-        if self.multilabel:
-            if y.ndim != 2 or y.shape[1] != len(self.classes):
+        return self._encode(as_targets(y, self.task))
+
+    def _encode(self, y: NDArray[Any]) -> NDArray[np.float32]:
+        if not self.task.exclusive:
+            if y.shape[1] != len(self.classes):
                 raise InputError(
                     f"y has shape {y.shape}; an indicator matrix with {len(self.classes)} columns "
                     "is needed."
                 )
             indicator: NDArray[np.float32] = y.astype(np.float32)
             return indicator
-        if y.ndim != 1:
-            raise InputError(f"y has shape {y.shape}; one label per image is needed.")
         position = {label: number for number, label in enumerate(self.classes.tolist())}
         unknown = [label for label in dict.fromkeys(y.tolist()) if label not in position]
         if unknown:
@@ -79,13 +106,19 @@ class TargetEncoding:
         return onehot
 
 
-def as_targets(y: Any) -> NDArray[Any]:
+def as_targets(y: Any, task: Task | None = None) -> NDArray[Any]:
     """y as an array of shape (n,) or, for a multi-label indicator, (n, L).
+
+    Parameters
+    ----------
+    y : array-like
+    task : Task or None
+        Task that y must match in shape; None: either shape is accepted.
 
     Raises
     ------
     InputError
-        No targets, missing or continuous ones, or of a shape that has no meaning.
+        y is None or empty, has missing or continuous values, or has an unsupported shape.
     """
     if y is None:
         raise InputError(
@@ -96,26 +129,26 @@ def as_targets(y: Any) -> NDArray[Any]:
     if y.dtype.kind == "c":
         raise InputError("y: Complex data not supported.")
     if y.ndim == 2 and y.shape[1] > 1:
-        indicator = _indicator(y)
-        if len(y) > 1 and (indicator.astype(int).sum(axis=1) == 1).all():
-            warnings.warn(
-                "Each row of y has a single 1. An indicator matrix means multi-label, where an "
-                "image may have several labels or none; for exclusive classes pass "
-                "y.argmax(axis=1).",
-                DiffMICWarning,
-                stacklevel=2,
+        if task is not None and task.exclusive:
+            raise InputError(
+                f"y has shape {y.shape}; the task is {task.name}: one label per image is needed, "
+                "of shape (n,). Pass y.argmax(axis=1) if each row has a single 1."
             )
-        return indicator
+        return _indicator(y)
     if y.ndim not in (1, 2) or y.size == 0:
         raise InputError(
             f"y has shape {y.shape}; labels of shape (n,) or (n, 1), or an indicator matrix (n, L) "
             "are needed."
         )
+    if task is not None and not task.exclusive:
+        raise InputError(
+            f"y has shape {y.shape}; the task is {task.name}: an indicator matrix (n, L) is "
+            "needed, with a column of 0 and 1 for each label."
+        )
     labels: NDArray[Any] = column_or_1d(y, warn=True)
     if any_missing(labels):
         raise InputError(
-            "y contains NaN, infinity or None: an image without label cannot be learnt from. "
-            "Remove it, or give it a label."
+            "y contains NaN, infinity or None. Remove images without a label, or label them."
         )
     if labels.dtype == object and len({isinstance(label, str) for label in labels}) > 1:
         raise InputError("y mixes strings and numbers; give labels of one kind.")
@@ -128,37 +161,69 @@ def as_targets(y: Any) -> NDArray[Any]:
     return labels
 
 
+def _kind(y: NDArray[Any], task: str) -> Task:
+    """The requested task, after a check that y matches it; for "auto", the task that y implies."""
+    found = MULTILABEL if y.ndim == 2 else MULTICLASS
+    if task == "auto":
+        return found
+    if task not in TASKS:
+        raise InputError(f"task is {task!r}; give one of {['auto', *TASKS]}.")
+    kind = TASKS[task]
+    if kind.exclusive and not found.exclusive:
+        raise InputError(
+            f"task={task!r} needs one label per image, but y has shape {y.shape}, an indicator "
+            "matrix. Pass y.argmax(axis=1) if each row has a single 1; else pass "
+            "task='multilabel'."
+        )
+    if found.exclusive and not kind.exclusive:
+        raise InputError(
+            f"task={task!r} needs an indicator matrix (n, L) of 0 and 1, one column for each of at "
+            f"least 2 labels, but y has shape {y.shape}. Convert sets of labels with "
+            "sklearn.preprocessing.MultiLabelBinarizer; for one label per image pass task='auto'."
+        )
+    return kind
+
+
+def _point_out_onehot(y: NDArray[Any]) -> None:
+    if len(y) > 1 and (y.astype(int).sum(axis=1) == 1).all():
+        warn_user(
+            "Each row of y has a single 1. An indicator matrix means multi-label, where an image "
+            "may have several labels or none; for exclusive classes pass y.argmax(axis=1). If "
+            "multi-label is intended, task='multilabel' avoids this warning."
+        )
+
+
 def _indicator(y: NDArray[Any]) -> NDArray[Any]:
     allowed = np.isin(y, (0, 1))
     if not allowed.all():
         raise InputError(
-            f"y has shape {y.shape}, which means multi-label, so 0 and 1 alone are allowed; "
+            f"y has shape {y.shape}, which means multi-label, where only 0 and 1 are allowed; "
             f"found {list(dict.fromkeys(y[~allowed].tolist()))[:10]}. For one label per image pass "
-            "a column."
+            "shape (n,) or (n, 1)."
         )
     return y
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Values of a list, array, column or tensor, on whichever device.
+    """Array of the values of a list, array, pandas column or tensor (on any device).
 
     Raises
     ------
     InputError
-        Rows of different lengths.
+        Rows have different lengths.
     """
     if isinstance(values, Tensor):
         values = values.detach().cpu()
     try:
         array = np.asarray(values)
     except ValueError as reason:
-        raise InputError(f"{name} is no array: {reason}") from reason
-    # Strings of any length (numpy's StringDType) are not known to scikit-learn.
+        raise InputError(f"{name} cannot be converted to an array: {reason}") from reason
+    # scikit-learn does not support numpy's variable-length strings (StringDType).
     return np.asarray(array.tolist()) if array.dtype.kind == "T" else array
 
 
 def any_missing(values: NDArray[Any]) -> bool:
-    """Whether there are NaN, infinity, None or pandas' NA among the values."""
+    """Whether any value is NaN, infinity, None or pandas.NA."""
     if values.dtype.kind == "f":
         return not np.isfinite(values).all()
     return values.dtype == object and any(map(_is_missing, values.ravel()))
@@ -167,17 +232,17 @@ def any_missing(values: NDArray[Any]) -> bool:
 def _is_missing(value: Any) -> bool:
     try:
         return value is None or bool(value != value)
-    except TypeError:  # pandas' NA does not know whether it differs from itself
+    except TypeError:  # comparing pandas.NA with itself gives no bool
         return True
 
 
 def check_lengths(n_images: int, **others: Any) -> None:
-    """Images, labels, weights and groups must be as many.
+    """Check that labels, weights and groups have one entry per image.
 
     Raises
     ------
     InputError
-        Naming both numbers.
+        The numbers differ; the message gives both.
     """
     for name, values in others.items():
         found = n_images if values is None else len(np.atleast_1d(as_array(values, name)))

@@ -1,31 +1,27 @@
-"""What ``fit`` is given, understood and checked before any work is done."""
+"""Training data: the arguments of ``fit``, read and validated before training."""
 
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from sklearn.utils.class_weight import compute_class_weight
-from torch.utils.data import Subset
 
-from ..errors import InputError
-from .inputs import ImageSource, Inputs, check_every_image, holds_targets, read_inputs
+from ..errors import InputError, warn_user
+from ..tasks import Task
+from .inputs import Inputs, holds_targets, read_inputs, survey_of
+from .labelled import LabelledImages
 from .splits import validation_split
-from .targets import TargetEncoding, as_array, as_targets, check_lengths
+from .targets import TargetEncoding, as_targets, check_lengths
+from .validation import as_pair
+from .weights import by_class, class_weights, sample_weights
 
-
-@dataclass(frozen=True)
-class LabelledImages:
-    """Images with targets (n, C) and weights (n,), whose mean is 1 in the training part."""
-
-    images: ImageSource
-    targets: NDArray[np.float32]
-    weights: NDArray[np.float32]
+_DARK = 1 / 8  # 12-bit pixels in 16-bit files reach 1/16 of the range, 13-bit pixels 1/8
 
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Both parts of the data.
+    """Training and validation parts of the data.
 
     Attributes
     ----------
@@ -33,15 +29,15 @@ class TrainingData:
     validation : LabelledImages or None
     encoding : TargetEncoding
     image_shape : tuple of int
-        (C, H, W) of the first image of all.
+        (C, H, W) of the first image passed.
     batch_size, num_workers : int or None
-        Of the DataLoader that was passed, if one was.
+        Options of the DataLoader, if X is one.
     """
 
     training: LabelledImages
     validation: LabelledImages | None
     encoding: TargetEncoding
-    image_shape: tuple[int, ...]
+    image_shape: tuple[int, int, int]
     batch_size: int | None
     num_workers: int | None
 
@@ -56,141 +52,154 @@ def read_training_data(
     validation_fraction: float | None,
     class_weight: Any,
     rng: np.random.RandomState,
+    task: str = "auto",
     verbose: int = 0,
 ) -> TrainingData:
-    """Understand and check what ``fit`` was given, and set a validation part aside.
+    """Read and validate the arguments of ``fit``, and split off a validation part.
+
+    Parameters
+    ----------
+    X, y, sample_weight, groups, validation_data
+        Arguments of ``fit``.
+    validation_fraction, class_weight
+        Parameters of the estimator. Balanced class weights are computed from the training part.
+        Class weights apply to losses alone: elsewhere the weights of validation images are their
+        ``sample_weight``, or 1.
+    rng : RandomState
+        Random number generator of the split.
+    task : {"auto", "multiclass", "ordinal", "multilabel"}
+        See :meth:`TargetEncoding.learn`.
+    verbose : int
+        Whether to show progress while images are read and checked.
 
     Raises
     ------
     InputError
-        Anything that cannot be learnt from; the message says what and what to do.
+        Data that cannot be used for training; the message says why and what to do.
     """
-    inputs, targets = _pair(X, y)
+    progress = "checking images" if verbose else None
+    inputs, targets = _pair(X, y, progress=progress)
     if inputs.batch_size == 1:
         raise InputError(
             "The DataLoader's batch_size is 1; batch norm needs at least 2 images to learn from. "
             "Give the DataLoader a batch_size, for example 32."
         )
     check_lengths(len(inputs.images), y=targets, sample_weight=sample_weight, groups=groups)
-    encoding = TargetEncoding.learn(targets)
-    encoded = encoding.encode(targets)
-    weights = _weights(encoded, encoding, sample_weight, class_weight)
-    everything = LabelledImages(inputs.images, encoded, weights)
+    encoding, encoded = TargetEncoding.learn_and_encode(targets, task)
+    everything = _labelled(inputs, encoded, sample_weight)
+    training, validation = everything, None
     if validation_data is not None:
-        training, validation = everything, _validation(validation_data, encoding, class_weight)
+        validation = _validation(validation_data, encoding, progress)
     elif validation_fraction is not None:
-        split = validation_split(
-            encoded, validation_fraction, rng, groups=groups, multilabel=encoding.multilabel
+        parts = validation_split(
+            everything.targets.numpy(), validation_fraction, rng, groups=groups, task=encoding.task
         )
-        training, validation = (_subset(everything, part) for part in split)
-    else:
-        training, validation = everything, None
-    if len(training.targets) < 2:
+        training, validation = (everything.subset(part.tolist()) for part in parts)
+    per_class = class_weights(training.targets.numpy(), encoding, class_weight)
+    training = _weighted(training, per_class)
+    if validation is not None and class_weight is not None:
+        weights = torch.from_numpy(by_class(validation.targets.numpy(), per_class))
+        validation = replace(validation, loss_weights=(validation.weights * weights).float())
+    if validation is not None and not validation.weights.all():
+        # An image of weight zero is not to be measured either.
+        validation = validation.subset(validation.weights.nonzero().flatten().tolist())
+    if validation is not None and not len(validation):
         raise InputError(
-            f"The training part holds {len(training.targets)} image; at least 2 are needed. Pass "
-            "more images, or a smaller validation_fraction."
+            "sample_weight is zero for every image of the validation part, so that no metric can "
+            "be computed. Remove images of weight zero, or pass validation_data."
         )
-    training = _normalised(training)
-    progress = "checking images" if verbose else None
-    check_every_image(everything.images, progress)
-    if validation_data is not None and validation is not None:
-        check_every_image(validation.images, progress)
-    channels, height, width = everything.images[0].shape
+    survey = survey_of(inputs, progress)
+    _point_out_dark_images(survey.largest)
     return TrainingData(
-        training,
-        validation,
-        encoding,
-        (channels, height, width),
-        inputs.batch_size,
-        inputs.num_workers,
+        training, validation, encoding, survey.image_shape, inputs.batch_size, inputs.num_workers
     )
 
 
-def read_labelled(X: Any, y: Any, *, known_channels: int) -> tuple[Inputs, NDArray[Any]]:
-    """Images, and y as an array, from y itself or from what X holds beside the images."""
+def read_labelled(
+    X: Any, y: Any, *, known_channels: int, task: Task
+) -> tuple[Inputs, NDArray[Any]]:
+    """Images and labels for an evaluation; labels come from y, or else from X.
+
+    Parameters
+    ----------
+    X, y
+        Images, and labels or None.
+    known_channels : int
+        See :func:`read_inputs`.
+    task : Task
+        Task of the model.
+
+    Returns
+    -------
+    Inputs
+    ndarray of shape (n,), or (n, L) for multi-label
+        Labels.
+
+    Raises
+    ------
+    InputError
+        Images or labels cannot be used, or do not match the task.
+    """
     inputs, targets = _pair(X, y, known_channels=known_channels)
     check_lengths(len(inputs.images), y=targets)
-    return inputs, as_targets(targets)
+    return inputs, as_targets(targets, task)
 
 
-def _pair(X: Any, y: Any, *, known_channels: int | None = None) -> tuple[Inputs, Any]:
-    """Images and targets, from y or from what X holds beside the images."""
-    with_targets = y is None and holds_targets(X)
-    inputs = read_inputs(X, with_targets=with_targets, known_channels=known_channels)
+def _pair(
+    X: Any, y: Any, *, known_channels: int | None = None, progress: str | None = None
+) -> tuple[Inputs, Any]:
+    """Images and targets; targets come from y, or else from X."""
+    inputs = read_inputs(
+        X,
+        with_targets=y is None and holds_targets(X),
+        known_channels=known_channels,
+        progress=progress,
+    )
     return inputs, inputs.targets if y is None else y
 
 
+def _labelled(inputs: Inputs, encoded: NDArray[np.float32], sample_weight: Any) -> LabelledImages:
+    weights = sample_weights(sample_weight, len(encoded))
+    return LabelledImages(
+        inputs.images, torch.from_numpy(encoded), torch.from_numpy(weights.astype(np.float32))
+    )
+
+
 def _validation(
-    validation_data: Any, encoding: TargetEncoding, class_weight: Any
+    validation_data: Any, encoding: TargetEncoding, progress: str | None
 ) -> LabelledImages:
-    pair = isinstance(validation_data, (tuple, list)) and len(validation_data) == 2
-    inputs, targets = _pair(*(validation_data if pair else (validation_data, None)))
+    inputs, targets = _pair(*as_pair(validation_data), progress=progress)
     check_lengths(len(inputs.images), **{"validation y": targets})
-    encoded = encoding.encode(targets)
-    return LabelledImages(inputs.images, encoded, _weights(encoded, encoding, None, class_weight))
+    part = _labelled(inputs, encoding.encode(targets), sample_weight=None)
+    survey_of(inputs, progress)
+    return part
 
 
-def _subset(data: LabelledImages, index: NDArray[np.intp]) -> LabelledImages:
-    images: Any = Subset(data.images, index.tolist())  # type: ignore[arg-type]
-    return LabelledImages(images, data.targets[index], data.weights[index])
-
-
-def _normalised(data: LabelledImages) -> LabelledImages:
-    """The same, with weights whose mean is 1."""
-    if not data.weights.any():
+def _weighted(training: LabelledImages, per_class: NDArray[np.float64]) -> LabelledImages:
+    """Training part with class weights included; the mean weight is 1."""
+    if len(training) < 2:
         raise InputError(
-            "sample_weight is zero for every image of the training part, or class_weight is: "
-            "nothing to learn from."
+            f"The training part contains {len(training)} image; at least 2 are needed. Pass more "
+            "images, or a smaller validation_fraction."
         )
-    return replace(data, weights=data.weights / data.weights.mean())
-
-
-def _weights(
-    encoded: NDArray[np.float32], encoding: TargetEncoding, sample_weight: Any, class_weight: Any
-) -> NDArray[np.float32]:
-    """Weight of each image: its own times its class's (multi-label: the mean of its labels')."""
-    weights = np.ones(len(encoded))
-    if sample_weight is not None:
-        weights = _numbers(sample_weight, "sample_weight")
-        if not weights.any():
-            raise InputError("sample_weight is zero for every image: nothing to learn from.")
-    if class_weight is not None:
-        per_class = _class_weights(encoded, encoding, class_weight)
-        shares = encoded / np.maximum(encoded.sum(axis=1, keepdims=True), 1)
-        unlabelled = encoded.sum(axis=1) == 0
-        weights = weights * (shares @ per_class + unlabelled)
-    return weights.astype(np.float32)
-
-
-def _numbers(values: Any, name: str) -> NDArray[np.float64]:
-    """Weights as numbers, after making sure that they are some."""
-    found = as_array(values, name)
-    try:
-        numbers: NDArray[np.float64] = found.astype(np.float64)
-    except (TypeError, ValueError):
-        numbers = np.full(found.shape, np.nan)
-    if numbers.ndim != 1 or not np.isfinite(numbers).all() or (numbers < 0).any():
-        wrong = found[~(np.isfinite(numbers) & (numbers >= 0))].ravel().tolist()[:3]
+    by_classes = torch.from_numpy(by_class(training.targets.numpy(), per_class))
+    weights = training.weights * by_classes
+    if not weights.any():
         raise InputError(
-            f"{name} must hold finite numbers of at least 0, one each; found shape {found.shape}"
-            + (f" with {wrong}." if wrong else ".")
+            "sample_weight is zero for every image of the training part, or class_weight is: there "
+            "is nothing to learn from."
         )
-    return numbers
+    return replace(training, weights=(weights / weights.mean()).float())
 
 
-def _class_weights(
-    encoded: NDArray[np.float32], encoding: TargetEncoding, class_weight: Any
-) -> NDArray[np.float64]:
-    names = encoding.classes.tolist()
-    if isinstance(class_weight, str) and class_weight == "balanced":
-        numbers, present = np.arange(len(names)), encoded.any(axis=0)
-        labels = np.repeat(numbers, encoded.sum(axis=0).astype(int))
-        balanced = np.ones(len(names))
-        balanced[present] = compute_class_weight("balanced", classes=numbers[present], y=labels)
-        return balanced
-    if not isinstance(class_weight, dict):
-        raise InputError(f"class_weight is {class_weight!r}; give None, 'balanced' or a dict.")
-    unknown = [name for name in class_weight if name not in names]
-    if unknown:
-        raise InputError(f"class_weight names {unknown}, but the classes are {names}.")
-    return _numbers([class_weight.get(name, 1.0) for name in names], "class_weight")
+def _point_out_dark_images(largest: float | None) -> None:
+    """Warn if float images use a small part of the range, as 12-bit pixels in 16-bit files do."""
+    if largest is None or not 0 < largest < _DARK:
+        return
+    value = max(1, round(largest * 65535))
+    warn_user(
+        f"The largest pixel of all float and 16-bit images is {largest:.3g} in 0–1 (in 16-bit "
+        f"files: {value} of 65535), so they are nearly black. Divide them by their true maximum "
+        f"(for 16-bit pixels perhaps {2 ** value.bit_length() - 1}) to get floats in 0–1, here "
+        "and when predicting; floats may have been divided twice."
+    )

@@ -1,4 +1,4 @@
-"""Generated images, and images on disk."""
+"""Synthetic images, and image datasets on disk."""
 
 from .folders import ImageTable, read_csv, read_folders
 from .lesions import LESION_CLASSES, make_lesions

@@ -1,4 +1,4 @@
-"""Images on disk: a folder per class, or a CSV of file, label and split."""
+"""Image datasets on disk: a folder per class, or a CSV file with file, label and split."""
 
 import csv
 import re
@@ -17,19 +17,20 @@ IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".we
 
 @dataclass(frozen=True)
 class ImageTable:
-    """Paths of images with their labels and, where known, their parts of the data.
+    """Table of image paths with labels and, where known, splits and groups.
 
     Attributes
     ----------
     paths : list of Path
+        Paths of the n images.
     labels : ndarray of shape (n,) or (n, L)
         One label per image, or an indicator matrix.
     label_names : list of str
-        Classes, or the columns of the indicator matrix.
+        Names of the classes, or of the columns of the indicator matrix.
     splits : ndarray of shape (n,) or None
-        Name of the part of each image, such as train, val or test.
+        Name of the split of each image, such as train, val or test.
     groups : ndarray of shape (n,) or None
-        Patient, lesion or the like.
+        Group of each image, such as its patient or lesion.
     """
 
     paths: list[Path]
@@ -42,15 +43,15 @@ class ImageTable:
         return len(self.paths)
 
     def part(self, *names: str) -> "ImageTable":
-        """The images whose split has one of these names.
+        """Table of the images whose split has one of these names.
 
         Raises
         ------
         InputError
-            There are none.
+            There are no such images, or no splits.
         """
         if self.splits is None:
-            raise InputError("The images have no splits; fit sets a validation part aside itself.")
+            raise InputError("The images have no splits; fit splits off a validation part itself.")
         index = np.flatnonzero(np.isin(self.splits, names))
         if len(index) == 0:
             raise InputError(
@@ -67,15 +68,24 @@ class ImageTable:
 
 
 def read_folders(folder: str | Path) -> ImageTable:
-    """Images of a folder per class: ``folder/label/image.png``.
+    """Read a dataset with a folder per class: ``folder/label/image.png``.
 
-    Where the first level is ``train``, ``val``, ``validation`` or ``test``, it names the split:
-    ``folder/train/label/image.png``.
+    If the folders of the first level are ``train``, ``val``, ``validation`` or ``test``, they are
+    the splits: ``folder/train/label/image.png``.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Root folder of the dataset.
+
+    Returns
+    -------
+    ImageTable
 
     Raises
     ------
     InputError
-        No such folder, or no images in it.
+        The folder does not exist, contains no images, or has another structure.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -94,7 +104,7 @@ def read_folders(folder: str | Path) -> ImageTable:
     if not files or stray:
         raise InputError(
             f"{str(folder)!r} must hold a folder per class with images in it (or train, val and "
-            f"test folders with those in them); found {len(files)} images"
+            f"test folders with such class folders); found {len(files)} images"
             + (f", and {str(stray)!r} in another place." if stray else ".")
         )
     labels = np.asarray([p[-2] for p in parts])
@@ -105,22 +115,26 @@ def read_folders(folder: str | Path) -> ImageTable:
 def read_csv(
     file: str | Path, *, group: str | None = None, labels: Sequence[str] | None = None
 ) -> ImageTable:
-    """Images of a table with the columns ``file``, ``label`` and, where known, ``split``.
+    """Read a dataset from a CSV file with the columns ``file``, ``label`` and optionally ``split``.
 
     Parameters
     ----------
     file : str or Path
-        Paths in it are relative to its folder. Columns of 0 and 1 alone, beside ``file`` and
-        ``split``, are labels of a multi-label task where there is no ``label``.
+        CSV file in UTF-8, with image paths relative to its folder. Without a column ``label`` the
+        task is multi-label, and all columns that contain only 0 and 1 are labels.
     group : str or None
-        Column with the patient or lesion.
+        Name of the column with the group, such as the patient or lesion.
     labels : sequence of str or None
-        The columns of a multi-label task; None: all of 0 and 1 alone, as above.
+        Names of the label columns of a multi-label task; None: as described above.
+
+    Returns
+    -------
+    ImageTable
 
     Raises
     ------
     InputError
-        No such file, no rows, or columns or cells that are missing.
+        The file does not exist, has no rows, or lacks columns or cells.
     """
     file = Path(file)
     if not file.is_file():
@@ -165,7 +179,7 @@ def read_csv(
 
 
 def _read_rows(file: Path) -> tuple[list[str], list[dict[str | None, str]]]:
-    """Names of the columns, and the rows below them."""
+    """Column names and rows of a CSV file."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             reader = csv.DictReader(stream, restval="")
@@ -174,12 +188,12 @@ def _read_rows(file: Path) -> tuple[list[str], list[dict[str | None, str]]]:
     except (UnicodeDecodeError, csv.Error) as reason:
         raise InputError(f"{str(file)!r} cannot be read: {reason}. Save it as UTF-8.") from reason
     for number, row in enumerate(rows, start=1):
-        if None in row:  # where csv puts cells beyond the header
+        if None in row:  # the key under which csv stores surplus cells
             raise InputError(f"Row {number} of {str(file)!r} has more cells than the header.")
     return columns, rows
 
 
 def _numbers(texts: list[str]) -> NDArray[Any]:
-    """Integers where all are written as such, without leading zeros; else the texts."""
+    """Integers if all texts are integers without leading zeros; else the texts themselves."""
     whole = all(re.fullmatch(r"0|-?[1-9]\d*", text, re.ASCII) for text in texts)
     return np.asarray([int(text) for text in texts] if whole else texts)

@@ -1,4 +1,4 @@
-"""Generated images in which a small local sign decides the class."""
+"""Synthetic images whose class depends on a small local structure."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,33 +16,34 @@ def make_lesions(
     noise: float = 0.08,
     random_state: int | np.random.RandomState | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Gray images of tissue with bright blobs, one of which may be a lesion.
+    """Synthetic gray images of tissue with bright blobs, one of which may be a lesion.
 
-    Every image has the same kind of background and several harmless, blurred blobs. Class 0 has
-    nothing else; class 1 has a small disc with a sharp edge; class 2 a small star. The sign
-    covers about 2 % of the image, so that where to look matters.
+    Every image has the same kind of background and several benign, blurred blobs. Class 0 has
+    nothing else, class 1 a small disc with a sharp edge, class 2 a small star. The lesion covers
+    about 2 % of the image, so its location matters.
 
     Parameters
     ----------
     n_samples : int
         Number of images; the classes are equally frequent.
     image_size : int
-        Side of the images, in pixels.
+        Side of the square images, in pixels.
     noise : float
         Standard deviation of the pixel noise, for pixels in 0–1.
     random_state : int, RandomState or None
-        Where chance comes from.
+        Random seed or generator; None: different images at each call.
 
     Returns
     -------
     X : ndarray of shape (n_samples, image_size, image_size), uint8
+        Images.
     y : ndarray of shape (n_samples,)
-        0, 1 or 2; see ``LESION_CLASSES`` for their words.
+        Class of each image: 0, 1 or 2, an index of ``LESION_CLASSES``.
 
     Raises
     ------
     InputError
-        No images are asked for, or images without pixels.
+        ``n_samples`` or ``image_size`` is below 1.
 
     Examples
     --------
@@ -66,7 +67,7 @@ def make_lesions(
 def _image(label: int, size: int, noise: float, rng: np.random.RandomState) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[:size, :size] / size
     image = 0.35 + 0.8 * gaussian_filter(rng.randn(size, size), size / 10)
-    for _ in range(rng.randint(2, 5)):  # harmless blobs
+    for _ in range(rng.randint(2, 5)):  # benign blobs
         y0, x0 = rng.uniform(0.1, 0.9, 2)
         width = rng.uniform(0.04, 0.09)
         image += rng.uniform(0.15, 0.35) * np.exp(

@@ -1,6 +1,6 @@
-"""The mathematics of DiffMIC-v2: pure functions and tables on tensors.
+"""The diffusion process of DiffMIC-v2: pure functions and buffers.
 
-Label maps carry their classes last: (B, K, C) by distance, (B, K, K, C) in full.
+The last dimension of label maps is the classes: (B, K, C) by distance, (B, K, K, C) in full.
 """
 
 from .guidance import (
@@ -14,21 +14,22 @@ from .guidance import (
 from .losses import (
     focal_loss,
     focal_weights,
-    prior_confidence,
-    weighted_cross_entropy,
     weighted_mse,
 )
 from .parameterization import PARAMETERIZATIONS, Denoised, Parameterization
+from .process import LabelMapProcess, Process
 from .samplers import SAMPLERS, ddim, dpm_solver_pp_2m
-from .schedule import TIMESTEP_GRIDS, NoiseSchedule, leading_timesteps, trailing_timesteps
+from .schedule import TIMESTEP_SPACINGS, NoiseSchedule, leading_timesteps, trailing_timesteps
 
 __all__ = [
     "PARAMETERIZATIONS",
     "SAMPLERS",
-    "TIMESTEP_GRIDS",
+    "TIMESTEP_SPACINGS",
     "Denoised",
+    "LabelMapProcess",
     "NoiseSchedule",
     "Parameterization",
+    "Process",
     "ddim",
     "dense_guidance_map",
     "distance_weights",
@@ -39,9 +40,7 @@ __all__ = [
     "guidance_by_distance",
     "leading_timesteps",
     "position_distances",
-    "prior_confidence",
     "scores_by_distance",
     "trailing_timesteps",
-    "weighted_cross_entropy",
     "weighted_mse",
 ]

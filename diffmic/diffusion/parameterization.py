@@ -1,11 +1,11 @@
-"""What a denoiser predicts: the noise, the velocity v, the clean label, or its probabilities.
+"""Prediction types of a denoiser: noise, velocity v, clean label, or label probabilities.
 
-Each parameterisation is a pair of functions at signal level a = √ᾱ and noise level
-s = √(1 − ᾱ): from (label, noise) to what the network learns, and from the network's output
-back to a :class:`Denoised` pair, which is all that samplers see. The first three are inverse to
-each other. The last two learn the clean label by cross-entropy, and the estimate ŷ₀ is its mean
-under the probabilities that they give (score interpolation: Dieleman et al., "Continuous diffusion
-for categorical data", 2022).
+Each parameterisation is a pair of functions of the signal level a = √ᾱ and the noise level
+s = √(1 − ᾱ): from (label, noise) to the training target, and from the output of the network to
+a :class:`Denoised` pair, on which samplers work. For noise, v and label, the two functions are
+inverses of each other. With softmax and sigmoid, the network learns the clean label by
+cross-entropy, and the estimate ŷ₀ is its mean under the predicted probabilities (score
+interpolation: Dieleman et al., "Continuous diffusion for categorical data", 2022).
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Denoised(NamedTuple):
 
 
 class Parameterization(NamedTuple):
-    """``target(label, noise, a, s)`` and its inverse ``denoised(output, noisy, a, s)``."""
+    """Functions ``target(label, noise, a, s)`` and ``denoised(output, noisy, a, s)``."""
 
     target: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
     denoised: Callable[[Tensor, Tensor, Tensor, Tensor], Denoised]
@@ -37,7 +37,7 @@ def _from_noise(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised
 
 
 def _velocity_target(label: Tensor, noise: Tensor, a: Tensor, s: Tensor) -> Tensor:
-    """v = a ε − s y  (Salimans and Ho, ICLR 2022)."""
+    """Velocity v = a ε − s y (Salimans and Ho, ICLR 2022)."""
     return a * noise - s * label
 
 
@@ -54,12 +54,12 @@ def _from_label(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised
 
 
 def _from_softmax(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised:
-    """Logits of exclusive classes: ŷ₀ lies on the simplex."""
+    """Output: logits of exclusive classes, so that ŷ₀ lies on the simplex."""
     return _from_label(output.softmax(dim=-1), noisy, a, s)
 
 
 def _from_sigmoid(output: Tensor, noisy: Tensor, a: Tensor, s: Tensor) -> Denoised:
-    """Logits of independent labels."""
+    """Output: logits of independent labels."""
     return _from_label(output.sigmoid(), noisy, a, s)
 
 

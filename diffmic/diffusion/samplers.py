@@ -1,7 +1,7 @@
 """Samplers: plain functions from a denoiser and a noisy label map to a clean one.
 
 Every sampler calls ``denoise(y, t)``, which returns a :class:`Denoised` pair for the noisy map
-``y`` at the integer time-step ``t``; so each serves every parameterisation.
+``y`` at the integer timestep ``t``, so samplers do not depend on the parameterisation.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .parameterization import Denoised
-from .schedule import NoiseSchedule, grid_levels
+from .schedule import NoiseSchedule, levels_at
 
 Denoise = Callable[[Tensor, int], Denoised]
 Callback = Callable[[int, Tensor, Denoised], None]
@@ -30,23 +30,24 @@ def ddim(
     Parameters
     ----------
     denoise : callable
-        ``(y, t)`` → :class:`Denoised`.
+        Function ``(y, t)`` → :class:`Denoised`.
     y : Tensor of shape (B, ..., C)
-        The start, at the noise level of ``timesteps[0]``.
+        Initial label map, at the noise level of ``timesteps[0]``.
     schedule : NoiseSchedule
-        The schedule of training.
+        Noise schedule used in training.
     timesteps : sequence of int
-        Falling time-steps; after the last one ᾱ = 1.
+        Timesteps in decreasing order; after the last one ᾱ = 1.
     clip : float or None
-        ŷ₀ is clipped to [−clip, clip]; ε̂ is not recomputed from it.
+        Bound of ŷ₀, which is clipped to [−clip, clip]; ε̂ is not recomputed. None: no clipping.
     callback : callable or None
-        Called as ``(t, y, denoised)`` before each step, ŷ₀ clipped.
+        Function called as ``(t, y, denoised)`` before each step, with ŷ₀ clipped.
 
     Returns
     -------
     Tensor of shape (B, ..., C)
+        Label map after the last step.
     """
-    signal, noise = grid_levels(schedule, timesteps)
+    signal, noise = levels_at(schedule, timesteps)
     for step, t in enumerate(timesteps):
         denoised = _clipped(denoise(y, t), clip)
         if callback is not None:
@@ -66,10 +67,10 @@ def dpm_solver_pp_2m(
 ) -> Tensor:
     """DPM-Solver++ (2M), second order, multistep (Lu et al., 2022, algorithm 2).
 
-    Parameters and return value are those of :func:`ddim`. The first step and the last, which
-    ends at ᾱ = 1, are of first order.
+    Parameters and return value are those of :func:`ddim`. The first step and the last one, which
+    ends at ᾱ = 1, are first-order.
     """
-    signal, noise = grid_levels(schedule, timesteps)
+    signal, noise = levels_at(schedule, timesteps)
     log_snr = torch.log(signal) - torch.log(noise)  # λ; infinite after the last step
     previous_label: Tensor | None = None
     for step, t in enumerate(timesteps):

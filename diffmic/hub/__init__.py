@@ -1,13 +1,12 @@
-"""Saved models: files, names, cards, and the Hugging Face Hub."""
+"""Saved models: files, short names, model cards, and the Hugging Face Hub."""
 
 from .card import ModelCard, checked_card
 from .files import DType
 from .names import check_repository, list_pretrained, locate
 from .publish import push_folder
-from .saved_model import FITTED, SavedModel, load_model, save_model
+from .saved_model import SavedModel, load_model, save_model
 
 __all__ = [
-    "FITTED",
     "DType",
     "ModelCard",
     "SavedModel",

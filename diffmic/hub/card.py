@@ -1,4 +1,4 @@
-"""The model card: ``README.md`` beside the weights, made from what was measured."""
+"""The model card: a ``README.md`` next to the weights, generated from the measured metrics."""
 
 import hashlib
 import json
@@ -12,10 +12,11 @@ from typing import Any
 
 from ..errors import InputError
 
-Measures = Mapping[Any, Mapping[str, float]]  # stage → measure → value
+Scores = Mapping[Any, Mapping[str, float]]  # stage → metric → value
 
 WORDS = {
     "accuracy": "accuracy",
+    "label_accuracy": "accuracy of single labels",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auc": "macro AUC",
@@ -24,10 +25,10 @@ WORDS = {
     "brier": "Brier score",
     "ece": "expected calibration error",
 }
-# The Hub knows measures by the names of its evaluate library.
+# Names of metrics in the Hub's evaluate library.
 HUB_METRICS = {"macro_f1": "f1", "auc": "roc_auc", "kappa": "cohen_kappa"}
 
-NOT_SAID = "Not said by whoever saved the model."
+NOT_SPECIFIED = "Not specified."
 _MARK = "<!-- Made by diffmic; a card that was changed is kept. {} -->\n"
 
 _CODE = """\
@@ -61,7 +62,7 @@ $size × $size pixels and normalises them.
 
 $results
 
-Prior: the network's answer before the diffusion stage. $calibration
+Prior: the probabilities before the diffusion stage. $calibration
 
 ## Data
 
@@ -79,38 +80,39 @@ $limits
 
 ## Model
 
-[DiffMIC-v2](https://doi.org/10.1109/TMI.2025.3530399) as `diffmic` implements it: backbone
-`$backbone`, $n_classes $kind, a label map of $n_regions × $n_regions, $num_steps steps and
-$n_samples draws a prediction unless told otherwise. Trained with $versions.
+[DiffMIC-v2](https://doi.org/10.1109/TMI.2025.3530399) as implemented in `diffmic`: backbone
+`$backbone`, $n_classes $kind, a label map of $n_regions × $n_regions; by default $num_steps steps
+and $n_draws draws a prediction. Trained with $versions.
 """
 )
 
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What people should know of a model that the model itself does not know.
+    """Contents of a model card that are not in the model: data, licence, use, test results.
 
     Attributes
     ----------
     summary : str
-        A sentence: what it tells from what.
+        Sentence that says what the model classifies.
     dataset, dataset_url : str
-        Name, and address.
+        Name and URL of the data set.
     license : str or None
-        Identifier of the Hugging Face Hub, such as ``"apache-2.0"`` or ``"other"``.
+        Licence identifier of the Hugging Face Hub, such as ``"apache-2.0"`` or ``"other"``.
     license_note : str
-        Terms of weights and images, in words.
+        Licence terms of weights and images, as text.
     split : str
-        How training, validation and test part were separated.
+        How the data were split into training, validation and test parts.
     intended_use, limits : str
+        Intended use, and limitations.
     test_scores : dict of str to dict of str to float
-        Measures of both stages on the test part, as ``DiffMICClassifier.evaluate`` gives them.
-        They are kept as they are: give new ones where steps or draws were changed.
+        Metrics of both stages on the test part, as ``DiffMICClassifier.evaluate`` returns them.
+        They are not updated: pass new ones after changing the numbers of steps or draws.
     n_test : int or None
-        Images of the test part.
+        Number of images in the test part.
     base_model : str
-        Repository of the Hub with the weights on which the training began; filled in when a model
-        that began with timm's is saved.
+        Repository on the Hub with the weights from which training started; set automatically when
+        a model that started from timm's pretrained weights is saved.
     """
 
     summary: str = ""
@@ -121,89 +123,83 @@ class ModelCard:
     split: str = ""
     intended_use: str = ""
     limits: str = ""
-    test_scores: Measures = field(default_factory=dict)
+    test_scores: Scores = field(default_factory=dict)
     n_test: int | None = None
     base_model: str = ""
 
 
 def card_text(
-    card: ModelCard,
-    *,
-    name: str,
-    config: Mapping[str, Any],
-    n_regions: int,
-    validation_scores: Measures,
+    card: ModelCard, *, name: str, config: Mapping[str, Any], validation_scores: Scores
 ) -> str:
-    """The card as Markdown, with the Hub's metadata at its head.
+    """Text of the card in Markdown, with the metadata of the Hub as its header.
 
     Parameters
     ----------
+    card : ModelCard
     name : str
-        What ``from_pretrained`` takes.
+        Name by which ``from_pretrained`` loads the model.
     config : dict
-        Of the saved model.
-    n_regions : int
-        K.
+        Configuration of the saved model.
     validation_scores : dict
-        Measures of both stages on the validation part.
+        Cross-fitted metrics on the validation part.
     """
-    parameters, classes = config["parameters"], config["classes"]
-    names = [_in_a_line(name) for name in parameters["class_names"] or classes]
-    backbone = parameters["backbone"]
+    classes, network, sampling = config["classes"], config["network"], config["sampling"]
+    names = [_in_a_line(name) for name in config["parameters"]["class_names"] or classes]
+    backbone = network["backbone"]
     dataset = f"[{card.dataset}]({card.dataset_url})" if card.dataset_url else card.dataset
     text = _TEXT.substitute(
         title=name.rpartition("/")[2],
         quoted_name=json.dumps(name, ensure_ascii=False),
-        code=(_CODE if config["diffusion_trained"] else _PRIOR_CODE).format(
+        code=(_CODE if "diffusion" in config["calibrations"] else _PRIOR_CODE).format(
             n_classes=len(classes), columns=", ".join(names)
         ),
         calibration=_calibration(config),
         summary=card.summary or "A classifier of images.",
         n_classes=len(classes),
-        kind="labels" if config["multilabel"] else "classes",
+        kind="labels" if config["task"] == "multilabel" else "classes",
         size=config["preprocessing"]["image_size"],
         results=_results(card, validation_scores),
-        dataset=dataset or NOT_SAID,
-        split=card.split or NOT_SAID,
-        license_note=card.license_note or card.license or NOT_SAID,
-        intended_use=card.intended_use or NOT_SAID,
-        limits=card.limits or NOT_SAID,
+        dataset=dataset or NOT_SPECIFIED,
+        split=card.split or NOT_SPECIFIED,
+        license_note=card.license_note or card.license or NOT_SPECIFIED,
+        intended_use=card.intended_use or NOT_SPECIFIED,
+        limits=card.limits or NOT_SPECIFIED,
         backbone=backbone if isinstance(backbone, str) else backbone["module"],
-        n_regions=n_regions,
-        num_steps=parameters["num_steps"],
-        n_samples=parameters["n_samples"],
+        n_regions=network["architecture"]["n_regions"],
+        num_steps=sampling["num_steps"],
+        n_draws=sampling["n_draws"],
         versions=", ".join(f"{package} {number}" for package, number in config["versions"].items()),
     )
     return sealed(f"---\n{_metadata(card, name)}---\n{text}")
 
 
 def _in_a_line(name: object) -> str:
-    """A name that can stand in a comment of the card's code."""
+    """Name on a single line, for a comment in the code of the card."""
     return " ".join(str(name).split()).replace("`", "'")
 
 
 def _calibration(config: Mapping[str, Any]) -> str:
-    """How scores become probabilities."""
-    if not config["diffusion_trained"]:
-        return "The diffusion stage was not trained."
-    if not config["validation_scores"]:
-        return "Probabilities are not calibrated."
+    """Sentence on the calibration of the model."""
     found = config["calibrations"]
+    if "diffusion" not in found:
+        return "The diffusion stage was not trained."
+    if all(c["temperature"] == 1 and not c["prior_weight"] for c in found.values()):
+        return "Probabilities are not calibrated."
     return (
-        "Probabilities of both are calibrated on the validation part: the prior's by a temperature "
-        f"of {found['prior']['temperature']:.2f}, the diffusion's by one of "
+        "Probabilities of both stages are calibrated on the validation part: the prior's by a "
+        f"temperature of {found['prior']['temperature']:.2f}, the diffusion's by one of "
         f"{found['diffusion']['temperature']:.2f} and {found['diffusion']['prior_weight']:.2f} "
-        "times the prior's logits beside them."
+        "times the prior's logits added."
     )
 
 
 def sealed(text: str) -> str:
-    """A text with a mark of its own content, so that changes by hand can be told."""
+    """Text followed by a hash of its content, which reveals edits by hand."""
     return text + "\n" + _MARK.format(_seal(text))
 
 
 def is_generated(text: str) -> bool:
-    """Whether a card is as it was made: nobody has written in it."""
+    """Whether a card was generated by diffmic and not edited since."""
     body, found, mark = text.rpartition("\n<!-- ")
     return bool(found) and found[1:] + mark == _MARK.format(_seal(body))
 
@@ -212,20 +208,33 @@ def _seal(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _results(card: ModelCard, validation_scores: Measures) -> str:
-    """Tables of the measures, test part first."""
+def _results(card: ModelCard, validation_scores: Scores) -> str:
+    """Tables of the metrics, first on the test part."""
     images = "" if card.n_test is None else f", {card.n_test} images"
-    parts = [(f"Test part{images}:", card.test_scores), ("Validation part:", validation_scores)]
-    tables = [f"{words}\n\n{_table(scores)}" for words, scores in parts if scores]
-    return "\n\n".join(tables) or "Nothing was measured: there was no validation part."
+    test = "No metrics on a test part were given."
+    if card.test_scores:
+        test = f"Test part{images}:\n\n{_table(card.test_scores)}"
+    if not validation_scores:
+        validation = "There are no cross-fitted metrics on a validation part."
+    else:
+        validation = (
+            "Validation part, on which training was stopped and probabilities were calibrated. "
+            "Cross-fitted: no image is measured by a calibration or threshold that was fitted on "
+            f"it.\n\n{_table(validation_scores)}"
+        )
+        if "diffusion_alone" in validation_scores:
+            validation += "\n\nDiffusion alone: without the prior's logits in its calibration."
+    return f"{test}\n\n{validation}"
 
 
-def _table(scores: Measures) -> str:
-    lines = ["| | prior | diffusion |", "|---|---|---|"]
+def _table(scores: Scores) -> str:
+    stages = [stage for stage in ("prior", "diffusion", "diffusion_alone") if stage in scores]
+    rule = "|---" * (len(stages) + 1) + "|"
+    lines = [f"| | {' | '.join(stages).replace('_', ' ')} |", rule]
     lines += [
-        f"| {words} | {scores['prior'][name]:.3f} | {scores['diffusion'][name]:.3f} |"
+        f"| {words} | {' | '.join(f'{scores[stage][name]:.3f}' for stage in stages)} |"
         for name, words in WORDS.items()
-        if name in scores.get("diffusion", {})
+        if name in scores["prior"]
     ]
     return "\n".join(lines)
 
@@ -239,13 +248,13 @@ def _metadata(card: ModelCard, name: str) -> str:
             dataset_type=re.sub(r"\W+", "-", card.dataset.lower()).strip("-") or "unknown",
             dataset_name=card.dataset or "unknown",
             dataset_split="test",
-            metric_type=HUB_METRICS.get(measure, measure),
-            metric_name=f"{WORDS[measure]} ({stage})",
-            metric_value=round(float(card.test_scores[stage][measure]), 4),
+            metric_type=HUB_METRICS.get(metric, metric),
+            metric_name=f"{WORDS[metric]} ({stage})",
+            metric_value=round(float(card.test_scores[stage][metric]), 4),
         )
         for stage in ("prior", "diffusion")
-        for measure in WORDS
-        if math.isfinite(card.test_scores.get(stage, {}).get(measure, math.nan))
+        for metric in WORDS
+        if math.isfinite(card.test_scores.get(stage, {}).get(metric, math.nan))
     ]
     data = ModelCardData(
         library_name="diffmic",
@@ -261,38 +270,40 @@ def _metadata(card: ModelCard, name: str) -> str:
 
 
 def checked_card(card: Any) -> ModelCard:
-    """The card, which is known to be one, with numbers as JSON holds them.
+    """Validated card, with numbers as plain Python types.
 
     Raises
     ------
     InputError
+        The card is no :class:`ModelCard`, or one of its fields has a wrong type.
     """
     if not isinstance(card, ModelCard):
         raise InputError(f"card is {type(card).__name__}; give a diffmic.ModelCard.")
     for name, value in vars(card).items():
         if name not in ("test_scores", "n_test", "license") and not isinstance(value, str):
-            raise InputError(f"{name} of the card is {value!r}; give words.")
+            raise InputError(f"{name} of the card is {value!r}; give a string.")
     if not isinstance(card.license, (str, type(None))):
         raise InputError(f"license of the card is {card.license!r}; give an identifier, or None.")
     if not isinstance(card.n_test, (Integral, type(None))):
         raise InputError(f"n_test of the card is {card.n_test!r}; give a whole number, or None.")
     scores = card.test_scores
-    complete = isinstance(scores, Mapping) and (not scores or set(scores) == {"prior", "diffusion"})
+    stages = set(scores) if isinstance(scores, Mapping) else {None}
+    complete = not stages or stages in ({"prior"}, {"prior", "diffusion"})
     if not complete or not all(
-        isinstance(measures, Mapping)
-        and all(isinstance(value, Real) and not math.isinf(value) for value in measures.values())
-        for measures in scores.values()
+        isinstance(metrics, Mapping)
+        and all(isinstance(value, Real) and not math.isinf(value) for value in metrics.values())
+        for metrics in scores.values()
     ):
         raise InputError(
-            f"test_scores of the card is {str(scores)[:80]}; give the measures of both stages, as "
+            f"test_scores of the card is {str(scores)[:80]}; give the metrics of both stages, as "
             "evaluate(X, y) returns them."
         )
 
     return replace(
         card,
         test_scores={
-            stage: {name: float(value) for name, value in measures.items()}
-            for stage, measures in card.test_scores.items()
+            stage: {name: float(value) for name, value in metrics.items()}
+            for stage, metrics in card.test_scores.items()
         },
         n_test=None if card.n_test is None else int(card.n_test),
     )

@@ -1,4 +1,4 @@
-"""``config.json``: read, and known to be sound before anything is built from it."""
+"""Reading and validation of ``config.json``, before anything is built from it."""
 
 import json
 import math
@@ -8,20 +8,28 @@ from typing import Any, NoReturn
 
 from ..errors import ModelFileError
 from ..inference import STAGES
+from ..tasks import TASKS
+from .format_1 import upgraded
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
-LARGEST_CONFIG = 2**25  # bytes: a history of 100,000 epochs
-LARGEST_IMAGE = 4096  # pixels: nobody's images, once resized, are larger
+LARGEST_CONFIG = 2**25  # bytes, enough for a history of 100,000 epochs
+LARGEST_IMAGE = 4096  # side of the resized images, in pixels
 
 
 def read_config(folder: Path, known: set[str]) -> dict[str, Any]:
-    """The configuration of a saved model, whose keys must be just the known ones.
+    """Configuration of a saved model, after a check of its keys.
+
+    Parameters
+    ----------
+    folder : Path
+    known : set of str
+        Required keys; no others are allowed.
 
     Raises
     ------
     ModelFileError
-        No such folder, no configuration in it, or not one of ours.
+        There is no such folder, or no valid diffmic configuration in it.
     """
     config = read_json(folder)
     check_keys(config, known | {"weights_sha256"}, where=str(folder / CONFIG_FILE))
@@ -29,11 +37,12 @@ def read_config(folder: Path, known: set[str]) -> dict[str, Any]:
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """The configuration without its format version, which is known to be ours.
+    """Configuration upgraded to the current format, without the format version.
 
     Raises
     ------
     ModelFileError
+        The file is missing, damaged, or of an unknown format version.
     """
     file = folder / CONFIG_FILE
     if not file.is_file():
@@ -42,7 +51,10 @@ def read_json(folder: Path) -> dict[str, Any]:
             "save_pretrained wrote."
         )
     if file.stat().st_size > LARGEST_CONFIG:
-        raise ModelFileError(f"{str(file)!r} has {file.stat().st_size} bytes: it is none of ours.")
+        raise ModelFileError(
+            f"{str(file)!r} has {file.stat().st_size} bytes, which is larger "
+            "than any diffmic configuration."
+        )
     try:
         config = json.loads(
             file.read_text(encoding="utf-8"),
@@ -55,38 +67,49 @@ def read_json(folder: Path) -> dict[str, Any]:
         ) from reason
     if not isinstance(config, dict) or "format_version" not in config:
         raise ModelFileError(
-            f"{str(file)!r} is not a model of diffmic: it tells no format version. Give a folder "
+            f"{str(file)!r} is not a model of diffmic: it has no format version. Give a folder "
             "that save_pretrained wrote."
         )
     version = config.pop("format_version")
-    if type(version) is not int or version != FORMAT_VERSION:
+    if type(version) is not int or version not in (1, FORMAT_VERSION):
         raise ModelFileError(
             f"{str(file)!r} has the format version {version!r}; this diffmic reads "
-            f"{FORMAT_VERSION}. Update diffmic, or save the model with this version."
+            f"1 to {FORMAT_VERSION}. Update diffmic, or save the model with this version."
         )
-    return config
+    if version == FORMAT_VERSION:
+        return config
+    try:
+        return upgraded(config)
+    except (AttributeError, KeyError, TypeError) as reason:
+        raise ModelFileError(
+            f"{str(file)!r} is not a valid file of format version {version}: "
+            f"{type(reason).__name__}: {reason}. Save the model again."
+        ) from reason
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError(f"a key stands twice among {[name for name, _ in pairs][:20]}")
+        raise ValueError(f"duplicate key among {[name for name, _ in pairs][:20]}")
     return found
 
 
-def check_keys(values: Mapping[str, Any], known: Collection[str], *, where: str) -> None:
-    """Make sure that the keys are just the known ones.
+def check_keys(
+    values: Mapping[str, Any], known: Collection[str], *, where: str, optional: Collection[str] = ()
+) -> None:
+    """Check that the keys are the known ones, all but optional ones.
 
     Raises
     ------
     ModelFileError
-        Naming those that are too many or too few.
+        Keys are unknown or missing; the message names them.
     """
-    surplus, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
+    surplus = sorted(set(values) - set(known))
+    missing = sorted(set(known) - set(values) - set(optional))
     if surplus or missing:
         raise ModelFileError(
             f"{where} is not as expected: unknown keys {surplus}, missing keys {missing}. It may "
@@ -95,21 +118,21 @@ def check_keys(values: Mapping[str, Any], known: Collection[str], *, where: str)
 
 
 def check_contents(config: Mapping[str, Any], *, where: str) -> None:
-    """Make sure that values are of their kinds and agree with each other.
+    """Check that values have the right types and are consistent with each other.
 
-    Parameters and settings are checked by those who take them.
+    Constructor parameters and settings are checked by the code that uses them.
 
     Raises
     ------
     ModelFileError
-        Naming what is wrong.
+        Values are invalid; the message names them.
     """
     wrong = []
     try:
         for what, holds in _conditions(config):
             if not holds:
                 wrong.append(what)
-    except (AttributeError, KeyError, TypeError) as reason:  # what comes next could not be read
+    except (AttributeError, KeyError, TypeError) as reason:  # the next value could not be read
         wrong.append(f"{type(reason).__name__}: {reason}")
     if wrong:
         raise ModelFileError(
@@ -119,14 +142,15 @@ def check_contents(config: Mapping[str, Any], *, where: str) -> None:
 
 
 def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
-    tables = ("parameters", "preprocessing", "calibrations", "thresholds", "card", "versions")
-    for name in (*tables, "diffusion", "validation_scores"):
+    tables = ("parameters", "network", "preprocessing", "calibrations", "thresholds", "card")
+    for name in (*tables, "sampling", "versions", "validation_scores"):
         yield f"{name} is {str(config[name])[:80]}", isinstance(config[name], dict)
-    classes, multilabel = config["classes"], config["multilabel"]
-    names = config["parameters"]["class_names"]
+    task, classes = config["task"], config["classes"]
+    yield f"task is {task!r}, not one of {list(TASKS)}", task in TASKS
+    names = config["parameters"].get("class_names")
     kinds = {type(label) for label in classes}
     yield (
-        f"classes is {str(classes)[:80]}, not a list of two or more different numbers or words",
+        f"classes is {str(classes)[:80]}, not a list of two or more different numbers or strings",
         isinstance(classes, list)
         and len(classes) >= 2
         and len(kinds) == 1
@@ -138,8 +162,6 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         names is None
         or (_all_are(names, str) and isinstance(names, list) and len(names) == len(classes)),
     )
-    for flag in ("multilabel", "diffusion_trained"):
-        yield f"{flag} is {config[flag]!r}, not true or false", isinstance(config[flag], bool)
     seed = config["seed"]
     yield f"seed is {seed!r}, not a whole number", type(seed) is int and 0 <= seed < 2**64
 
@@ -152,38 +174,38 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     )
     yield f"channels is {channels!r}, not 1 or 3", type(channels) is int and channels in (1, 3)
 
-    check_keys(config["calibrations"], STAGES, where="calibrations")
-    for stage, calibration in config["calibrations"].items():
-        numbers = [calibration[name] for name in ("temperature", "shift", "prior_weight")]
-        yield (
-            f"the calibration of {stage} is {calibration}",
-            calibration["stage"] == stage
-            and calibration["multilabel"] is multilabel
-            and all(map(_is_number, numbers))
-            and numbers[0] > 0,
-        )
-    thresholds = config["thresholds"]
+    stages = set(config["calibrations"])
     yield (
-        f"thresholds are of {sorted(thresholds)}",
-        set(thresholds) == (set(STAGES) if multilabel else set()),
+        f"calibrations are of {sorted(stages)}",
+        "prior" in stages and stages <= set(STAGES),
     )
+    thresholds = config["thresholds"]
+    wanted = stages if TASKS[task].has_thresholds else set()
+    yield f"thresholds are of {sorted(thresholds)}", set(thresholds) == wanted
     for stage, values in thresholds.items():
         yield (
             f"thresholds of {stage} are {str(values)[:80]}, not one for each label",
             len(values) == len(classes) and all(_is_number(x) and 0 <= x <= 1 for x in values),
         )
+    ratio = config["drawing_ratio"]
+    yield (
+        f"drawing_ratio is {str(ratio)[:80]}, not a positive number for each class",
+        ratio is None
+        or (len(ratio) == len(classes) and all(_is_number(x) and x > 0 for x in ratio)),
+    )
     history = config["history"]
     yield f"history is {str(history)[:80]}", isinstance(history, list) and _all_are(history, dict)
-    yield "versions are no words", _all_are(config["versions"].values(), str)
-    for name, scores in (
-        ("validation_scores", config["validation_scores"]),
-        ("test_scores", config["card"]["test_scores"]),
+    yield "versions are not strings", _all_are(config["versions"].values(), str)
+    for name, scores, known in (
+        ("validation_scores", config["validation_scores"], {*STAGES, "diffusion_alone"}),
+        ("test_scores", config["card"]["test_scores"], set(STAGES)),
     ):
-        measures = [value for stage in scores.values() for value in stage.values()]
+        metrics = [value for stage in scores.values() for value in stage.values()]
         yield (
             f"{name} is {str(scores)[:80]}",
-            set(scores) in (set(), set(STAGES))
-            and all(value is None or _is_number(value) for value in measures),
+            (not scores or "prior" in scores)
+            and set(scores) <= known
+            and all(value is None or _is_number(value) for value in metrics),
         )
 
 

@@ -1,4 +1,4 @@
-"""Saving and loading: ``config.json``, ``model.safetensors`` and ``README.md`` in a folder."""
+"""Saving and loading of ``config.json``, ``model.safetensors`` and ``README.md`` in a folder."""
 
 import errno
 import hashlib
@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import safetensors
 import safetensors.torch
 import torch
@@ -23,7 +24,7 @@ from .configuration import CONFIG_FILE, FORMAT_VERSION
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 _FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
-# Files that are complete lie in here for the moment in which they take their places.
+# Subfolder in which complete files lie until they are moved to their final places.
 _COMPLETE = ".saved"
 
 DType = Literal["float32", "float16"]
@@ -37,27 +38,35 @@ def save_files(
     card: str | None = None,
     dtype: DType = "float32",
 ) -> None:
-    """Write configuration, weights and card; an interrupted save leaves the old ones, or the new.
+    """Write configuration, weights and card; an interruption leaves either the old or new files.
 
     Parameters
     ----------
+    folder : Path
+        Target folder, which is created if needed.
+    config : mapping
+        Configuration, with values that JSON can represent.
+    network : nn.Module
+        Network whose weights are saved.
     card : str or None
-        Text of the model card; one that a person wrote stays as it is.
+        Text of the model card; an existing card written by hand is kept.
+    dtype : {"float32", "float16"}
+        Data type of the stored weights.
 
     Raises
     ------
     InputError
-        Another ``dtype``, weights too large for half precision, classes that JSON cannot hold, or
-        a file where the folder would be.
+        Unknown ``dtype``, weights too large for half precision, values that JSON cannot represent,
+        or a file in place of the folder.
     """
     weights = safetensors.torch.save(stored_tensors(network, dtype), metadata={"format": "pt"})
     told = {"format_version": FORMAT_VERSION, **config, "weights_sha256": digest(weights)}
     try:
-        text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
     except (TypeError, ValueError) as reason:
         raise InputError(
             f"The model cannot be written as JSON: {reason}. Fit with labels that are integers or "
-            "strings, and give measures that are numbers."
+            "strings, and pass metrics that are numbers."
         ) from reason
     contents = {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode() + b"\n"}
     if card is not None:
@@ -66,8 +75,8 @@ def save_files(
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as reason:
         raise InputError(
-            f"No folder can be made at {str(folder)!r}: a file is there, or where a folder above "
-            "it would be. Give another path."
+            f"No folder can be made at {str(folder)!r}: this path, or the path of one of its "
+            "parent folders, is a file. Give another path."
         ) from reason
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
         new = Path(name) / "new"
@@ -81,50 +90,57 @@ def save_files(
     finish_save(folder)
 
 
+def _plain(value: Any) -> Any:
+    """A number or array of numpy as JSON knows it."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    raise TypeError(f"{value!r} is a {type(value).__name__}")
+
+
 def _complete(new: Path, folder: Path) -> None:
-    """From now on these files are the model."""
+    """Commit a save: move the folder of new files to its fixed name, then into place."""
     while True:
         finish_save(folder)
         try:
             new.rename(folder / _COMPLETE)
         except OSError as reason:
-            if reason.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another saves just now
+            if reason.errno not in (errno.EEXIST, errno.ENOTEMPTY):  # another process is saving
                 raise
         else:
             return
 
 
 def finish_save(folder: Path) -> None:
-    """Let complete files take their places, where a save was killed before it could do so.
+    """Finish a save that was killed after its files were complete, by moving them into place.
 
-    A folder holds the files of one save, whenever it is looked at through this function. A card
-    that a person wrote stays.
+    After this function the files of a folder always come from a single save. A card written by hand
+    is kept.
 
     Raises
     ------
     ModelFileError
-        There is something else where the complete files would lie; nothing was moved.
+        The subfolder for complete files holds something else; nothing was moved.
     """
     complete = folder / _COMPLETE
     try:
         if strange := _what_no_save_leaves(complete):
             raise ModelFileError(
-                f"{str(complete)!r} is not what a killed save leaves: {strange}. Nothing was "
-                "moved; have a look at it, and delete it."
+                f"{str(complete)!r} was not left by an interrupted save: {strange}. Nothing was "
+                "moved; inspect it, and delete it."
             )
-    except (FileNotFoundError, NotADirectoryError):  # nothing to do, or another process did it
+    except (FileNotFoundError, NotADirectoryError):  # nothing to do, or done by another process
         return
     if written_by_a_person(folder / CARD_FILE):
         (complete / CARD_FILE).unlink(missing_ok=True)
     for name in _FILES:
         with suppress(FileNotFoundError):  # another process does the same
             (complete / name).replace(folder / name)
-    with suppress(OSError):  # it has done so, or has put its own files there
+    with suppress(OSError):  # the other process removed it, or put its own files there
         complete.rmdir()
 
 
 def _what_no_save_leaves(complete: Path) -> str:
-    """Links above all: through them a model from elsewhere would move files of another folder."""
+    """Unexpected contents, above all links, through which files of other folders could be moved."""
     if not stat.S_ISDIR(complete.lstat().st_mode):
         return "it is a link or a file"
     with os.scandir(complete) as entries:
@@ -134,20 +150,21 @@ def _what_no_save_leaves(complete: Path) -> str:
 
 
 def written_by_a_person(file: Path) -> bool:
-    """Whether a card was written, or changed, by hand."""
+    """Whether a card was written or edited by hand."""
     return file.is_file() and not is_generated(file.read_text(encoding="utf-8", errors="replace"))
 
 
 def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
-    """The tensors of a network as they are stored.
+    """Tensors of a network in the data type in which they are stored.
 
     Raises
     ------
     InputError
+        Unknown ``dtype``, or weights too large for half precision.
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype is {dtype!r}; give 'float32' or 'float16'.")
-    tensors = {  # copies, since two names may stand for one tensor
+    tensors = {  # copies, since two names may share a tensor
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, t in network.state_dict().items()
     }
@@ -164,29 +181,31 @@ def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
 
 
 def digest(content: bytes) -> str:
-    """SHA-256 in hexadecimal."""
+    """SHA-256 checksum in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 
 
 class Stored(NamedTuple):
-    """What the file says of a tensor."""
+    """Shape and data type of a stored tensor."""
 
     shape: list[int]
     dtype: str
 
 
 def check_weights(folder: Path, checksum: str) -> dict[str, Stored]:
-    """What is saved, once the file is known to be whole and the right one.
+    """Shapes and types of the saved tensors, after checks of the file and its checksum.
 
     Parameters
     ----------
+    folder : Path
+        Folder of a saved model.
     checksum : str
-        The SHA-256 that the file must have.
+        Expected SHA-256 of the weights file.
 
     Raises
     ------
     ModelFileError
-        No weights, a damaged file, or another one.
+        The weights are missing, damaged, or have another checksum.
     """
     file = folder / WEIGHTS_FILE
     if not file.is_file():
@@ -209,18 +228,19 @@ def check_weights(folder: Path, checksum: str) -> dict[str, Stored]:
 
 
 def _again(file: Path) -> str:
-    """What to do about a file that cannot be used."""
-    if file.is_symlink():  # so it is in the cache of huggingface_hub, which keeps what it has
+    """Advice on a file that cannot be used."""
+    if file.is_symlink():  # in the cache of huggingface_hub, which does not replace files
         return f"Delete {str(file.resolve())!r} and load, so that it is downloaded again."
     return "Save the model, or download it, again."
 
 
 def check_tensors(found: Mapping[str, Stored], network: nn.Module, *, where: str) -> None:
-    """Make sure that the saved tensors are those of the network: all of them, and no others.
+    """Check that the saved tensors are exactly those of the network.
 
     Raises
     ------
     ModelFileError
+        Tensors are missing, surplus, or of another shape or type.
     """
     own = network.state_dict()
     missing, surplus = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
@@ -236,23 +256,23 @@ def check_tensors(found: Mapping[str, Stored], network: nn.Module, *, where: str
 
 
 def _types(tensor: Tensor) -> tuple[str, ...]:
-    """safetensors' names of the types in which a tensor may be stored."""
+    """Data types, in safetensors' names, in which a tensor may be stored."""
     return ("F32", "F16") if tensor.is_floating_point() else ("I64",)
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:
-    """Fill a network with the saved tensors, which are known to fit; halves become floats.
+    """Load saved tensors, which have been checked, into a network; float16 becomes float32.
 
     Raises
     ------
     ModelFileError
-        NaN or infinity among them.
+        A tensor contains NaN or infinity.
     """
     tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
     if bad := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
         raise ModelFileError(
-            f"{bad[:5]} of {str(folder / WEIGHTS_FILE)!r} hold NaN or infinity: no answer can come "
-            "of them. Train again, and save the model."
+            f"{bad[:5]} of {str(folder / WEIGHTS_FILE)!r} hold NaN or infinity, so the model "
+            "cannot predict. Train again, and save the model."
         )
     with torch.no_grad():
         network.load_state_dict(tensors, strict=True)

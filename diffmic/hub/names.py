@@ -1,4 +1,4 @@
-"""Names of pretrained models: a folder, a short name, or a repository on the Hugging Face Hub."""
+"""Model names: a folder, a short name, or a repository on the Hugging Face Hub."""
 
 import difflib
 import os
@@ -15,23 +15,22 @@ from .files import WEIGHTS_FILE
 
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 BUNDLED = Path(__file__).parent / "bundled"
-CHECKOUT = Path(__file__).parents[2] / "zoo" / "models"  # not there in an installed package
 
 
 @dataclass(frozen=True)
 class Published:
-    """A short name, and where its weights are.
+    """Pretrained model with a short name, and the location of its weights.
 
     Attributes
     ----------
     summary : str
-        What the model tells from what.
+        Sentence that says what the model classifies.
     repository : str or None
-        On the Hugging Face Hub; None where nobody has published the weights.
+        Repository on the Hugging Face Hub; None: the weights are not published.
     revision : str or None
-        The commit to load.
+        Commit to load.
     sha256 : str or None
-        Of the weights; None where nothing is known of them.
+        SHA-256 of the weights; None: unknown.
     """
 
     summary: str
@@ -61,25 +60,23 @@ REGISTRY = {
 
 
 def list_pretrained() -> dict[str, str]:
-    """Short names that ``DiffMICClassifier.from_pretrained`` knows.
+    """Short names of the pretrained models that ``DiffMICClassifier.from_pretrained`` can load.
 
     Returns
     -------
     dict of str to str
-        Each name with what the model does and where its weights are.
+        For each name, what the model classifies and where its weights are.
     """
-    return {name: f"{entry.summary} {_place(name)}" for name, entry in REGISTRY.items()}
+    places = {name: _place(name) for name in REGISTRY}
+    return {name: f"{REGISTRY[name].summary} {place}" for name, place in places.items() if place}
 
 
-def _place(name: str) -> str:
-    entry = REGISTRY[name]
+def _place(name: str) -> str | None:
+    """Location of the weights, as a sentence; None if they cannot be loaded."""
     if (BUNDLED / name).is_dir():
         return "Comes with diffmic."
-    if (CHECKOUT / name).is_dir():
-        return "In this checkout of diffmic."
-    if entry.repository is None:
-        return f"Not published; in a checkout of diffmic's repository: zoo/models/{name}."
-    return f"On the Hugging Face Hub: {entry.repository}."
+    repository = REGISTRY[name].repository
+    return None if repository is None else f"On the Hugging Face Hub: {repository}."
 
 
 def locate(
@@ -90,36 +87,36 @@ def locate(
     token: str | bool | None = None,
     local_files_only: bool = False,
 ) -> tuple[Path, str | None]:
-    """The folder of a model, and the checksum that its weights must have where that is known.
+    """Folder of a model, and the expected checksum of its weights if it is known.
 
-    An existing folder comes first, then short names, then ``org/name`` or ``org/name@revision``.
+    Names are tried in this order: existing folder, short name, repository ``org/name`` or
+    ``org/name@revision``. The other parameters are those of ``DiffMICClassifier.from_pretrained``.
 
     Raises
     ------
     InputError
-        Two revisions, or one where there are none.
+        Two revisions are given, or one for a model without revisions.
     ModelFileError
-        There is no such model, or nobody has published it.
+        There is no such model, or its weights are not published.
     HubError
-        It cannot be downloaded.
+        The model cannot be downloaded.
     """
     if name == "":
         raise InputError("name is empty; give the folder of a saved model, or its name.")
-    if os.path.isdir(name):  # where a Path would raise because a name is too long
+    if os.path.isdir(name):  # a Path would raise if the name is too long
         _refuse_revision(revision, f"{str(name)!r} is a folder")
         return Path(name), None
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     entry = REGISTRY.get(name) if isinstance(name, str) else None
     if isinstance(name, str) and entry is not None:
-        for home, where in ((BUNDLED, "diffmic"), (CHECKOUT, "this checkout of diffmic")):
-            if (home / name).is_dir():
-                _refuse_revision(revision, f"{name!r} comes with {where}")
-                return home / name, entry.sha256
+        if (BUNDLED / name).is_dir():
+            _refuse_revision(revision, f"{name!r} comes with diffmic")
+            return BUNDLED / name, entry.sha256
         if entry.repository is None:
             raise ModelFileError(
-                f"Nobody has published the weights of {name!r} yet, and the package does not hold "
-                f"them. A checkout of diffmic's repository does: load its zoo/models/{name}. "
-                f"Or train them anew there: python -m zoo train {name} --data FOLDER."
+                f"No published weights are available for {name!r}, and they are not in the "
+                f"package. In a checkout of diffmic's repository load the folder zoo/models/{name} "
+                f"or train the model there: python -m zoo train {name} --data FOLDER."
             )
         folder = download(entry.repository, revision or entry.revision, **hub)
         return folder, entry.sha256 if revision is None else None
@@ -149,27 +146,35 @@ def _unknown(name: str) -> str:
     close = [known for known in REGISTRY if asked in known]
     close = close or difflib.get_close_matches(asked, REGISTRY, n=3, cutoff=0.4)
     return (
-        f"There is no saved model {name[:200]!r}: it is no folder, no short name"
+        f"There is no saved model {name[:200]!r}: it is neither a folder nor a short name"
         + (f" (close ones: {', '.join(close)})" if close else "")
-        + ", and no repository, which would be 'org/name'. diffmic.list_pretrained() tells the "
-        "short names."
+        + ", nor a repository ('org/name'). diffmic.list_pretrained() lists the short names."
     )
 
 
 def download(repository: str, revision: str | None, **options: Any) -> Path:
-    """A repository's configuration and weights, from the cache or the Hugging Face Hub.
+    """Get configuration and weights of a repository from the cache or the Hugging Face Hub.
 
     Parameters
     ----------
-    options
+    repository : str
+        Name of the repository, ``org/name``.
+    revision : str or None
+        Branch, tag or commit; None: the main branch.
+    **options
         ``cache_dir``, ``token``, ``local_files_only`` of ``huggingface_hub.hf_hub_download``.
+
+    Returns
+    -------
+    Path
+        Folder of the files in the cache.
 
     Raises
     ------
     ModelFileError
-        No such repository, revision or file.
+        There is no such repository, revision or file.
     HubError
-        The Hub cannot be reached, or does not allow it.
+        The Hub cannot be reached or refuses access.
     """
     from huggingface_hub import hf_hub_download
 
@@ -184,7 +189,7 @@ def download(repository: str, revision: str | None, **options: Any) -> Path:
 
     config = fetch(CONFIG_FILE, revision)
     try:
-        read_json(config.parent)  # before more is downloaded
+        read_json(config.parent)  # checked before the weights are downloaded
     except ModelFileError as reason:
         raise ModelFileError(f"{repository} on the Hub cannot be used: {reason}") from reason
     # The commit that the configuration came from: the branch may move between two downloads.
@@ -199,7 +204,7 @@ def _explained(
     revision: str | None,
     cache_dir: str | Path | None,
 ) -> Path:
-    """A file, or an error that says what to do."""
+    """Fetch a file; errors of the client are translated to those of diffmic."""
     from huggingface_hub import constants, errors
 
     at = f" at revision {revision!r}" if revision else ""
@@ -213,7 +218,7 @@ def _explained(
     except errors.RepositoryNotFoundError as reason:
         raise ModelFileError(
             f"There is no repository {repository} on the Hub, or it is private: pass token=... or "
-            "run 'hf auth login' for a private one. Nor is there a folder of that name here."
+            "run 'hf auth login' for a private one. There is no local folder of that name either."
         ) from reason
     except errors.RevisionNotFoundError as reason:
         raise ModelFileError(f"{repository} on the Hub has no revision {revision!r}.") from reason
@@ -223,31 +228,32 @@ def _explained(
         command = f"hf download {repository}{''.join(given)}"
         raise HubError(
             f"{repository}{at} is not in the cache {str(cache_dir or constants.HF_HUB_CACHE)!r}, "
-            f"and the Hub was not, or could not be, asked ({reason.__cause__ or reason}). Where "
-            f"there is a network, run: {command} (There is no folder of that name here, either.)"
+            f"and the Hub was not accessed or not reachable ({reason.__cause__ or reason}). With "
+            f"network access, run: {command} (There is no local folder of that name, either.)"
         ) from reason
     except errors.EntryNotFoundError as reason:
         raise ModelFileError(
             f"{repository}{at} on the Hub is not a model of diffmic: it has no {file}."
         ) from reason
-    except Exception as reason:  # the client's errors have no base of their own
+    except Exception as reason:  # the client's errors have no common base class
         raise HubError(
-            f"{repository}{at} could not be had from the Hub: {said_by_the_hub(reason)}"
+            f"{repository}{at} could not be loaded from the Hub: {said_by_the_hub(reason)}"
         ) from reason
 
 
 def check_repository(name: Any) -> None:
-    """Make sure that a name can be one of a repository.
+    """Check that a name is a valid repository name.
 
     Raises
     ------
     InputError
+        It is not of the form ``org/name``.
     """
     if not (isinstance(name, str) and REPOSITORY.fullmatch(name)):
         raise InputError(f"repo_id is {name!r}; give 'org/name'.")
 
 
 def said_by_the_hub(reason: Exception) -> str:
-    """What the Hub answered, or else the first line of what its client made of it."""
+    """Error message of the Hub, or else the first line of the client's message."""
     told = getattr(reason, "server_message", None) or str(reason)
     return str(told).strip().partition("\n")[0]

@@ -8,7 +8,7 @@ from .configuration import CONFIG_FILE
 from .files import CARD_FILE, WEIGHTS_FILE, written_by_a_person
 from .names import said_by_the_hub
 
-NOTICE_FILE = "NOTICE"  # terms of the weights
+NOTICE_FILE = "NOTICE"  # licence terms of the weights
 
 
 def push_folder(
@@ -21,25 +21,29 @@ def push_folder(
     token: str | bool | None = None,
     told: bool = False,
 ) -> str:
-    """Upload a saved model in one commit; the repository is made where there is none.
+    """Upload a saved model in one commit; the repository is created if it does not exist.
 
-    A card that a person wrote on the Hub stays; a ``NOTICE`` goes along where the folder has one.
-    See ``DiffMICClassifier.push_to_hub``.
+    A card on the Hub that was written by hand is kept. A ``NOTICE`` file in the folder is uploaded,
+    too. The other parameters are those of ``DiffMICClassifier.push_to_hub``.
 
     Parameters
     ----------
+    folder : Path
+        Folder of the saved model.
+    repository : str
+        Name of the repository, ``org/name``.
     told : bool
-        Whether the caller gave a card for this push, and is to know if it is not used.
+        Whether a card was passed for this upload, so that a warning is due if it is not used.
 
     Returns
     -------
     str
-        Address of the commit, or of the pull request.
+        URL of the commit, or of the pull request.
 
     Raises
     ------
     HubError
-        The Hub cannot be reached, or does not allow it.
+        The Hub cannot be reached or refuses the upload.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import LocalTokenNotFoundError
@@ -50,7 +54,7 @@ def push_folder(
         found = api.model_info(repository)
         if private and not found.private:
             raise HubError(
-                f"{repository} is there already, and is public: leave out private=True, or choose "
+                f"{repository} already exists and is public: leave out private=True, or choose "
                 "another name."
             )
         names = [CONFIG_FILE, WEIGHTS_FILE]
@@ -60,7 +64,7 @@ def push_folder(
             names.append(CARD_FILE)
         elif told:
             warnings.warn(
-                f"{repository} has a card that a person wrote: it stays, and card=... is left out.",
+                f"{repository} has a card that a person wrote: it stays, and card=... is not used.",
                 DiffMICWarning,
                 stacklevel=3,
             )
@@ -69,11 +73,11 @@ def push_folder(
             [CommitOperationAdd(name, folder / name) for name in names],
             commit_message=commit_message or "Save a model of diffmic",
             create_pr=create_pr,
-            parent_commit=found.sha,  # what was written since would be lost
+            parent_commit=found.sha,  # later commits would be lost
         )
     except HubError:
         raise
-    except Exception as reason:  # the client's errors have no base of their own
+    except Exception as reason:  # the client's errors have no common base class
         status = getattr(getattr(reason, "response", None), "status_code", None)
         advice = (
             " Pass a token=... that may write there, or run 'hf auth login'."
@@ -90,6 +94,6 @@ def _has_card_of_a_person(api, repository: str, revision: str | None) -> bool:  
 
     try:
         card = api.hf_hub_download(repository, CARD_FILE, revision=revision)
-    except RemoteEntryNotFoundError:  # and not that the Hub did not answer
+    except RemoteEntryNotFoundError:  # but not if the Hub does not answer
         return False
     return written_by_a_person(Path(card))

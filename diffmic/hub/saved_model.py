@@ -1,35 +1,34 @@
-"""A fitted model as a folder of files, and back."""
+"""Saving a fitted model as a folder of files, and loading it."""
 
 import copy
 import math
 import os
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import InputError, ModelFileError
-from ..inference import Calibration, Stage
+from ..inference import Calibration, Engine, FitRecord, FittedModel, SamplingOptions
 from ..model import (
-    Architecture,
+    Backbone,
     DiffMICNetwork,
     DiffusionSettings,
-    architecture_from,
+    NetworkPlan,
     build_network,
+    resolved,
 )
-from ..parameters import check_parameters
-from ..random import seeded_rng
-from ..training import resolve_device, resolve_recipe
+from ..random import LocalRNG
+from ..tasks import task_named
+from ..training import resolve_recipe
 from ..training.precision import to_device
 from .card import ModelCard, card_text, checked_card
-from .configuration import CONFIG_FILE, check_contents, read_config
+from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
 from .files import (
-    WEIGHTS_FILE,
     DType,
     check_tensors,
     check_weights,
@@ -37,113 +36,150 @@ from .files import (
     load_weights,
     save_files,
 )
-from .parameters import instance, plain_parameters, read_parameters
+from .parameters import (
+    chosen_backbone,
+    instance,
+    plain_architecture,
+    plain_backbone,
+    plain_parameters,
+    read_architecture,
+    read_parameters,
+)
+
+NETWORK_KEYS = ("backbone", "architecture", "diffusion")
+CONFIG_KEYS = {
+    "task",
+    "classes",
+    "network",
+    "preprocessing",
+    "calibrations",
+    "thresholds",
+    "sampling",
+    "seed",
+    "drawing_ratio",
+    "parameters",
+    "validation_scores",
+    "history",
+    "versions",
+    "card",
+}
 
 
 @dataclass(frozen=True)
 class SavedModel:
-    """All that a fitted estimator is made of: fields are its attributes, less the underscore.
+    """Contents of the folder of a saved model.
 
     Attributes
     ----------
+    model : FittedModel
+        Network, calibration and everything else that predictions need.
     parameters : dict
-        Constructor parameters.
+        Constructor parameters of the estimator.
+    card : ModelCard
+        Contents of the model card.
     """
 
-    parameters: dict[str, Any]
-    network: DiffMICNetwork
-    classes: NDArray[Any]
-    multilabel: bool
-    channels: int
-    image_size: int
-    seed: int
-    calibrations: dict[Stage, Calibration]
-    thresholds: dict[Stage, NDArray[np.float64]]
-    validation_scores: dict[Stage, dict[str, float]]
-    history: list[dict[str, Any]]
-    diffusion_trained: bool
-    versions: dict[str, str]
+    model: FittedModel
+    parameters: Mapping[str, Any]
     card: ModelCard
 
 
-FITTED = tuple(field.name for field in fields(SavedModel) if field.name != "parameters")
-CONFIG_KEYS = {"parameters", "diffusion", "preprocessing", *FITTED} - {
-    "network",
-    "image_size",
-    "channels",
-}
-
-
 def save_model(
-    folder: str | Path, model: SavedModel, *, dtype: DType = "float32", name: str | None = None
+    folder: str | Path, saved: SavedModel, *, dtype: DType = "float32", name: str | None = None
 ) -> None:
-    """Write ``config.json``, ``model.safetensors`` and ``README.md``.
+    """Save a model as ``config.json``, ``model.safetensors`` and ``README.md``.
 
     Parameters
     ----------
+    folder : str or Path
+        Target folder.
+    saved : SavedModel
+        Model to save.
     dtype : {"float32", "float16"}
-        Of the weights.
+        Data type of the stored weights.
     name : str or None
-        What the card says to load; None: the name of the folder.
+        Name of the model in the usage example of the card; None: that of the folder.
 
     Raises
     ------
     InputError
-        No path, or a file; what the files cannot hold.
+        ``folder`` is no path or is a file, or the model cannot be represented in the files.
     """
     if not isinstance(folder, (str, os.PathLike)) or folder == "":
         raise InputError(f"path is {folder!r}; give the folder in which to save the model.")
     folder = Path(folder)
-    card = replace(model.card, base_model=model.card.base_model or _base_model(model))
-    config = {key: getattr(model, key) for key in FITTED if key in CONFIG_KEYS} | {
-        "parameters": plain_parameters(model.parameters) | _architectures(model),
-        # Spelt out: what a recipe's name stands for may change, what was learnt may not.
-        "diffusion": asdict(model.network.settings),
-        "preprocessing": _preprocessing(model),
+    model, names = saved.model, _local_names(saved.model)
+    card = replace(saved.card, base_model=saved.card.base_model or _base_model(saved))
+    parameters = plain_parameters(saved.parameters)
+    config: dict[str, Any] = {
+        "task": model.task.name,
         "classes": model.classes.tolist(),
+        "network": {
+            "backbone": names.get("backbone", plain_backbone(model.plan.backbone)),
+            "architecture": plain_architecture(model.plan.architecture)
+            | _without(names, "backbone"),
+            "diffusion": asdict(model.plan.diffusion),
+        },
+        "preprocessing": _preprocessing(model),
         "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
         "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
-        "validation_scores": _nan_as_none(model.validation_scores),
-        "history": _nan_as_none(model.history),
+        "sampling": asdict(model.sampling),
+        "seed": model.seed,
+        "drawing_ratio": None if model.drawing_ratio is None else model.drawing_ratio.tolist(),
+        "parameters": _without(parameters, "backbone"),
+        "validation_scores": _nan_as_none(dict(model.record.validation_scores)),
+        "history": _nan_as_none(model.record.history),
+        "versions": dict(model.record.versions),
         "card": _nan_as_none(asdict(card)),
     }
     text = card_text(
         card,
         name=name or folder.resolve().name,
         config=config,
-        n_regions=model.network.n_regions,
-        validation_scores=model.validation_scores,
+        validation_scores=model.record.validation_scores,
     )
     save_files(folder, config, model.network, card=text, dtype=dtype)
 
 
-def _base_model(model: SavedModel) -> str:
-    """The repository of the weights on which the training began, where they came from the Hub."""
-    if model.parameters["pretrained"] is not True:
+def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in names}
+
+
+def _encoder(network: DiffMICNetwork) -> Backbone:
+    """Backbone of the network that the estimator's ``backbone`` describes."""
+    return network.image_encoder or network.prior.backbone
+
+
+def _base_model(saved: SavedModel) -> str:
+    """Repository on the Hub of the weights from which training started; empty if there is none."""
+    if saved.parameters["pretrained"] is not True:
         return ""
-    encoder = model.network.image_encoder or model.network.prior.backbone
+    encoder = _encoder(saved.model.network)
     cfg = getattr(getattr(encoder.net, "model", None), "pretrained_cfg", {})
     return str(cfg.get("hf_hub_id") or "")
 
 
-def _architectures(model: SavedModel) -> dict[str, str]:
-    """timm's own names for backbones that came from elsewhere: loading asks no network for them."""
-    network = model.network
-    backbones: dict[str, Any] = {
-        "backbone": network.image_encoder or network.prior.backbone,
-        "prior_backbone": network.prior.backbone,
-        "region_backbone": getattr(network.prior.regions, "backbone", None),
+def _local_names(model: FittedModel) -> dict[str, str]:
+    """timm names for backbones given by ``source:name``, so that loading needs no network."""
+    network, architecture = model.network, model.plan.architecture
+    backbones: dict[str, tuple[Any, Any]] = {
+        "backbone": (model.plan.backbone, _encoder(network)),
+        "prior_backbone": (architecture.prior_backbone, network.prior.backbone),
+        "region_backbone": (
+            architecture.region_backbone,
+            getattr(network.prior.regions, "backbone", None),
+        ),
     }
     return {
         name: backbone.net.model.pretrained_cfg["architecture"]
-        for name, backbone in backbones.items()
-        if isinstance(value := model.parameters[name], str) and ":" in value
+        for name, (chosen, backbone) in backbones.items()
+        if isinstance(chosen, str) and ":" in chosen
     }
 
 
-def _preprocessing(model: SavedModel) -> dict[str, Any]:
-    """How images become the network's input: resized to a square, scaled to 0–1, normalised."""
-    encoder = model.network.image_encoder or model.network.prior.backbone
+def _preprocessing(model: FittedModel) -> dict[str, Any]:
+    """Preprocessing settings: images are resized to a square, scaled to 0–1 and normalised."""
+    encoder = _encoder(model.network)
     return {
         "image_size": model.image_size,
         "channels": model.channels,
@@ -155,76 +191,45 @@ def _preprocessing(model: SavedModel) -> dict[str, Any]:
 def load_model(
     folder: Path,
     *,
-    defaults: dict[str, Any],
+    defaults: Mapping[str, Any],
     backbone: nn.Module | None,
-    device: str,
+    device: torch.device,
     checksum: str | None = None,
 ) -> SavedModel:
-    """Read what :func:`save_model` wrote; see ``DiffMICClassifier.from_pretrained``.
+    """Load what :func:`save_model` wrote; see ``DiffMICClassifier.from_pretrained``.
 
     Parameters
     ----------
-    defaults : dict
-        The estimator's parameters, for those that are not saved.
+    folder : Path
+        Folder of a saved model.
+    defaults : mapping
+        Default constructor parameters, for those that are not saved.
+    backbone : nn.Module or None
+        Module to use as the backbone if the model was fitted with a custom one.
+    device : torch.device
+        Device of the loaded network.
     checksum : str or None
-        The SHA-256 that the weights must have, from elsewhere than the folder.
+        Expected SHA-256 of the weights, from a source other than the folder; None: that of the
+        folder's configuration.
 
     Raises
     ------
     ModelFileError
-        A missing, damaged or unfitting file.
+        A file is missing, damaged or inconsistent.
     """
-    target = resolve_device(device)
     finish_save(folder)
     config = read_config(folder, CONFIG_KEYS)
     own_checksum = config.pop("weights_sha256")
     stored = check_weights(folder, checksum or own_checksum)
-    check_contents(config, where=str(folder / CONFIG_FILE))
-    plain_settings, preprocessing = config.pop("diffusion"), config.pop("preprocessing")
-    where = str(folder / WEIGHTS_FILE)
-    image_size = preprocessing["image_size"]
+    where = str(folder / CONFIG_FILE)
+    check_contents(config, where=where)
     try:
-        saved = read_parameters(config["parameters"], set(defaults) - {"device"}, backbone)
-        parameters = defaults | saved | {"device": device}
-        check_parameters(parameters)
-        architecture = architecture_from(
-            parameters,
-            pretrained=False,
-            image_size=image_size,
-            context_dropout=resolve_recipe(parameters["recipe"]).context_dropout,
-        )
-        settings = instance(DiffusionSettings, plain_settings)
-
-        def build(architecture: Architecture) -> DiffMICNetwork:
-            with seeded_rng(0):  # the global random state stays as it is
-                return build_network(
-                    architecture,
-                    len(config["classes"]),
-                    multilabel=config["multilabel"],
-                    settings=settings,
-                )
-
-        # First without memory: a configuration may claim sizes that its weights do not have.
+        saved, plan = _read(config, defaults, backbone)
+        # First without allocation: sizes in a configuration may not match its weights.
         with torch.device("meta"):
-            check_tensors(stored, build(_without_memory(architecture)), where=where)
-        network = build(architecture)
-        model = SavedModel(
-            **config
-            | {
-                "parameters": parameters,
-                "network": network.eval(),
-                "image_size": image_size,
-                "channels": preprocessing["channels"],
-                "classes": np.asarray(config["classes"]),
-                "calibrations": {
-                    s: instance(Calibration, v) for s, v in config["calibrations"].items()
-                },
-                "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
-                "validation_scores": _none_as_nan(config["validation_scores"]),
-                "history": _none_as_nan(config["history"]),
-                "card": _card(config["card"]),
-            }
-        )
+            check_tensors(stored, build_network(_without_memory(plan)), where=where)
+        with LocalRNG(0):
+            network = build_network(plan).eval()
     except ModelFileError:
         raise
     except (
@@ -240,21 +245,58 @@ def load_model(
             f"{type(reason).__name__}: {reason}"
         ) from reason
     load_weights(folder, network)
-    if (found := _preprocessing(model)) != preprocessing:
+    to_device(network, device)
+    plan = resolved(plan, network)  # files of format version 1 keep "auto"
+    model = FittedModel(network=network, plan=plan, engine=Engine(network), **saved.pop("model"))
+    if (found := _preprocessing(model)) != config["preprocessing"]:
         raise ModelFileError(
-            f"preprocessing in {str(folder / CONFIG_FILE)!r} is {preprocessing}, and the weights "
+            f"preprocessing in {where!r} is {config['preprocessing']}, but the weights "
             f"were learnt with {found}. Save the model again."
         )
-    to_device(network, target)
-    return model
+    return SavedModel(model, **saved)
 
 
-def _without_memory(architecture: Architecture) -> Architecture:
-    """The same, where the user's own module is a copy without memory."""
-    module = architecture.backbone
+def _read(
+    config: dict[str, Any], defaults: Mapping[str, Any], backbone: nn.Module | None
+) -> tuple[dict[str, Any], NetworkPlan]:
+    """Fields of a :class:`SavedModel` except the network, and the plan of the network."""
+    network = config["network"]
+    check_keys(network, NETWORK_KEYS, where="network")
+    chosen = chosen_backbone(network["backbone"], backbone)
+    parameters = read_parameters(config["parameters"], defaults, chosen)
+    preprocessing, drawing_ratio = config["preprocessing"], config["drawing_ratio"]
+    plan = NetworkPlan(
+        backbone=chosen,
+        architecture=read_architecture(network["architecture"]),
+        image_size=preprocessing["image_size"],
+        num_classes=len(config["classes"]),
+        task=task_named(config["task"]),
+        diffusion=instance(DiffusionSettings, network["diffusion"]),
+        context_dropout=resolve_recipe(parameters["recipe"]).context_dropout,
+    )
+    model = {
+        "classes": np.asarray(config["classes"]),
+        "channels": preprocessing["channels"],
+        "calibrations": {s: instance(Calibration, v) for s, v in config["calibrations"].items()},
+        "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
+        "sampling": instance(SamplingOptions, config["sampling"]),
+        "seed": config["seed"],
+        "drawing_ratio": None if drawing_ratio is None else np.asarray(drawing_ratio, float),
+        "record": FitRecord(
+            _none_as_nan(config["validation_scores"]),
+            _none_as_nan(config["history"]),
+            config["versions"],
+        ),
+    }
+    return {"model": model, "parameters": parameters, "card": _card(config["card"])}, plan
+
+
+def _without_memory(plan: NetworkPlan) -> NetworkPlan:
+    """The plan with a copy of a custom backbone on the meta device, without memory."""
+    module = plan.backbone
     if isinstance(module, str):
-        return architecture
-    return replace(architecture, backbone=copy.deepcopy(module).to("meta"))
+        return plan
+    return replace(plan, backbone=copy.deepcopy(module).to("meta"))
 
 
 def _card(saved: dict[str, Any]) -> ModelCard:
@@ -263,7 +305,7 @@ def _card(saved: dict[str, Any]) -> ModelCard:
 
 
 def _nan_as_none(value: Any) -> Any:
-    """JSON has no NaN, which is what a measure is for labels that a part lacks."""
+    """Values with NaN as None: metrics may be NaN, which JSON cannot represent."""
     return _replaced(value, lambda leaf: isinstance(leaf, float) and math.isnan(leaf), None)
 
 

@@ -1,22 +1,37 @@
-"""From a trained network to probabilities, explanations and measures."""
+"""Inference with a trained network: evidence, probabilities, explanations and metrics."""
 
-from .calibration import STAGES, Calibration, Stage
+from ..tasks import classification_metrics, expected_calibration_error
+from .calibration import Calibration
+from .engine import Engine, inference_dtype
+from .evidence import (
+    STAGES,
+    Evidence,
+    SamplingOptions,
+    Stage,
+    encode_images,
+    evidence_of,
+    over_views,
+)
 from .explanation import Explanation, explain
-from .measures import expected_calibration_error, measure
-from .predict import encode_images, inference_dtype, over_views, sample_scores
+from .fitted import FitRecord, FittedModel
 from .thresholds import best_thresholds
 
 __all__ = [
     "STAGES",
     "Calibration",
+    "Engine",
+    "Evidence",
     "Explanation",
+    "FitRecord",
+    "FittedModel",
+    "SamplingOptions",
     "Stage",
     "best_thresholds",
+    "classification_metrics",
     "encode_images",
+    "evidence_of",
     "expected_calibration_error",
     "explain",
     "inference_dtype",
-    "measure",
     "over_views",
-    "sample_scores",
 ]

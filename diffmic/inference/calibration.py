@@ -1,88 +1,90 @@
-"""From scores to probabilities: a mapping of a few parameters, fitted on held-out images."""
+"""Calibration: a mapping of logits with a few parameters, fitted on held-out images."""
 
+import math
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, Self
+from numbers import Real
+from typing import Any, Self
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-Stage = Literal["diffusion", "prior"]
-STAGES: tuple[Stage, Stage] = ("diffusion", "prior")
+from ..errors import InputError
+from ..tasks import Task
 
-SCORE_FLOOR = 1e-4  # a denoised score is read as a probability no nearer to 0 than this
 TEMPERATURES = (0.05, 20.0)
 SHIFTS = (-10.0, 10.0)
+NO_WEIGHT = 0.01  # weight of logits below which they hardly affect the probabilities
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Probabilities from the scores of one stage.
+    """Mapping from the logits of a stage to calibrated logits.
 
-    The fused logits of the prior are divided by a temperature (Guo et al., ICML 2017). The scores
-    of the diffusion, means of label maps that should be 0 or 1, are clipped and their logarithms
-    (for multi-label their log-odds) divided by one; a share of the prior's logits is added. So the
-    prior is nested in the diffusion stage: held-out images say how much each of them counts.
-    Softmax or sigmoid follows. Multi-label logits are shifted, too (Platt, 1999): findings are
-    rare, and no temperature moves a probability across ½.
+    The logits of a stage are divided by a temperature (Guo et al., ICML 2017). For the diffusion
+    stage, the weighted logits of the prior are added, so that the prior is nested in the diffusion
+    stage; both weights are fitted on held-out images. Multi-label logits are also shifted (Platt,
+    1999), because findings are rare and no temperature moves a probability across ½.
 
     Attributes
     ----------
-    stage : {"diffusion", "prior"}
-    multilabel : bool
     temperature : float
-        1 where there was nothing to fit it on.
+        Divisor of the logits; 1 without held-out images.
     shift : float
-        Added to multi-label logits; 0 for exclusive classes.
+        Constant added to multi-label logits; 0 for exclusive classes.
     prior_weight : float
-        Of the prior's logits beside the diffusion's scores; 0 for the prior's own stage.
+        Weight of the logits of the prior that are added; 0 for the prior stage itself.
     """
 
-    stage: Stage
-    multilabel: bool
     temperature: float = 1.0
     shift: float = 0.0
     prior_weight: float = 0.0
 
+    def __post_init__(self) -> None:
+        finite = all(
+            isinstance(x, Real) and math.isfinite(x)
+            for x in (self.temperature, self.shift, self.prior_weight)
+        )
+        if not finite or self.temperature <= 0:
+            raise InputError(f"{self} is no calibration: give finite numbers, temperature above 0.")
+
     @classmethod
     def fit(
         cls,
-        stage: Stage,
-        scores: Tensor,
+        logits: Tensor,
         targets: Tensor,
+        task: Task,
         *,
-        multilabel: bool,
         prior_logits: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> Self:
-        """The parameters with the least negative log-likelihood.
+        """Fit the parameters that minimise the negative log-likelihood.
 
-        A penalty that weighs as much as one image keeps few images, all of them right, from
-        making every later answer certain.
+        A penalty with the weight of one image keeps a few images that are all classified correctly
+        from making every later prediction certain.
 
         Parameters
         ----------
-        scores : Tensor of shape (n, C)
-            Fused logits, or mean scores of label maps, of held-out images.
+        logits : Tensor of shape (n, C)
+            Uncalibrated logits of a stage for held-out images.
         targets : Tensor of shape (n, C)
-            One-hot or indicator.
+            One-hot or indicator targets.
+        task : Task
+            Type of task.
         prior_logits : Tensor of shape (n, C) or None
-            Fused logits of the same images, to stand beside the scores; None: the scores alone.
+            Fused logits of the prior for the same images, to be weighted against those of the
+            stage; None: the stage alone.
         weights : Tensor of shape (n,) or None
-            How much each image counts.
+            Sample weights; None: all equal.
         """
-        logits = cls(stage, multilabel).logits(scores).double()
-        beside = torch.zeros_like(logits) if prior_logits is None else prior_logits.double()
+        logits = logits.double()
+        prior = logits.new_zeros(()) if prior_logits is None else prior_logits.double()
         usual = np.array([1.0, 0.0, 0.0] if prior_logits is None else [0.5, 0.5, 0.0])
 
         def loss(parameters: NDArray[np.float64]) -> float:
-            scale, weight, shift = parameters  # in these the NLL is convex
-            nll = negative_log_likelihood(
-                scale * logits + weight * beside + shift, targets, multilabel, weights
-            )
+            scale, weight, shift = parameters  # the NLL is convex in these parameters
+            nll = mean_nll(scale * logits + weight * prior + shift, targets, task, weights)
             surprise = np.log((scale + weight) / usual[:2].sum()) ** 2 + shift**2
             return nll + float(surprise) / (2 * len(targets))
 
@@ -90,41 +92,31 @@ class Calibration:
         bounds = [
             (1 / high if prior_logits is None else 1e-6, 1 / low),
             (0.0, 0.0 if prior_logits is None else 1 / low),
-            SHIFTS if multilabel else (0.0, 0.0),
+            (0.0, 0.0) if task.exclusive else SHIFTS,
         ]
         scale, weight, shift = minimize(loss, usual, bounds=bounds, method="L-BFGS-B").x
-        return cls(stage, multilabel, float(1 / scale), float(shift), float(weight))
+        return cls(float(1 / scale), float(shift), float(weight))
 
-    def logits(self, scores: Tensor, prior_logits: Tensor | None = None) -> Tensor:
-        """Scores (n, C), and the prior's logits where they count, as logits."""
-        if self.stage == "diffusion":
-            proba = scores.clamp(SCORE_FLOOR, 1 - SCORE_FLOOR)
-            scores = torch.logit(proba) if self.multilabel else proba.log()
-        logits = scores / self.temperature + self.shift
+    @property
+    def gives_no_weight(self) -> bool:
+        """Whether the logits of the stage itself get (almost) no weight relative to the prior."""
+        return 1 / self.temperature < NO_WEIGHT
+
+    def logits(self, logits: Tensor, prior_logits: Tensor | None = None) -> Tensor:
+        """Calibrated logits (n, C) from the logits of a stage and of the prior."""
+        calibrated = logits / self.temperature + self.shift
         if self.prior_weight and prior_logits is not None:
-            logits = logits + self.prior_weight * prior_logits
-        return logits
-
-    def __call__(self, scores: Tensor, prior_logits: Tensor | None = None) -> Tensor:
-        """Scores (n, C), and the prior's logits (n, C) beside them → probabilities (n, C)."""
-        beside = None if prior_logits is None else prior_logits.double()
-        logits = self.logits(scores.double(), beside)
-        return logits.sigmoid() if self.multilabel else logits.softmax(dim=-1)
+            calibrated = calibrated + self.prior_weight * prior_logits
+        return calibrated
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain values, for a configuration file."""
+        """Parameters as plain values, for a configuration file."""
         return asdict(self)
 
 
-def negative_log_likelihood(
-    logits: Tensor, targets: Tensor, multilabel: bool, weights: Tensor | None = None
-) -> float:
-    """Mean over the images, weighted if wanted; of the labels' mean for multi-label."""
-    targets = targets.to(logits)
-    if multilabel:
-        errors = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=1)
-    else:
-        errors = F.cross_entropy(logits, targets, reduction="none")
+def mean_nll(logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None = None) -> float:
+    """Mean negative log-likelihood over the images, optionally weighted; labels are averaged."""
+    errors = task.loss(logits, targets.to(logits))
     if weights is None or bool((weights == weights[0]).all()):
         return float(errors.mean())
     return float((weights * errors).sum() / weights.sum())

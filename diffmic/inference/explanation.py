@@ -1,60 +1,69 @@
-"""Where a model looked, and what each granularity made of it."""
+"""Explanations: saliency, regions, and the probabilities of each granularity of the prior."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..model import Conditions
+from ..tasks import Task
+
+Array = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """What :meth:`DiffMICClassifier.explain` returns.
+    """Explanation of predictions, returned by :meth:`DiffMICClassifier.explain`.
 
     Attributes
     ----------
-    saliency : ndarray of shape (n, C, H, W)
-        Evidence for each class, in logits, at the size of the images (of the network's input,
-        where the images differ in size).
+    saliency : ndarray of shape (n, C, h, w)
+        Saliency map of each class, in logits, at its own resolution; :meth:`heatmap`
+        interpolates it to the size of an image.
     boxes : ndarray of shape (n, K, 4)
-        Regions as x0, y0, x1, y1, in pixels of the image as it was passed.
+        Regions as x0, y0, x1, y1, in pixels of the original image.
     attention : ndarray of shape (n, K)
-        Share of each region in the local prior; rows sum to 1.
+        Attention weight of each region in the local prior; rows sum to 1.
     global_proba, local_proba : ndarray of shape (n, C)
-        Probabilities of the whole image and of the regions, uncalibrated.
+        Uncalibrated probabilities of the whole image and of the regions.
+    sizes : ndarray of shape (n, 2)
+        Height and width of each original image, in pixels.
     """
 
-    saliency: NDArray[np.float32]
-    boxes: NDArray[np.float32]
-    attention: NDArray[np.float32]
-    global_proba: NDArray[np.float32]
-    local_proba: NDArray[np.float32]
+    saliency: Array
+    boxes: Array
+    attention: Array
+    global_proba: Array
+    local_proba: Array
+    sizes: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def heatmap(self, index: int) -> Array:
+        """Saliency maps (C, H, W) of one image, interpolated to its original size."""
+        height, width = self.sizes[index].tolist()
+        found: Array = F.interpolate(
+            torch.from_numpy(self.saliency[index : index + 1 or None]),
+            (height, width),
+            mode="bilinear",
+            align_corners=False,
+        )[0].numpy()
+        return found
 
 
-def explain(
-    conditions: Conditions, sizes: Tensor, *, image_size: int, multilabel: bool
-) -> Explanation:
-    """An :class:`Explanation` of images whose heights and widths were ``sizes`` (n, 2)."""
-    sizes = sizes.to(conditions.boxes.device)
-    alike = bool((sizes == sizes[0]).all())
-    shape = (int(sizes[0, 0]), int(sizes[0, 1])) if alike else (image_size, image_size)
-    saliency = F.interpolate(
-        conditions.saliency.float(), shape, mode="bilinear", align_corners=False
-    )
+def explain(conditions: Conditions, sizes: Tensor, task: Task) -> Explanation:
+    """Explanation from conditions and the original image sizes (n, 2): height, width in pixels."""
+    conditions = conditions.map(lambda tensor: tensor.float().cpu())
     corner = sizes.flip(1).repeat(1, 2)[:, None]  # (n, 1, 4): W, H, W, H
-
-    def proba(logits: Tensor) -> Any:
-        p = logits.float()
-        return (p.sigmoid() if multilabel else p.softmax(dim=1)).cpu().numpy()
-
     return Explanation(
-        saliency=saliency.cpu().numpy(),
-        boxes=(conditions.boxes * corner).float().cpu().numpy(),
-        attention=conditions.attention.float().cpu().numpy(),
-        global_proba=proba(conditions.global_logits),
-        local_proba=proba(conditions.local_logits),
+        saliency=conditions.saliency.numpy(),
+        boxes=(conditions.boxes * corner).numpy(),
+        attention=conditions.attention.numpy(),
+        global_proba=task.probabilities(conditions.global_logits).numpy(),
+        local_proba=task.probabilities(conditions.local_logits).numpy(),
+        sizes=sizes.numpy(),
     )

@@ -1,9 +1,9 @@
-"""Multi-label: from which probability a label counts as present."""
+"""Decision thresholds on multi-label probabilities."""
 
 import numpy as np
 from numpy.typing import NDArray
 
-PRIOR_COUNT = 10  # as many positives make held-out labels count as much as probabilities
+PRIOR_COUNT = 10  # with this many positives, labels and probabilities have equal weight
 
 
 def best_thresholds(
@@ -12,22 +12,21 @@ def best_thresholds(
     *,
     prior_count: float = PRIOR_COUNT,
 ) -> NDArray[np.float64]:
-    """The threshold of each label with the largest F1 to be expected, shape (L,).
+    """Thresholds that maximise the expected F1 of each label, shape (L,).
 
-    A few positives say little of where the threshold lies, while calibrated probabilities say what
-    F1 to expect of any (Lipton et al., ECML 2014). So each image counts as positive with
-    λ y + (1 − λ) p, where λ = n / (n + ``prior_count``) for a label with n positives.
+    A few positives determine a threshold poorly, while calibrated probabilities give the expected
+    F1 of any threshold (Lipton et al., ECML 2014). Each image therefore counts as positive with
+    weight λ y + (1 − λ) p, where λ = n / (n + ``prior_count``) for a label with n positives.
 
-    The threshold lies midway between the least probability that it lets pass here and the greatest
-    that it does not (or 0), so that new images have room on both sides. A label that never occurs
-    keeps 0.5.
+    The threshold is midway between the smallest probability above it and the largest one below it
+    (or 0), which leaves a margin on both sides for new images. A label that never occurs gets 0.5.
 
     Parameters
     ----------
     targets, proba : ndarray of shape (n, L)
-        Of held-out images; probabilities are calibrated.
+        Indicator targets and calibrated probabilities of held-out images.
     prior_count : float
-        0: the labels alone count.
+        Number of positives at which λ is ½; 0: only the labels are used.
     """
     thresholds = np.full(targets.shape[1], 0.5)
     for label in np.flatnonzero(targets.any(axis=0)):
@@ -36,7 +35,7 @@ def best_thresholds(
         trust = y.sum() / (y.sum() + prior_count)
         positive = trust * y + (1 - trust) * p
         f1 = 2 * positive.cumsum() / (positive.sum() + np.arange(1, len(p) + 1))
-        f1[:-1][p[1:] == p[:-1]] = -1  # equals pass together
+        f1[:-1][p[1:] == p[:-1]] = -1  # equal probabilities cannot be separated
         below = np.append(p[1:], 0.0)
         best = f1.argmax()
         midway = (p[best] + below[best]) / 2

@@ -1,13 +1,21 @@
-"""The networks: backbone, prior, denoiser, and the network that composes them."""
+"""Networks: backbone, prior, denoiser, and the network composed of them."""
 
+from .architecture import (
+    ARCHITECTURES,
+    Architecture,
+    DiffusionSettings,
+    NetworkPlan,
+    resolve_architecture,
+)
 from .backbone import Backbone, FeatureMaps, build_backbone, default_image_size
-from .build import Architecture, architecture_from, build_network, carry_over
+from .build import build_network, carry_over, resolved
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser
-from .network import DiffMICNetwork, DiffusionSettings
+from .network import DiffMICNetwork
 from .prior import DualGranularityPrior, GatedAttention, top_mean
 
 __all__ = [
+    "ARCHITECTURES",
     "Architecture",
     "Backbone",
     "Conditions",
@@ -18,10 +26,12 @@ __all__ = [
     "DualGranularityPrior",
     "FeatureMaps",
     "GatedAttention",
-    "architecture_from",
+    "NetworkPlan",
     "build_backbone",
     "build_network",
     "carry_over",
     "default_image_size",
+    "resolve_architecture",
+    "resolved",
     "top_mean",
 ]

@@ -14,35 +14,41 @@ from .pretrained import load_pretrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST_TRIAL = 640  # side in pixels; larger images would only need more memory
 
 
 class FeatureMaps(NamedTuple):
-    """The last feature map of a backbone and a finer one from which regions are cut."""
+    """Last feature map of a backbone, and a finer one from which regions are cropped."""
 
     coarse: Tensor  # (B, D, h, w)
     fine: Tensor  # (B, D', h', w'), h' >= h
 
 
 class Backbone(nn.Module):
-    """Images in 0–1 in, :class:`FeatureMaps` out; normalises with the statistics of its weights.
+    """Backbone that normalises images in 0–1 and maps them to :class:`FeatureMaps`.
 
     Parameters
     ----------
     net : nn.Module
-        Maps normalised images (B, 3, H, W) to :class:`FeatureMaps` or to one map (B, D, h, w).
+        Network from normalised images (B, 3, H, W) to :class:`FeatureMaps` or one map (B, D, h, w).
     mean, std : sequence of float
-        Statistics of the images on which ``net`` was trained.
+        Normalisation constants per channel, for pixels in 0–1.
     image_size : int
-        Side of the images, in pixels; a trial run on it says whether it fits.
+        Side of the images, in pixels; a trial run checks that ``net`` accepts it.
 
     Attributes
     ----------
     channels, fine_channels : int
-        D and D' of the maps.
+        Numbers of channels D and D' of the maps.
     map_size, fine_size : tuple of int
-        (h, w) and (h', w') for images of ``image_size``.
+        Map sizes (h, w) and (h', w') for images of ``image_size``.
     strides_single_cell : bool
-        Whether images are so small that a strided convolution meets a map of one cell.
+        Whether images are so small that a strided convolution gets a map of a single cell.
+
+    Raises
+    ------
+    BackboneError
+        ``net`` does not accept ``image_size`` or returns no feature map.
     """
 
     mean: Tensor
@@ -63,15 +69,15 @@ class Backbone(nn.Module):
         self.fine_size = (maps.fine.shape[2], maps.fine.shape[3])
 
     def forward(self, images: Tensor) -> FeatureMaps:
-        """Feature maps of images (B, 3, H, W) in 0–1, in the type of the images."""
-        # In another type where the weights are: predictions may be made in half precision.
+        """Feature maps of images (B, 3, H, W) in 0–1, in the data type of the images."""
+        # Computed in the type of the weights, which may be half precision in predictions.
         found: FeatureMaps | Tensor = self.net(((images - self.mean) / self.std).to(self.dtype))
         maps = found if isinstance(found, FeatureMaps) else FeatureMaps(found, found)
         return maps if self.dtype == images.dtype else FeatureMaps(*(m.to(images) for m in maps))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the weights."""
+        """Data type of the weights."""
         return self.mean.dtype
 
     def pooled(self, images: Tensor) -> Tensor:
@@ -79,12 +85,19 @@ class Backbone(nn.Module):
         maps: FeatureMaps = self(images)
         return maps.coarse.mean(dim=(2, 3))
 
+    def trial_images(self) -> Tensor:
+        """Two fixed random images, (2, 3, H, W), on which a rewritten backbone is compared."""
+        side = min(self.image_size, LARGEST_TRIAL)
+        shape = (2, len(self.mean), side, side)
+        images = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        return images.to(self.mean.device, memory_format=torch.channels_last)
+
     def _trial(self, image_size: int) -> FeatureMaps:
-        """Maps of which the shapes count: without memory, unless the network needs numbers."""
+        """Feature maps of which only the shapes are used; on the meta device if possible."""
         try:
             shapes = copy.deepcopy(self).to("meta")
             maps = shapes._maps_of_one(image_size)
-        except Exception:  # there are many ways not to run so; what is wrong shows in earnest
+        except Exception:  # not every network runs on the meta device; real errors recur below
             return self._maps_of_one(image_size)
         self.strides_single_cell = shapes.strides_single_cell
         return maps
@@ -102,7 +115,7 @@ class Backbone(nn.Module):
         try:
             image = self.mean.new_zeros(1, len(self.mean), image_size, image_size)
             maps: FeatureMaps = self(image)
-        except Exception as reason:  # whatever a third-party network raises means the same
+        except Exception as reason:  # third-party networks may raise anything
             raise BackboneError(
                 f"The backbone {type(self.net).__name__} cannot take images of {image_size} × "
                 f"{image_size} pixels: {reason}. Choose another image_size or backbone."
@@ -126,13 +139,13 @@ class Backbone(nn.Module):
 
 
 class TimmFeatures(nn.Module):
-    """A timm model that returns its final feature map, and the one of twice the resolution."""
+    """timm model that returns its final feature map and the one at the next finer resolution."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
         self.channels_last_output = str(getattr(model, "output_fmt", "")).endswith("NHWC")
-        # Transformers have one resolution throughout: their final map serves as the fine one.
+        # Transformers have a single resolution: their final map is also the fine one.
         reductions = [stage["reduction"] for stage in model.feature_info]  # type: ignore[union-attr]
         finer = [i for i, r in enumerate(reductions) if r < reductions[-1]]
         self.indices = [finer[-1], len(reductions) - 1] if finer else [len(reductions) - 1]
@@ -141,7 +154,7 @@ class TimmFeatures(nn.Module):
         final, maps = self.model.forward_intermediates(  # type: ignore[operator]
             images, indices=self.indices, norm=True, output_fmt="NCHW"
         )
-        if final.ndim == 3:  # tokens: the last map is the same, normalised and without class token
+        if final.ndim == 3:  # tokens: the last map has them, without the class token
             final = maps[-1]
         elif self.channels_last_output:
             final = final.permute(0, 3, 1, 2)
@@ -151,23 +164,24 @@ class TimmFeatures(nn.Module):
 def build_backbone(
     backbone: str | nn.Module, *, image_size: int, pretrained: bool | str | Path = False
 ) -> Backbone:
-    """A :class:`Backbone` from a timm name, or from a module that returns a feature map.
+    """Build a :class:`Backbone` from a timm name, or from a module that returns a feature map.
 
     Parameters
     ----------
     backbone : str or nn.Module
-        A module is copied, so that training leaves the caller's own alone.
+        timm name or module; a module is copied, so training does not change the original.
     image_size : int
         Side of the images, in pixels.
     pretrained : bool or str
-        See :func:`diffmic.model.pretrained.load_pretrained`; for timm names only.
+        Pretrained weights, for timm names only; see
+        :func:`diffmic.model.pretrained.load_pretrained`.
 
     Raises
     ------
     BackboneError
-        Unknown name, no feature map, or an image size that does not fit.
+        Unknown name, no feature map, or an image size that the backbone does not accept.
     PretrainedWeightsError
-        Weights were asked for and could not be had.
+        Weights were requested and could not be loaded.
     """
     if isinstance(backbone, nn.Module):
         if isinstance(pretrained, (str, Path)):
@@ -183,7 +197,7 @@ def build_backbone(
 
 
 def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
-    """The side for which a backbone was made, where that is fixed; else the images', ≤ 224."""
+    """Input size of a backbone in pixels if it is fixed; else the longest side, at most 224."""
     if isinstance(backbone, str):
         import timm
 
@@ -194,7 +208,7 @@ def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
 
 
 def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # type: ignore[no-untyped-def]
-    import timm  # takes seconds to import: only those who name a timm model pay
+    import timm  # imported only for named models, because it takes seconds
 
     if not isinstance(name, str):
         raise BackboneError(
@@ -206,7 +220,7 @@ def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # t
         raise BackboneError(
             f"timm has no model {name!r}."
             + (f" Close ones: {', '.join(close)}." if close else "")
-            + " timm.list_models() names them all."
+            + " timm.list_models() lists all names."
         )
     options = {}
     cfg = None if remote else timm.get_pretrained_cfg(name)
@@ -221,6 +235,6 @@ def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # t
         ) from reason
     if not hasattr(model, "forward_intermediates"):
         raise BackboneError(
-            f"timm's {name!r} gives no feature maps (forward_intermediates); choose another."
+            f"timm's {name!r} returns no feature maps (forward_intermediates); choose another."
         )
     return model

@@ -1,4 +1,4 @@
-"""Conditions: everything about an image that the diffusion needs, and what people want to see."""
+"""Conditions: per-image inputs of the diffusion, and the prior's outputs for explanations."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
@@ -9,22 +9,22 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Conditions:
-    """The waist of the house: made once per image, used at every step.
+    """Per-image conditioning, computed once and reused at every step.
 
     Attributes
     ----------
     global_logits, local_logits : Tensor of shape (B, C)
-        Prior of the whole image and of its regions.
+        Logits of the prior for the whole image and for its regions.
     image_features : Tensor of shape (B, D)
         Pooled features of the whole image.
     region_features : Tensor of shape (B, K, D')
-        Features of each region.
+        Feature vectors of the K regions.
     saliency : Tensor of shape (B, C, h, w)
-        One map of logits per class.
+        Saliency map of each class, in logits.
     boxes : Tensor of shape (B, K, 4)
-        Regions as x0, y0, x1, y1, in fractions of the image.
+        Regions as x0, y0, x1, y1, as fractions of the image size.
     attention : Tensor of shape (B, K)
-        Share of each region in the local prior; rows sum to 1.
+        Attention weight of each region in the local prior; rows sum to 1.
     """
 
     global_logits: Tensor
@@ -37,15 +37,15 @@ class Conditions:
 
     @property
     def fused_logits(self) -> Tensor:
-        """y_f = ½ (y_g + y_l), (B, C)."""
+        """Fused logits of the prior, y_f = ½ (y_g + y_l), (B, C)."""
         return (self.global_logits + self.local_logits) / 2
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Conditions":
-        """The same with ``function`` applied to every tensor."""
+        """Conditions with ``function`` applied to every tensor."""
         return Conditions(*(function(getattr(self, field.name)) for field in fields(self)))
 
     def without_pictures(self) -> "Conditions":
-        """The same with an empty saliency, which is for people and not for the diffusion."""
+        """Conditions with an empty saliency map, which only explanations need."""
         return replace(self, saliency=self.saliency[..., :0, :0])
 
     def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Conditions:
 
     @staticmethod
     def cat(parts: Sequence["Conditions"]) -> "Conditions":
-        """Several batches as one."""
+        """Concatenate batches."""
         return Conditions(
             *(
                 torch.cat([getattr(part, field.name) for part in parts])

@@ -1,23 +1,21 @@
-"""The network: prior, encoders, denoiser and schedule, with ``encode`` and ``sample``."""
+"""The network: prior, encoders, denoiser and process, with ``encode`` and ``sample``."""
 
-from dataclasses import dataclass, replace
-from typing import Literal, get_args, get_type_hints
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from ..diffusion import (
     PARAMETERIZATIONS,
-    SAMPLERS,
-    TIMESTEP_GRIDS,
     Denoised,
-    NoiseSchedule,
     Parameterization,
+    Process,
     expand_distances,
     guidance_by_distance,
     scores_by_distance,
 )
-from ..errors import InputError
+from ..tasks import MULTICLASS, Task
+from .architecture import DiffusionSettings
 from .backbone import Backbone
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser, FoldedDenoiser
@@ -25,63 +23,28 @@ from .prior import DualGranularityPrior
 from .regions import PixelCrops
 
 
-@dataclass(frozen=True)
-class DiffusionSettings:
-    """How label maps are guided, denoised and started; part of a saved model.
-
-    Attributes
-    ----------
-    parameterization : {"probability", "noise", "v", "label"}
-        What the denoiser predicts; ``"probability"``: logits of the clean label, learnt by
-        cross-entropy.
-    guidance : {"logits", "probabilities"}
-        Scale of the prior in the guidance map.
-    start : {"gaussian", "uniform"}
-        Start of sampling: noise for each distance, or the authors' guidance map of two uniform
-        draws.
-    grid : {"trailing", "leading"}
-        Time-steps that are visited.
-    sampler : {"ddim", "dpm-solver++"}
-        How they are walked.
-    readout : {"mean", "last"}
-        What the scores are read from: the mean of the clean labels that all steps estimate, or
-        the last label map. Each estimate is a posterior mean, while the last map of a draw has
-        made up its mind: a few such draws know no small probabilities.
-    """
-
-    parameterization: Literal["probability", "noise", "v", "label"] = "probability"
-    guidance: Literal["logits", "probabilities"] = "probabilities"
-    start: Literal["gaussian", "uniform"] = "gaussian"
-    grid: Literal["trailing", "leading"] = "trailing"
-    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
-    readout: Literal["mean", "last"] = "mean"
-
-    def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if getattr(self, name) not in get_args(kind):
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; give one of {list(get_args(kind))}."
-                )
-
-
 class DiffMICNetwork(nn.Module):
-    """DiffMIC-v2, composed of its parts.
+    """Network of DiffMIC-v2: prior, encoders, denoiser and diffusion process.
 
     Parameters
     ----------
     prior : DualGranularityPrior
-        Gives the logits of both granularities, the saliency and the regions.
+        Prior, which computes logits of both granularities, saliency map and regions.
     image_encoder : Backbone or None
-        Encoder of the image for the context; None: the prior's backbone serves.
+        Image encoder of the context; None: the backbone of the prior is shared.
     region_encoder : PixelCrops or None
-        Encoder of the regions for the context; None: the prior's region features serve.
+        Region encoder of the context; None: the region features of the prior are shared.
     context : ContextFusion
+        Fusion of image and region features into the context.
     denoiser : Denoiser
-    schedule : NoiseSchedule
+    process : Process
+        Diffusion process: forward noising and reverse sampling.
     settings : DiffusionSettings
-    multilabel : bool
-        Whether labels are independent (sigmoid) or exclusive (softmax).
+    task : Task
+        Type of task.
     """
+
+    process: Process
 
     def __init__(
         self,
@@ -90,10 +53,10 @@ class DiffMICNetwork(nn.Module):
         region_encoder: PixelCrops | None,
         context: ContextFusion,
         denoiser: Denoiser,
-        schedule: NoiseSchedule,
+        process: Process,
         *,
         settings: DiffusionSettings,
-        multilabel: bool = False,
+        task: Task = MULTICLASS,
     ) -> None:
         super().__init__()
         self.prior = prior
@@ -101,30 +64,28 @@ class DiffMICNetwork(nn.Module):
         self.region_encoder = region_encoder
         self.context = context
         self.denoiser = denoiser
-        self.schedule = schedule
+        self.process = process
         self.settings = settings
-        self.multilabel = multilabel
+        self.task = task
 
     @property
     def num_classes(self) -> int:
-        """C."""
+        """Number of classes, C."""
         return self.denoiser.out.out_features
 
     @property
     def parameterization(self) -> Parameterization:
-        """What the denoiser predicts, as functions."""
-        name: str = self.settings.parameterization
-        if name == "probability":
-            name = "sigmoid" if self.multilabel else "softmax"
-        return PARAMETERIZATIONS[name]
+        """Parameterisation of the denoiser's output."""
+        name: str = self.settings.prediction_type
+        return PARAMETERIZATIONS[self.task.squash if name == "probability" else name]
 
     @property
     def n_regions(self) -> int:
-        """K."""
+        """Number of regions, K."""
         return self.prior.n_regions
 
     def encode(self, images: Tensor) -> Conditions:
-        """Everything the diffusion needs about images (B, 3, H, W) in 0–1; once per image."""
+        """Conditions of images (B, 3, H, W) in 0–1, computed once per image."""
         conditions: Conditions
         conditions, cells = self.prior(images)
         if self.image_encoder is not None:
@@ -138,20 +99,16 @@ class DiffMICNetwork(nn.Module):
         """Guidance map by distance, (B, K, C)."""
         priors = conditions.global_logits, conditions.local_logits
         if self.settings.guidance == "probabilities":
-            squash = torch.sigmoid if self.multilabel else (lambda x: x.softmax(dim=-1))
-            priors = squash(priors[0]), squash(priors[1])
+            priors = self.task.probabilities(priors[0]), self.task.probabilities(priors[1])
         return guidance_by_distance(*priors, self.n_regions)
 
-    def start(self, n_samples: int, generator: torch.Generator) -> Tensor:
-        """Start maps by distance, (S, K, C): the same for every image.
+    def noise(self, n_draws: int, generator: torch.Generator) -> Tensor:
+        """Noise of a prediction with S draws, (S, K, C), the same for every image.
 
-        So a prediction depends on the seed alone, not on the batch, the order or the neighbours.
-        The generator lives on the CPU, so that every device starts alike.
+        A prediction therefore depends on the image and the seed, but not on the batch or the order
+        of the images. The generator is on the CPU, so that the noise is the same on every device.
         """
-        if self.settings.start == "uniform":
-            draws = torch.rand(2, n_samples, self.num_classes, generator=generator)
-            return guidance_by_distance(draws[0], draws[1], self.n_regions)
-        return torch.randn(n_samples, self.n_regions, self.num_classes, generator=generator)
+        return self.process.noise(n_draws, self.n_regions, self.num_classes, generator)
 
     def denoise(
         self,
@@ -161,48 +118,44 @@ class DiffMICNetwork(nn.Module):
         context: Tensor,
         denoiser: Denoiser | FoldedDenoiser | None = None,
     ) -> Denoised:
-        """Estimates of label and noise for noisy maps (B, ..., C), all at time-step ``t``."""
+        """Estimates of clean label and noise for noisy maps (B, ..., C), all at timestep ``t``."""
         output = (denoiser or self.denoiser)(guidance, noisy, t, context)
-        signal, noise = self.schedule.signal[t], self.schedule.noise[t]
+        schedule = self.process.schedule
+        signal, noise = schedule.signal[t], schedule.noise[t]
         return self.parameterization.denoised(output, noisy, signal, noise)
 
     def sample(
-        self, conditions: Conditions, start: Tensor, *, num_steps: int, dense: bool = False
+        self, conditions: Conditions, noise: Tensor, *, num_steps: int, dense: bool = False
     ) -> Tensor:
-        """Class scores: the mean of the label map over its positions.
+        """Sample class scores: the mean of the label map over its positions.
 
         Parameters
         ----------
         conditions : Conditions
-            Of B images.
-        start : Tensor of shape (S, K, C)
-            Start maps by distance, from :meth:`start`: S draws for every image.
+            Conditions of B images.
+        noise : Tensor of shape (S, K, C)
+            Noise from :meth:`noise`, for S draws per image.
         num_steps : int
-            Number of steps of the sampler.
+            Number of sampler steps.
         dense : bool
-            Step all K² positions instead of one per distance. The scores are the same; it is
-            there to check just that.
+            Whether to process all K² positions instead of one per distance. The scores are the
+            same; the option exists to verify this.
 
         Returns
         -------
         Tensor of shape (B, S, C)
             Scores of each draw, between −1 and 1.
         """
-        guidance = self.guidance(conditions)[:, None].expand(-1, len(start), -1, -1)
-        y = start.to(guidance)[None].expand(len(conditions), -1, -1, -1)  # (B, S, K, C)
+        guidance = self.guidance(conditions)[:, None].expand(-1, len(noise), -1, -1)
         if dense:
-            guidance, y = expand_distances(guidance), expand_distances(y)
+            guidance, noise = expand_distances(guidance), expand_distances(noise)
         context = self.context(conditions.image_features, conditions.region_features)
-        timesteps = TIMESTEP_GRIDS[self.settings.grid](self.schedule.num_train_timesteps, num_steps)
+        timesteps = self.process.timesteps(num_steps)
         denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
-        estimates: list[Tensor] = []
-        label_map = SAMPLERS[self.settings.sampler](
+        last, mean = self.process.backward(
             lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser),
-            y,
-            self.schedule,
+            self.process.start(noise, guidance),
             timesteps,
-            callback=lambda t, noisy, denoised: estimates.append(denoised.label),
         )
-        if self.settings.readout == "mean":
-            label_map = torch.stack(estimates).mean(dim=0)
+        label_map = mean if self.settings.readout == "mean" else last
         return label_map.mean(dim=(2, 3)) if dense else scores_by_distance(label_map)

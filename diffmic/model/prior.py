@@ -1,4 +1,4 @@
-"""The dual-granularity prior: a guess from the whole image and one from its regions."""
+"""The dual-granularity prior: classification of the whole image and of its regions."""
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +30,7 @@ class GatedAttention(nn.Module):
 
 
 def top_mean(saliency: Tensor, fraction: float = 1.0) -> Tensor:
-    """Mean of the largest ``fraction`` of each class map's positions; (B, C, h, w) → (B, C)."""
+    """Mean of the largest ``fraction`` of the values of each class map: (B, C, h, w) → (B, C)."""
     flat = saliency.flatten(2)
     count = max(1, round(fraction * flat.shape[2]))
     return (
@@ -39,20 +39,25 @@ def top_mean(saliency: Tensor, fraction: float = 1.0) -> Tensor:
 
 
 class DualGranularityPrior(nn.Module):
-    """Global logits from a saliency map, local logits from the regions it points at.
+    """Prior with global logits from a saliency map and local logits from its salient regions.
 
     Parameters
     ----------
     backbone : Backbone
-        Gives the feature map of the whole image.
+        Backbone for the feature map of the whole image.
     regions : FeatureWindows or PixelCrops
-        Describes the regions.
+        Module for the features of the regions.
     num_classes : int
-        C.
+        C, the number of classes.
     n_regions : int
-        K.
+        K, the number of regions.
     region_size, image_size : tuple of int
         Height and width of a region and of the network's input, in pixels.
+
+    Raises
+    ------
+    InputError
+        The saliency map is too small for K regions of this size.
     """
 
     def __init__(
@@ -69,6 +74,7 @@ class DualGranularityPrior(nn.Module):
         self.backbone = backbone
         self.regions = regions
         self.n_regions = n_regions
+        self.region_size = region_size
         self.window = window_cells(region_size, image_size, backbone.map_size)
         room = max_regions(backbone.map_size, self.window)
         if not 1 <= n_regions <= room:
@@ -83,12 +89,12 @@ class DualGranularityPrior(nn.Module):
         self.classifier = nn.Linear(regions.channels, num_classes, bias=False)
 
     def forward(self, images: Tensor) -> tuple[Conditions, Tensor]:
-        """Prior of images (B, 3, H, W) in 0–1.
+        """Apply the prior to images (B, 3, H, W) in 0–1.
 
         Returns
         -------
         Conditions
-            With the prior's own features of the image and of its regions.
+            Conditions with the features of the prior for the image and its regions.
         Tensor of shape (B, K, 2)
             Upper-left cell of each region on the saliency map.
         """
@@ -109,9 +115,10 @@ class DualGranularityPrior(nn.Module):
         return conditions, cells
 
     def reread(self, image_features: Tensor, region_features: Tensor) -> tuple[Tensor, Tensor]:
-        """Global and local logits, (B, C) each, of the prior's own features after a change.
+        """Global and local logits, each (B, C), recomputed from changed features of the prior.
 
-        The global prior is linear, so that its mean over the positions is that of their mean.
+        The global prior is linear in the features, so its mean over the positions can be computed
+        from the mean features.
         """
         pooled, _ = self.attention(region_features)
         weight = self.saliency.weight.flatten(1)

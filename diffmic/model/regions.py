@@ -1,4 +1,4 @@
-"""Regions of interest: where to look, and what a region is described by."""
+"""Regions of interest: their selection from the saliency map, and their features."""
 
 import torch
 import torch.nn.functional as F
@@ -9,35 +9,35 @@ from .backbone import Backbone, FeatureMaps
 
 
 def importance_map(saliency: Tensor) -> Tensor:
-    """Sum over classes of the saliency, each class map min-max scaled to 0–1; (B, h, w).
+    """Importance map (B, h, w): sum of the class saliency maps, each min-max scaled to 0–1.
 
-    A constant class map counts as 0 everywhere.
+    A constant class map contributes 0 everywhere.
     """
     flat = saliency.flatten(2)  # (B, C, h·w)
     low = flat.amin(dim=2, keepdim=True)
     span = flat.amax(dim=2, keepdim=True) - low
     scaled = torch.where(span > 0, (flat - low) / span.clamp_min(torch.finfo(flat.dtype).tiny), 0)
     summed: Tensor = scaled.sum(dim=1)
-    return summed.view(len(saliency), *saliency.shape[2:])
+    return summed.view(saliency.shape[0], *saliency.shape[2:])
 
 
 def select_regions(saliency: Tensor, n_regions: int, window: tuple[int, int]) -> Tensor:
-    """Greedy choice of the windows with the largest mean importance, all images at once.
+    """Select the windows with the largest mean importance greedily, for all images at once.
 
     Parameters
     ----------
     saliency : Tensor of shape (B, C, h, w)
-        One map of logits per class.
+        Saliency map of each class, in logits.
     n_regions : int
-        K, the number of windows; each is zeroed before the next is chosen.
+        K, the number of windows; the importance in each is set to 0 before the next is chosen.
     window : tuple of int
         Height and width of a window, in cells.
 
     Returns
     -------
     Tensor of shape (B, K, 2)
-        Row and column of the upper-left cell of each window; of several equal windows the first
-        in row-major order.
+        Row and column of the upper-left cell of each window; ties go to the first window in
+        row-major order.
     """
     importance = importance_map(saliency)
     height, width = importance.shape[1:]
@@ -58,7 +58,13 @@ def select_regions(saliency: Tensor, n_regions: int, window: tuple[int, int]) ->
 def window_cells(
     region_size: tuple[int, int], image_size: tuple[int, int], map_size: tuple[int, int]
 ) -> tuple[int, int]:
-    """Window of round(p·h/H) by round(p·w/W) cells, at least one, for regions of p pixels."""
+    """Window size in cells for regions of p pixels: round(p·h/H) × round(p·w/W), at least 1 × 1.
+
+    Raises
+    ------
+    InputError
+        The region is larger than the image.
+    """
     height, width = (
         max(1, round(p * cells / pixels))
         for p, cells, pixels in zip(region_size, map_size, image_size, strict=True)
@@ -71,20 +77,22 @@ def window_cells(
 
 
 def max_regions(map_size: tuple[int, int], window: tuple[int, int]) -> int:
-    """How many different windows a map holds."""
+    """Number of different windows in a map."""
     return (map_size[0] - window[0] + 1) * (map_size[1] - window[1] + 1)
 
 
 def upper_left(cells: Tensor, map_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Cells of a map of ``map_size`` as rows and columns of a grid of ``size``: round(cell/h·H)."""
-    scale = torch.tensor(
-        [size[0] / map_size[0], size[1] / map_size[1]], dtype=torch.float64, device=cells.device
-    )
-    return (cells * scale).round().long()
+    """Map cells (..., 2) of a grid ``map_size`` to a grid ``size``: round(cell · H / h)."""
+    # Integer tables with Python's rounding, since not every device supports float64.
+    tables = [
+        torch.tensor([round(cell * (side / n)) for cell in range(n)], device=cells.device)
+        for n, side in zip(map_size, size, strict=True)
+    ]
+    return torch.stack([tables[0][cells[..., 0]], tables[1][cells[..., 1]]], dim=-1)
 
 
 def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut crops of all channels; what passes the border is the image's and channel's minimum.
+    """Crop images; pixels beyond the border are filled with the minimum of image and channel.
 
     Parameters
     ----------
@@ -101,7 +109,7 @@ def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = images.shape[2:]
     rows = corners[..., 0, None] + torch.arange(size[0], device=images.device)  # (B, K, p)
     columns = corners[..., 1, None] + torch.arange(size[1], device=images.device)
-    batch = torch.arange(len(images), device=images.device).view(-1, 1, 1, 1)
+    batch = torch.arange(images.shape[0], device=images.device).view(-1, 1, 1, 1)
     crops = images[
         batch, :, rows.clamp(max=height - 1)[..., None], columns.clamp(max=width - 1)[:, :, None]
     ]  # (B, K, p, p, C)
@@ -111,12 +119,12 @@ def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class FeatureWindows(nn.Module):
-    """Regions as windows of the backbone's finer feature map: almost free.
+    """Regions as windows of the finer feature map of the backbone, at almost no cost.
 
     Parameters
     ----------
     backbone : Backbone
-        The one whose maps are cut; only its sizes are read.
+        Backbone that computes the feature maps; only the sizes of its maps are used.
     region_size : tuple of int
         Height and width of a region, in pixels of the network's input.
     image_size : tuple of int
@@ -132,14 +140,14 @@ class FeatureWindows(nn.Module):
         self.window = window_cells(region_size, image_size, self.fine_size)
 
     def forward(self, images: Tensor, maps: FeatureMaps, cells: Tensor) -> Tensor:
-        """Mean of the finer map over each region, (B, K, D')."""
+        """Features of each region, (B, K, D'): means of the finer map over its window."""
         means = F.avg_pool2d(maps.fine, self.window, stride=1)
         rows, columns = self._corners(cells).unbind(-1)
-        batch = torch.arange(len(images), device=images.device)[:, None]
+        batch = torch.arange(images.shape[0], device=images.device)[:, None]
         return means[batch, :, rows, columns]
 
     def boxes(self, cells: Tensor) -> Tensor:
-        """What is read of the image, in fractions of it: x0, y0, x1, y1; (B, K, 4)."""
+        """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
         return _fractions(self._corners(cells), self.window, self.fine_size)
 
     def _corners(self, cells: Tensor) -> Tensor:
@@ -150,15 +158,15 @@ class FeatureWindows(nn.Module):
 
 
 class PixelCrops(nn.Module):
-    """Regions as crops of pixels through a network of their own, as in the paper.
+    """Regions as pixel crops, encoded by a separate backbone, as in the paper.
 
-    The network sees crops alone: sharing one with the whole images would mix their batch norm
+    This backbone processes only crops: sharing it with whole images would mix their batch norm
     statistics.
 
     Parameters
     ----------
     backbone : Backbone
-        Network for the crops, built for images of ``region_size``.
+        Backbone for the crops, built for images of ``region_size``.
     region_size, image_size : tuple of int
         Height and width of a crop, and of the network's input, in pixels.
     map_size : tuple of int
@@ -185,13 +193,13 @@ class PixelCrops(nn.Module):
         return features.view(*crops.shape[:2], -1)
 
     def boxes(self, cells: Tensor) -> Tensor:
-        """What is read of the image, in fractions of it: x0, y0, x1, y1; (B, K, 4)."""
+        """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
         corners = upper_left(cells, self.map_size, self.image_size)
         return _fractions(corners, self.region_size, self.image_size).clamp(max=1)
 
 
 def _fractions(corners: Tensor, side: tuple[int, int], whole: tuple[int, int]) -> Tensor:
-    """Rectangles as fractions of a whole: x0, y0, x1, y1."""
+    """Rectangles x0, y0, x1, y1 as fractions of the whole."""
     scale = torch.tensor(whole, device=corners.device)
     ends = corners + corners.new_tensor(side)
     return torch.cat([(corners / scale).flip(-1), (ends / scale).flip(-1)], dim=-1)

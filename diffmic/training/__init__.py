@@ -1,13 +1,13 @@
-"""Training: the recipe, the loop, and the two stages."""
+"""Training: recipe, training loop, and the two stages."""
 
-from .fit import FitResult, fit_network
-from .options import Part, TrainingOptions
+from .fit import FitResult, Learnt, fit_network
+from .options import TrainingOptions
 from .precision import resolve_device
 from .recipe import Recipe, resolve_recipe
 
 __all__ = [
     "FitResult",
-    "Part",
+    "Learnt",
     "Recipe",
     "TrainingOptions",
     "fit_network",

@@ -1,4 +1,4 @@
-"""Conditions encoded once, from which stage two draws its batches."""
+"""Cache of conditions, encoded once, from which stage two samples its batches."""
 
 import os
 import tempfile
@@ -11,24 +11,26 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..model import Conditions
+from ..random import LocalRNG
+from ..tasks import Task
 
-LARGEST_IN_MEMORY = 2**25  # bytes; what is larger lies on disk and is mapped into memory
-LARGEST_SHARE = 0.5  # of a GPU's free memory; what is larger is kept as on a CPU
+LARGEST_IN_MEMORY = 2**25  # bytes; larger caches are stored on disk and memory-mapped
+LARGEST_SHARE = 0.5  # of a GPU's free memory; larger caches are kept on the CPU
 
 
 @dataclass(frozen=True)
 class ConditionCache:
-    """Conditions of all views of the training images.
+    """Cached conditions of all V cached views of the n training images.
 
     Attributes
     ----------
     conditions : Conditions
-        Of n·V rows: all images in their first view, then in their second, and so on. Where
-        :func:`room_for` has put them: batches of them go where the targets are.
+        Conditions of n·V rows: all images in their first view, then in their second, and so on.
+        They are stored where :func:`room_for` puts them; batches move to the device of the targets.
     targets : Tensor of shape (n, C)
-        On the device where they are used.
+        Targets, on the device of training.
     weights : Tensor of shape (n,)
-        Of the loss; there, too.
+        Sample weights of the loss, on the device of training.
     """
 
     conditions: Conditions
@@ -36,15 +38,16 @@ class ConditionCache:
     weights: Tensor
 
     def batches(
-        self, n_batches: int, batch_size: int, chances: Tensor
+        self, n_batches: int, batch_size: int, chances: Tensor, rng: LocalRNG
     ) -> Iterator[tuple[Conditions, Tensor, Tensor]]:
-        """Random batches: images in proportion to ``chances`` (n,), each in any of its views."""
+        """Random batches: images in proportion to ``chances`` (n,), in random cached views."""
         n_images, device = len(self.targets), self.targets.device
         n_views = len(self.conditions) // n_images
         chances = chances.to(self.conditions.image_features.device)
+        generator = rng.generator(chances.device)
         for _ in range(n_batches):
-            images = torch.multinomial(chances, batch_size, replacement=True)
-            views = torch.randint(n_views, images.shape, device=images.device)
+            images = torch.multinomial(chances, batch_size, replacement=True, generator=generator)
+            views = torch.randint(n_views, images.shape, device=images.device, generator=generator)
             conditions = self.conditions[views * n_images + images]
             images = _moved(images, device)
             yield (
@@ -61,24 +64,27 @@ class ConditionCache:
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """The tensor on a device, without waiting for a GPU."""
+    """Tensor moved to a device, asynchronously for a GPU."""
     if device.type == "cuda" and tensor.device.type == "cpu":
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
 
 
 def room_for(n_rows: int, like: Conditions) -> Conditions:
-    """Uninitialised conditions of so many rows; large ones in a temporary file, not in memory.
+    """Allocate conditions of ``n_rows`` rows, uninitialised; large ones in a temporary file.
 
     Parameters
     ----------
+    n_rows : int
+        Number of rows to allocate.
     like : Conditions
-        A few of those that are to be kept. On a GPU they stay there as far as they leave room.
+        Example of the conditions to store, which gives shapes, data types and device. On a GPU they
+        stay there if they leave enough memory free.
 
     Raises
     ------
     InputError
-        There is no space for the file.
+        There is no disk space for the file.
     """
     row = like[slice(1)]
     n_bytes = n_rows * sum(t.numel() * t.element_size() for t in vars(row).values())
@@ -89,35 +95,46 @@ def room_for(n_rows: int, like: Conditions) -> Conditions:
 
 
 def _home(n_bytes: int, device: torch.device) -> torch.device:
-    """Where so many bytes are kept that are made and used on a device."""
+    """Device on which ``n_bytes`` computed and used on ``device`` are stored."""
     if device.type == "cuda" and n_bytes > LARGEST_SHARE * torch.cuda.mem_get_info(device)[0]:
         return torch.device("cpu")
     return device
 
 
 def _on_disk(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """A tensor in a temporary file that goes when the tensor does."""
+    """Uninitialised tensor in a temporary file, which is deleted with the tensor."""
     numpy_type = torch.empty(0, dtype=dtype).numpy().dtype
     n_bytes = int(np.prod(shape)) * numpy_type.itemsize
     if n_bytes == 0:
         return torch.empty(shape, dtype=dtype)
     with tempfile.TemporaryFile() as file:
         try:
-            # Now, and not when a page is written for which there is no space: that would kill.
+            # Allocate now: running out of space while writing a page would kill the process.
             os.posix_fallocate(file.fileno(), 0, n_bytes)
         except AttributeError:
-            pass  # not on every system
+            pass  # not available on every system
         except OSError as reason:
             raise InputError(
-                f"Stage two needs {n_bytes / 1e6:.0f} MB in {tempfile.gettempdir()!r} for what it "
-                f"has encoded: {reason}. Make space, or set TMPDIR to a folder that has it."
+                f"Stage two needs {n_bytes / 1e6:.0f} MB in {tempfile.gettempdir()!r} for its "
+                f"cached features: {reason}. Free space, or set TMPDIR to a folder that has it."
             ) from reason
         return torch.from_numpy(np.memmap(file, numpy_type, mode="w+", shape=shape))
 
 
-def drawing_chances(targets: Tensor, balance: float, *, multilabel: bool) -> Tensor:
-    """Chance of each image to be drawn, (n,): its class's count to the power −balance."""
-    if multilabel or not balance:
+def drawing_chances(targets: Tensor, balance: float, task: Task) -> Tensor:
+    """Sampling weight of each image, (n,): the :func:`drawing_ratio` of its class."""
+    ratio = drawing_ratio(targets, balance, task)
+    if ratio is None:
         return torch.ones(len(targets), device=targets.device)
-    counts = targets.sum(dim=0).clamp_min(1)
-    return (targets @ counts**-balance).float()
+    return (targets.double() @ ratio).float()
+
+
+def drawing_ratio(targets: Tensor, balance: float, task: Task) -> Tensor | None:
+    """Ratio of sampling frequency to class frequency: count^−balance, (C,), float64.
+
+    It is known up to a common factor. None: images are sampled uniformly, as multi-label images
+    always are.
+    """
+    if not task.exclusive or not balance:
+        return None
+    return targets.double().sum(dim=0).clamp_min(1) ** -balance

@@ -1,4 +1,4 @@
-"""Depthwise convolutions in bf16 on CPUs, with their gradients in fp32."""
+"""Depthwise convolutions in bf16 on CPUs, with gradients in fp32."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.grad import conv2d_input, conv2d_weight
 from torch.overrides import TorchFunctionMode
 
 
 class DepthwiseGradients(TorchFunctionMode):
-    """Inside, under autocast, depthwise convolutions have their gradients computed in float32.
+    """Context manager that computes gradients of depthwise convolutions under autocast in float32.
 
-    oneDNN computes some of them in bf16 by plain loops: those of strides of 2 take ten times as
-    long as in float32, and cost all that bf16 gains elsewhere.
+    oneDNN computes some of these gradients in bf16 with plain loops. With a stride of 2 they take
+    ten times as long as in float32, which would cancel the gains of bf16 elsewhere.
     """
 
     def __torch_function__(
@@ -52,7 +53,7 @@ def _pair(value: int | Sequence[int]) -> list[int]:
 
 
 class _DepthwiseConvolution(torch.autograd.Function):
-    """conv2d with as many groups as channels: forward in bf16, backward in float32."""
+    """Depthwise conv2d (one group per channel): forward pass in bf16, backward pass in float32."""
 
     @staticmethod
     def forward(
@@ -67,17 +68,15 @@ class _DepthwiseConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         images, weight = ctx.saved_tensors
-        of_images, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            gradient.float(),
-            images.float(),
-            weight.float(),
-            [len(weight)] if ctx.with_bias else None,
-            ctx.stride,
-            ctx.padding,
-            [1, 1],
-            False,
-            [0, 0],
-            len(weight),
-            [ctx.needs_input_grad[0], ctx.needs_input_grad[1], ctx.with_bias],
+        exact, options = gradient.float(), (ctx.stride, ctx.padding, 1, len(weight))
+        of_images = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_images = conv2d_input(  # type: ignore[no-untyped-call]
+                images.shape, weight.float(), exact, *options
+            )
+        of_weight = conv2d_weight(  # type: ignore[no-untyped-call]
+            images.float(), weight.shape, exact, *options
         )
+        if ctx.with_bias:
+            of_bias = exact.sum(dim=(0, 2, 3))
         return of_images, of_weight, of_bias, None, None

@@ -1,136 +1,186 @@
-"""The validation part: measures after each epoch, and the calibration at the end."""
+"""Validation: metrics after each epoch, then calibration and cross-fitted metrics."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..inference.calibration import Calibration, Stage, negative_log_likelihood
-from ..inference.measures import measure
-from ..inference.predict import encode_images, over_views, sample_scores
-from ..inference.thresholds import best_thresholds
+from ..data import LabelledImages
+from ..inference import (
+    Calibration,
+    Engine,
+    Evidence,
+    SamplingOptions,
+    Stage,
+    best_thresholds,
+    encode_images,
+    evidence_of,
+)
+from ..inference.calibration import mean_nll
 from ..model import Conditions, DiffMICNetwork
-from .options import Part, TrainingOptions
+from ..tasks import Task
+from .options import TrainingOptions
+
+N_FOLDS = 5
 
 
-class Verdict(NamedTuple):
-    """What the validation part says of a stage; thresholds for multi-label alone."""
+@dataclass(frozen=True)
+class Gain:
+    """Gain in log-likelihood of the diffusion over its prior, on held-out images.
 
-    calibration: Calibration
-    thresholds: NDArray[np.float64] | None
-    measures: dict[str, float]
+    Attributes
+    ----------
+    mean : float
+        Mean negative log-likelihood of the prior minus that of the diffusion.
+    standard_error : float
+        Standard error of the mean over the images.
+    """
+
+    mean: float
+    standard_error: float
+
+
+@dataclass
+class Verdict:
+    """Calibration and validation metrics of a network.
+
+    Attributes
+    ----------
+    calibrations, thresholds : dict of str
+        Calibration and, for multi-label, thresholds of each stage, fitted on the whole validation
+        part.
+    scores : dict of str to dict of str to float
+        Cross-fitted metrics; see :class:`~diffmic.inference.FitRecord`.
+    gain : Gain or None
+        Cross-fitted gain of the diffusion; None if the diffusion was not trained.
+    """
+
+    calibrations: dict[Stage, Calibration] = field(default_factory=dict)
+    thresholds: dict[Stage, NDArray[np.float64]] = field(default_factory=dict)
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    gain: Gain | None = None
 
 
 class Evaluation:
-    """Scores of the validation part under a network.
+    """Evaluation of a network on the validation part.
 
-    While a stage learns it is measured on the images as they are; in the end, and for the
-    calibration, on as many views as predictions are made of. Conditions are encoded once for as
-    long as the encoders are frozen: for the whole of stage two where it learns on cached ones.
+    During training, a stage is evaluated on the original images; the final metrics and the
+    calibration use as many test-time views as predictions. While the encoders are frozen,
+    conditions are encoded only once: for all of stage two if it trains on cached conditions.
 
     Parameters
     ----------
-    part : Part
-        The validation part.
+    part : LabelledImages
+        Validation part.
     options : TrainingOptions
+    drawing_ratio : Tensor of shape (C,) or None
+        As in :func:`~diffmic.inference.evidence_of`.
     conditions : Conditions or None
-        Of the validation part, where they are at hand and the encoders frozen.
+        Conditions of the validation part, if available while the encoders are frozen.
     """
 
     def __init__(
-        self, part: Part, options: TrainingOptions, conditions: Conditions | None = None
+        self,
+        part: LabelledImages,
+        options: TrainingOptions,
+        drawing_ratio: Tensor | None = None,
+        conditions: Conditions | None = None,
     ) -> None:
         self.part = part
         self.options = options
+        self.drawing_ratio = drawing_ratio
         self._conditions = conditions
 
     def prior(self, network: DiffMICNetwork) -> dict[str, float]:
-        """Measures of the fused prior while it learns."""
-        return self._measures("prior", network, frozen=False)
+        """Metrics of the fused prior during stage one."""
+        return self._metrics("prior", network, frozen=False)
 
     def diffusion(self, network: DiffMICNetwork) -> dict[str, float]:
-        """Measures of the diffusion stage while it learns."""
+        """Metrics of the diffusion during stage two."""
         own_encoders = network.image_encoder is not None or network.region_encoder is not None
-        return self._measures("diffusion", network, frozen=not own_encoders)
+        return self._metrics("diffusion", network, frozen=not own_encoders)
 
-    def verdicts(self, network: DiffMICNetwork, stages: Sequence[Stage]) -> dict[Stage, Verdict]:
-        """Calibration, thresholds and all measures of the stages, once training is over."""
+    def verdict(self, network: DiffMICNetwork, stages: Sequence[Stage]) -> Verdict:
+        """Calibration, thresholds and cross-fitted metrics of the stages, after training."""
         self._conditions = None
-        return {stage: self._verdict(stage, network) for stage in stages}
+        last: Stage = "diffusion" if "diffusion" in stages else "prior"
+        evidence = self._evidence(last, network, self.options.sampling)
+        readings = {stage: self._reading(stage, evidence, network.task) for stage in stages}
+        found = Verdict()
+        for stage, reading in readings.items():
+            found.calibrations[stage] = reading.fitted()
+            if network.task.has_thresholds:
+                found.thresholds[stage] = reading.best_thresholds(found.calibrations[stage])
+        measured: dict[str, Reading] = {str(stage): r for stage, r in readings.items()}
+        if "diffusion" in stages:
+            alone = Reading(evidence.logits("diffusion", network.task), None, *self._truth(network))
+            measured["diffusion_alone"] = alone
+        errors = {}
+        for name, reading in measured.items():
+            found.scores[name], errors[name] = cross_fitted(reading, self.options.seed)
+        if "diffusion" in stages and len(self.part) > 1:
+            difference = errors["prior"] - errors["diffusion"]
+            spread = float(difference.std(ddof=1)) / len(difference) ** 0.5
+            found.gain = Gain(float(difference.mean()), spread)
+        return found
 
-    def _verdict(self, stage: Stage, network: DiffMICNetwork) -> Verdict:
-        n_views, targets = self.options.n_views, self.part.targets
-        scores = self._scores(stage, network, frozen=True, n_views=n_views)
-        calibration = self._fitted(stage, scores, network)
-        proba = calibration(*scores).numpy()
-        if not network.multilabel:
-            return Verdict(calibration, None, measure(targets.argmax(dim=1).numpy(), proba))
-        thresholds = best_thresholds(targets.numpy(), proba)
-        return Verdict(calibration, thresholds, measure(targets, proba, thresholds=thresholds))
-
-    def _measures(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> dict[str, float]:
-        scores = self._scores(stage, network, frozen=frozen)
-        calibration = self._fitted(stage, scores, network)
-        targets = self.part.targets
-        # With the temperature that suits it best a network is judged by what it knows, and not
-        # by how loudly it says so.
-        logits = calibration.logits(*(part.double() for part in scores))
-        nll = negative_log_likelihood(logits, targets, network.multilabel, self.part.weights)
-        if network.multilabel:
-            right = (logits > 0) == (targets > 0.5)
-        else:
-            right = logits.argmax(dim=1) == targets.argmax(dim=1)
+    def _metrics(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> dict[str, float]:
+        task = network.task
+        evidence = self._evidence(stage, network, frozen=frozen)
+        reading = self._reading(stage, evidence, task)
+        # At the best temperature, so that a network is not judged by its confidence.
+        logits = reading.fitted().logits(reading.logits, reading.prior_logits)
+        weights = self.part.weights if self.part.loss_weights is None else self.part.loss_weights
+        nll = mean_nll(logits, self.part.targets, task, weights)
+        right = task.correct(logits, self.part.targets)
         return {"score": -nll, "nll": nll, "accuracy": float(right.float().mean())}
 
-    def _fitted(
-        self, stage: Stage, scores: tuple[Tensor, ...], network: DiffMICNetwork
-    ) -> Calibration:
-        return Calibration.fit(
-            stage,
-            scores[0],
-            self.part.targets,
-            multilabel=network.multilabel,
-            prior_logits=scores[1] if self._stacked(stage) else None,
-            weights=self.part.weights,
+    def _reading(self, stage: Stage, evidence: Evidence, task: Task) -> "Reading":
+        stacked = stage == "diffusion" and self.options.recipe.stacked
+        prior = evidence.prior_logits.double() if stacked else None
+        return Reading(
+            evidence.logits(stage, task), prior, self.part.targets, self.part.weights, task
         )
 
-    def _stacked(self, stage: Stage) -> bool:
-        return stage == "diffusion" and self.options.recipe.stacked
+    def _truth(self, network: DiffMICNetwork) -> tuple[Tensor, Tensor, Task]:
+        return self.part.targets, self.part.weights, network.task
 
-    def _scores(
-        self, stage: Stage, network: DiffMICNetwork, *, frozen: bool, n_views: int = 1
-    ) -> tuple[Tensor, ...]:
-        """Scores of a stage and, for the diffusion, the prior's logits beside them."""
+    def _evidence(
+        self,
+        stage: Stage,
+        network: DiffMICNetwork,
+        sampling: SamplingOptions | None = None,
+        *,
+        frozen: bool = True,
+    ) -> Evidence:
         options = self.options
-        conditions = self._encoded(network, frozen=frozen, n_views=n_views)
-        prior_logits = over_views(conditions.fused_logits.float(), n_views).cpu()
-        if stage == "prior":
-            return (prior_logits,)
-        scores = [
-            sample_scores(
-                network,
-                conditions[start : start + options.batch_size],
-                num_steps=options.num_steps,
-                n_samples=options.n_samples,
-                seed=options.seed,
-            ).mean(dim=1)
-            for start in range(0, len(conditions), options.batch_size)
-        ]
-        return over_views(torch.cat(scores), n_views).cpu(), prior_logits
+        usual = options.sampling
+        sampling = sampling or SamplingOptions(usual.num_steps, usual.n_draws)
+        network.eval()
+        engine = Engine(network)
+        conditions = self._encoded(engine, sampling.n_views, frozen=frozen)
+        rows = max(1, options.batch_size // sampling.n_views) * sampling.n_views
+        return evidence_of(
+            engine,
+            (conditions[start : start + rows] for start in range(0, len(conditions), rows)),
+            stage,
+            sampling,
+            seed=options.seed,
+            drawing_ratio=self.drawing_ratio,
+        )
 
-    def _encoded(self, network: DiffMICNetwork, *, frozen: bool, n_views: int) -> Conditions:
+    def _encoded(self, engine: Engine, n_views: int, *, frozen: bool) -> Conditions:
         """Conditions of the validation part, kept while the encoders are frozen."""
         if frozen and self._conditions is not None:
             return self._conditions
         encoded = encode_images(
-            network,
-            self.part.prepared(self.options),
+            engine,
+            self.options.prepared(self.part),
             batch_size=self.options.batch_size,
             num_workers=self.options.num_workers,
-            device=self.options.device,
             n_views=n_views,
             augment=self.options.augment,
             seed=self.options.seed,
@@ -138,3 +188,94 @@ class Evaluation:
         conditions = Conditions.cat([c.without_pictures() for c, _ in encoded])
         self._conditions = conditions if frozen else None
         return conditions
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Logits of one stage with their targets, on which a calibration is fitted.
+
+    Attributes
+    ----------
+    logits : Tensor of shape (n, C)
+        Uncalibrated logits of the stage.
+    prior_logits : Tensor of shape (n, C) or None
+        Logits of the prior that the calibration adds with a fitted weight; None: none.
+    targets : Tensor of shape (n, C)
+        One-hot or indicator targets.
+    weights : Tensor of shape (n,)
+        Sample weights.
+    task : Task
+    """
+
+    logits: Tensor
+    prior_logits: Tensor | None
+    targets: Tensor
+    weights: Tensor
+    task: Task
+
+    def __getitem__(self, index: Tensor) -> "Reading":
+        prior = None if self.prior_logits is None else self.prior_logits[index]
+        return Reading(
+            self.logits[index], prior, self.targets[index], self.weights[index], self.task
+        )
+
+    def fitted(self) -> Calibration:
+        """Calibration fitted on these images."""
+        return Calibration.fit(
+            self.logits,
+            self.targets,
+            self.task,
+            prior_logits=self.prior_logits,
+            weights=self.weights,
+        )
+
+    def best_thresholds(self, calibration: Calibration) -> NDArray[np.float64]:
+        """Multi-label thresholds that maximise the expected F1, (L,)."""
+        proba = self.task.probabilities(calibration.logits(self.logits, self.prior_logits))
+        return best_thresholds(self.targets.numpy(), proba.numpy())
+
+
+def cross_fitted(reading: Reading, seed: int) -> tuple[dict[str, float], NDArray[np.float64]]:
+    """Cross-fitted metrics: no image is evaluated with a calibration that was fitted on it.
+
+    Calibration and thresholds of each fold are fitted on the other folds; the metrics are computed
+    over all folds together.
+
+    Returns
+    -------
+    dict of str to float
+        Metrics; empty for a single image.
+    ndarray of shape (n,)
+        Negative log-likelihood of each image.
+    """
+    n, task = len(reading.targets), reading.task
+    folds = balanced_folds(reading.targets, min(N_FOLDS, n), seed)
+    logits = torch.zeros_like(reading.logits)
+    thresholds = np.full(reading.targets.shape, 0.5)
+    for fold in range(int(folds.max()) + 1) if n > 1 else ():
+        inside, others = folds == fold, reading[folds != fold]
+        calibration = others.fitted()
+        part = reading[inside]
+        logits[inside] = calibration.logits(part.logits, part.prior_logits)
+        if task.has_thresholds:
+            thresholds[inside.numpy()] = others.best_thresholds(calibration)
+    if n < 2:
+        return {}, np.zeros(n)
+    errors = task.loss(logits, reading.targets.double()).numpy()
+    numbers = np.arange(reading.targets.shape[1])
+    metrics = task.metrics(
+        task.labels(reading.targets.numpy(), numbers),
+        task.probabilities(logits).numpy(),
+        numbers,
+        thresholds,
+    )
+    return metrics, errors
+
+
+def balanced_folds(targets: Tensor, n_folds: int, seed: int) -> Tensor:
+    """Fold index of each image, (n,): shuffled, with each class spread over the folds."""
+    order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed % 2**63))
+    by_class = order[targets[order].argmax(dim=1).argsort(stable=True)]
+    folds = torch.empty(len(targets), dtype=torch.long)
+    folds[by_class] = torch.arange(len(targets)) % n_folds
+    return folds

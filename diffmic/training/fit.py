@@ -1,104 +1,138 @@
-"""A whole fit: both stages, then the calibration of each."""
+"""Complete fit: both stages, then the calibration of each."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from ..errors import TrainingDivergedError
-from ..inference.calibration import STAGES, Calibration, Stage
+from ..data import LabelledImages
+from ..inference import STAGES, Calibration, Stage
 from ..model import DiffMICNetwork
-from ..random import seeded_rng
+from ..random import LocalRNG, derived_seed
+from .cache import drawing_ratio
 from .diffusion_stage import train_denoiser
-from .evaluation import Evaluation
+from .evaluation import Evaluation, Verdict
 from .loop import History
-from .options import Part, TrainingOptions
-from .precision import accelerator_for, to_device, training_precision
+from .options import TrainingOptions
+from .precision import MixedPrecision, to_device, training_precision
 from .prior_stage import train_prior
 
 
 @dataclass
 class FitResult:
-    """What a fit leaves behind, beside the trained network.
+    """Result of a fit in addition to the trained network.
 
     Attributes
     ----------
-    calibrations : dict
-        The mapping of each stage; the identity where there was no validation part.
-    thresholds : dict
-        Multi-label thresholds of each stage; empty for exclusive classes.
-    validation_scores : dict
-        All measures of each stage on the validation part; empty where there is none.
+    verdict : Verdict
+        Calibrations, thresholds and metrics of the trained stages. Without a validation part, the
+        calibrations are the identity and there are no metrics.
+    drawing_ratio : ndarray of shape (C,) or None
+        As in :class:`~diffmic.inference.FittedModel`.
     history : list of dict
-        A row per epoch of each stage.
-    stopped : TrainingDivergedError, KeyboardInterrupt or None
-        Why training stopped early; the network holds the last good state.
-    diffusion_trained : bool
-        Whether stage two came to an epoch's end, so that its scores mean something.
+        One row per epoch of each stage.
+    stopped : BaseException or None
+        Exception that ended the fit early; the network is in its last good state.
     """
 
-    calibrations: dict[Stage, Calibration]
-    thresholds: dict[Stage, NDArray[np.float64]] = field(default_factory=dict)
-    validation_scores: dict[Stage, dict[str, float]] = field(default_factory=dict)
+    verdict: Verdict = field(default_factory=Verdict)
+    drawing_ratio: NDArray[np.float64] | None = None
     history: History = field(default_factory=list)
-    stopped: TrainingDivergedError | KeyboardInterrupt | None = None
-    diffusion_trained: bool = False
+    stopped: BaseException | None = None
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """State of a denoiser that was trained in an earlier fit.
+
+    Attributes
+    ----------
+    drawing_ratio : ndarray of shape (C,) or None
+        Class sampling ratio of that fit, as in :class:`~diffmic.inference.FittedModel`.
+    """
+
+    drawing_ratio: NDArray[np.float64] | None = None
 
 
 def fit_network(
     network: DiffMICNetwork,
-    training: Part,
-    validation: Part | None,
+    training: LabelledImages,
+    validation: LabelledImages | None,
     options: TrainingOptions,
     *,
-    diffusion_trained: bool = False,
+    learnt: Learnt | None = None,
 ) -> FitResult:
-    """Train both stages of a network and calibrate each; chance comes from ``options.seed``.
+    """Train both stages of a network and calibrate each.
+
+    An exception that ends training early (an error, an interruption, lack of memory) is stored in
+    the result; the caller raises it after storing the trained model.
 
     Parameters
     ----------
-    diffusion_trained : bool
-        Whether the network's denoiser has learnt something before.
+    network : DiffMICNetwork
+        Network to train, in place.
+    training, validation : LabelledImages
+        Parts of the data; without a validation part, nothing is calibrated.
+    options : TrainingOptions
+    learnt : Learnt or None
+        State of the denoiser if it was trained in an earlier fit.
     """
-    result = FitResult({stage: Calibration(stage, network.multilabel) for stage in STAGES})
-    if network.multilabel:
-        result.thresholds = {stage: np.full(network.num_classes, 0.5) for stage in STAGES}
-    evaluation = None if validation is None else Evaluation(validation, options)
-    to_device(network, options.device)
-    precision = training_precision(options.precision, options.device, network.prior)
-    with seeded_rng(options.seed, options.device):
+    result = FitResult()
+    ratio = drawing_ratio(training.targets, options.recipe.balance, network.task)
+    try:
+        to_device(network, options.device)
+        evaluation = None if validation is None else Evaluation(validation, options, ratio)
+        rng = LocalRNG(derived_seed(options.seed, 1))
+        _train(network, training, options, evaluation, result.history, rng)
+    except BaseException as reason:
+        result.stopped = reason
+    network.eval()
+    if result.stopped is not None and not result.history:
+        return result
+    stages: tuple[Stage, ...] = STAGES
+    if not any(row["stage"] == "diffusion" for row in result.history):
+        stages = STAGES if learnt is not None else ("prior",)
+        known = learnt.drawing_ratio if learnt is not None else None
+        ratio = None if known is None else torch.from_numpy(known)
+    result.drawing_ratio = None if ratio is None else ratio.numpy()
+    result.verdict.calibrations = {stage: Calibration() for stage in stages}
+    if network.task.has_thresholds:
+        result.verdict.thresholds = {stage: np.full(network.num_classes, 0.5) for stage in stages}
+    if validation is not None and len(validation) > 1:  # one image calibrates nothing
         try:
-            with accelerator_for(options.device, precision) as accelerator:
-                train_prior(
-                    network,
-                    training,
-                    options,
-                    accelerator=accelerator,
-                    evaluate=None if evaluation is None else lambda: evaluation.prior(network),
-                    history=result.history,
-                )
-            with accelerator_for(options.device, "no") as accelerator:
-                train_denoiser(
-                    network,
-                    training,
-                    options,
-                    accelerator=accelerator,
-                    evaluate=None if evaluation is None else evaluation.diffusion,
-                    history=result.history,
-                )
-        except (TrainingDivergedError, KeyboardInterrupt) as reason:
-            result.stopped = reason
-        network.eval()
-        result.diffusion_trained = diffusion_trained or any(
-            row["stage"] == "diffusion" for row in result.history
-        )
-        if result.stopped is not None and not result.history:
-            return result
-        if evaluation is not None:
-            stages: tuple[Stage, ...] = STAGES if result.diffusion_trained else ("prior",)
-            for stage, verdict in evaluation.verdicts(network, stages).items():
-                result.calibrations[stage] = verdict.calibration
-                result.validation_scores[stage] = verdict.measures
-                if verdict.thresholds is not None:
-                    result.thresholds[stage] = verdict.thresholds
+            result.verdict = Evaluation(validation, options, ratio).verdict(network, stages)
+        except BaseException as reason:
+            result.stopped = result.stopped or reason
     return result
+
+
+def _train(
+    network: DiffMICNetwork,
+    training: LabelledImages,
+    options: TrainingOptions,
+    evaluation: Evaluation | None,
+    history: History,
+    rng: LocalRNG,
+) -> None:
+    """Both stages, one after the other."""
+    precision = training_precision(options.precision, options.device, network.prior)
+    train_prior(
+        network,
+        training,
+        options,
+        precision=precision,
+        rng=rng,
+        evaluate=None if evaluation is None else lambda: evaluation.prior(network),
+        history=history,
+    )
+    train_denoiser(
+        network,
+        training,
+        options,
+        # With cached conditions this stage is too cheap to gain from mixed precision.
+        precision=MixedPrecision(options.device) if options.recipe.cached else precision,
+        rng=rng,
+        evaluate=None if evaluation is None else evaluation.diffusion,
+        history=history,
+    )

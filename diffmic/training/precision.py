@@ -1,36 +1,38 @@
-"""What the processor does well: mixed precision, memory layout, and an Accelerator to match."""
+"""Device, mixed precision and memory layout."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 
 from ..errors import InputError
-from ..inference.onednn import has_amx
 from ..model.backbone import Backbone
 from .depthwise import DepthwiseGradients
 
-if TYPE_CHECKING:
-    from accelerate import Accelerator
-
-Precision = Literal["no", "bf16", "fp16"]
-PRECISIONS = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+Precision = Literal["fp32", "bf16", "fp16"]
+PRECISIONS: dict[str, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """``"auto"``: a GPU where there is one.
+    """Resolve a device; ``"auto"`` is a CUDA GPU if available, else the CPU.
 
     Raises
     ------
     InputError
-        A device that is not there.
+        The device is unknown or not available.
     """
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved)
@@ -41,30 +43,77 @@ def resolve_device(device: str | torch.device) -> torch.device:
     return resolved
 
 
-def training_precision(precision: str, device: torch.device, network: nn.Module) -> Precision:
-    """Mixed precision for training; ``"auto"`` takes what the processor is faster with.
+@dataclass(frozen=True)
+class MixedPrecision:
+    """Numerical precision of a training loop.
 
-    On a GPU bf16, or fp16 where it has no bf16. On a CPU with AMX tiles bf16, except for images so
-    small that a strided convolution meets a single cell, whose gradient oneDNN gets wrong in bf16.
+    Attributes
+    ----------
+    device : torch.device
+        Device of training.
+    name : {"fp32", "bf16", "fp16"}
+        Data type of the forward passes under autocast; ``"fp32"``: no autocast.
+    """
+
+    device: torch.device
+    name: Precision = "fp32"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Autocast context for forward passes."""
+        return torch.autocast(self.device.type, PRECISIONS[self.name], enabled=self.name != "fp32")
+
+    def scaler(self) -> GradScaler:
+        """Loss scaling, without which small gradients vanish in fp16."""
+        return GradScaler(self.device.type, enabled=self.name == "fp16")
+
+    @contextmanager
+    def loop(self) -> Iterator[None]:
+        """Context for a whole training loop."""
+        inside: AbstractContextManager[Any] = nullcontext()
+        if self.device.type == "cuda":
+            inside = torch.cuda.device(self.device)
+        elif self.device.type == "cpu" and self.name == "bf16":
+            inside = DepthwiseGradients()
+        with inside:
+            yield
+
+
+def training_precision(precision: str, device: torch.device, network: nn.Module) -> MixedPrecision:
+    """Mixed precision for training; ``"auto"`` selects the fastest precision of the device.
+
+    On a GPU this is bf16, or fp16 if bf16 is not supported. On a CPU with AMX it is bf16, unless
+    images are so small that a strided convolution gets a single cell, for which oneDNN computes a
+    wrong gradient in bf16. On other devices it is fp32.
 
     Raises
     ------
     InputError
-        An unknown name.
+        Unknown precision.
     """
     if precision == "auto":
         if device.type == "cuda":
-            return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+            bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+            return MixedPrecision(device, "bf16" if bf16 else "fp16")
         suits = device.type == "cpu" and has_amx() and not _strides_single_cell(network)
-        return "bf16" if suits else "no"
+        return MixedPrecision(device, "bf16" if suits else "fp32")
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
-    return PRECISIONS[precision]  # type: ignore[return-value]
+    return MixedPrecision(device, precision)  # type: ignore[arg-type]
+
+
+@cache
+def has_amx() -> bool:
+    """Whether the CPU supports bf16 matrix tiles (AMX), according to Linux."""
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return {"amx_tile", "amx_bf16"} <= set(flags.split())
 
 
 @torch.no_grad()
 def round_to_half(module: nn.Module) -> None:
-    """Round weights and statistics to what half precision can hold; what is too large stays."""
+    """Round weights and buffers in place to half precision, except values too large for it."""
     for tensor in module.state_dict().values():
         if tensor.is_floating_point():
             half = tensor.half().to(tensor.dtype)
@@ -72,42 +121,10 @@ def round_to_half(module: nn.Module) -> None:
 
 
 def to_device(network: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network; convolutions are faster with channels last, on CPUs and GPUs alike."""
+    """Move a network to a device; convolutional ones in the faster channels-last layout."""
     if any(isinstance(module, nn.Conv2d) for module in network.modules()):
         network = network.to(memory_format=torch.channels_last)
     return network.to(device)
-
-
-@contextmanager
-def accelerator_for(device: torch.device, precision: Precision) -> Iterator["Accelerator"]:
-    """An Accelerator for one fit.
-
-    Accelerate keeps one precision and device per process; a fit that needs another, and whatever
-    else the process uses Accelerate for, must not get in each other's way, so that the state is
-    put aside and back.
-    """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState, GradientState, PartialState
-
-    shared = [state._shared_state for state in (AcceleratorState, PartialState, GradientState)]
-    before = [dict(state) for state in shared]
-    for state in shared:
-        state.clear()
-    inside: AbstractContextManager[Any] = nullcontext()
-    if device.type == "cuda":
-        inside = torch.cuda.device(device)
-    elif device.type == "cpu" and precision == "bf16":
-        inside = DepthwiseGradients()
-    try:
-        with inside:
-            # Batches are moved by those who use them: images without waiting, indices not at all.
-            yield Accelerator(
-                mixed_precision=precision, cpu=device.type == "cpu", device_placement=False
-            )
-    finally:
-        for state, old in zip(shared, before, strict=True):
-            state.clear()
-            state.update(old)
 
 
 def _strides_single_cell(network: nn.Module) -> bool:

@@ -1,90 +1,100 @@
-"""Stage one: the prior learns on augmented images."""
+"""Stage one: training of the prior on augmented images."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from ..data import LabelledImages
 from ..model import DiffMICNetwork
-from .loop import History, train
+from ..random import LocalRNG
+from .loop import History, LoopState, train
 from .objectives import PriorObjective
-from .options import Part, TrainingOptions, learning_rate_schedule, pixels
-from .precision import round_to_half
-
-if TYPE_CHECKING:
-    from accelerate import Accelerator
+from .options import TrainingOptions, learning_rate_schedule, pixels
+from .precision import MixedPrecision, round_to_half
 
 
 def train_prior(
     network: DiffMICNetwork,
-    training: Part,
+    training: LabelledImages,
     options: TrainingOptions,
     *,
-    accelerator: "Accelerator",
+    precision: MixedPrecision,
+    rng: LocalRNG,
     evaluate: Callable[[], dict[str, float]] | None,
     history: History,
 ) -> None:
-    """Train ``network.prior``; it ends in its best state.
+    """Train the prior of a network; it ends in its best state.
 
     Raises
     ------
     TrainingDivergedError
-        The loss is not finite; the prior holds the last good state.
+        The loss is not finite; the prior is in its last good state.
     """
-    train_on_images(
-        PriorObjective(network, options.recipe),
-        network.prior,
-        training,
-        options,
-        accelerator=accelerator,
-        evaluate=evaluate,
-        stage="prior",
-        history=history,
-    )
-    if options.recipe.half_weights:
-        round_to_half(network.prior)
+    try:
+        train_on_images(
+            PriorObjective(network, options.recipe),
+            network.prior,
+            training,
+            options,
+            precision=precision,
+            rng=rng,
+            evaluate=evaluate,
+            stage="prior",
+            history=history,
+        )
+    finally:
+        if options.recipe.half_weights:
+            round_to_half(network.prior)
 
 
 def train_on_images(
     objective: nn.Module,
     learner: nn.Module,
-    training: Part,
+    training: LabelledImages,
     options: TrainingOptions,
     *,
-    accelerator: "Accelerator",
+    precision: MixedPrecision,
+    rng: LocalRNG,
     evaluate: Callable[[], dict[str, float]] | None,
     stage: str,
     history: History,
 ) -> None:
-    """Train any classifier with a backbone; it ends in its best state.
+    """Train a classifier with a backbone on images; it ends in its best state.
 
     Parameters
     ----------
     objective : nn.Module
-        ``objective(images, targets, weights)`` is the loss.
+        Training objective: ``objective(images, targets, weights)`` is the loss.
     learner : nn.Module
-        What learns; the parameters of its backbones have ``backbone.`` in their names.
+        Module to train; the parameters of its backbones have ``backbone.`` in their names.
 
     Raises
     ------
     TrainingDivergedError
-        The loss is not finite; the learner holds the last good state.
+        The loss is not finite; the learner is in its last good state.
     """
-    images = training.prepared(options, augmented=True)
+    images = options.prepared(training, augmented=True)
     loader = images.loader(
         options.batch_size,
         shuffle=True,
-        # A last batch of one image would leave batch norm without a variance.
+        # Batch norm cannot compute a variance from a last batch of one image.
         drop_last=len(images) > 1 and len(images) % options.batch_size == 1,
         num_workers=options.num_workers,
         pin_memory=options.device.type == "cuda",
-        generator=torch.Generator().manual_seed(options.seed),
+        generator=rng.generator(),
     )
     optimizer = AdamW(parameter_groups(learner, options), weight_decay=options.recipe.weight_decay)
-    scheduler = learning_rate_schedule(optimizer, options.recipe, options.max_epochs * len(loader))
-    prepared, optimizer, loader = accelerator.prepare(objective, optimizer, loader)
+    total_steps = options.max_epochs * len(loader)
+    state = LoopState(
+        stage,
+        learner,
+        optimizer,
+        learning_rate_schedule(optimizer, options.recipe, total_steps),
+        rng,
+        precision.scaler(),
+        history=history,
+    )
 
     def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
         images.epoch = epoch
@@ -92,26 +102,23 @@ def train_on_images(
             labels = training.labels(batch["index"], options.device)
             yield pixels(batch["image"], options.device), *labels
 
-    train(
-        prepared,
-        batches,
-        learner=learner,
-        evaluate=evaluate,
-        accelerator=accelerator,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        max_epochs=options.max_epochs,
-        patience=options.patience,
-        stage=stage,
-        history=history,
-        verbose=options.verbose,
-    )
+    with precision.loop():
+        train(
+            state,
+            objective,
+            batches,
+            evaluate=evaluate,
+            precision=precision,
+            max_epochs=options.max_epochs,
+            patience=options.recipe.patience,
+            verbose=options.verbose,
+        )
 
 
 def parameter_groups(
     learner: nn.Module, options: TrainingOptions
 ) -> list[dict[str, list[nn.Parameter] | float]]:
-    """Backbones and heads, each with its own learning rate."""
+    """Parameter groups of backbones and of heads, with their learning rates."""
     recipe, rate = options.recipe, options.learning_rate
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in learner.named_parameters():

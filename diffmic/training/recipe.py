@@ -1,4 +1,4 @@
-"""How the two stages learn: every number of the training recipe, in one place."""
+"""Training recipes: all hyperparameters of the two stages."""
 
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -7,55 +7,68 @@ from typing import Any, Literal
 from ..errors import InputError
 from ..model import DiffusionSettings
 
-_LEAST = {"n_views": 0, "steps_per_epoch": 1, "batch_size": 2, "n_positions": 1}
+_LEAST = {"n_cached_views": 0, "steps_per_epoch": 1, "batch_size": 2, "n_positions": 1}
+_LEAST_OR_NONE = {"patience": 1, "denoiser_epochs": 1}
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """A training recipe; the defaults are the one that the estimator uses.
+    """A training recipe; the defaults are the recipe ``"default"``.
 
     Attributes
     ----------
     diffusion : DiffusionSettings
-        Parameterisation, guidance, start and grid.
+        Settings of the diffusion: prediction type, guidance and sampling.
     branch_losses : bool
-        Stage one: each branch of the prior has its own loss, beside the fused prior's.
+        Stage one: whether each branch of the prior has a loss in addition to that of the fused
+        logits.
     label_smoothing : float
-        Stage one.
+        Label smoothing of the losses of stage one.
     weight_decay : float
-        Stage one; AdamW.
+        Weight decay of AdamW in stage one.
     schedule : {"one-cycle", "cosine"}
-        Of the learning rates of both stages.
+        Learning-rate schedule of both stages.
     head_factor, pretrained_factor : float
-        Stage one: learning rate of the new heads, and of a pretrained backbone, as multiples of
+        Learning rates of the new heads and of a pretrained backbone in stage one, as multiples of
         the estimator's ``learning_rate``.
+    patience : int or None
+        Early stopping: number of epochs without a better validation score after which a stage stops
+        and its best epoch is restored; None: never. The denoiser is stopped early only if the
+        recipe keeps no moving average of its weights (``ema`` is None).
     cached : bool
-        Stage two learns on conditions that were encoded once; False: the encoders that are not
-        the prior's learn, too, and every epoch encodes anew.
-    n_views : int
-        Augmented views of each image in the cache, beside the image itself.
+        Whether stage two is trained on conditions that are encoded once. False: the images are
+        encoded in every epoch, and encoders that are not shared with the prior are trained, too.
+    n_cached_views : int
+        Cached views: number of augmented copies of each image in the cache, in addition to the
+        image itself.
     alpha, gamma : float
-        Focal weights 1 + α (1 − p)^γ of images that the prior gets wrong.
+        Parameters of the focal weights 1 + α (1 − p)^γ, where p is the probability that the prior
+        gives to the truth.
     context_dropout, feature_noise : float
-        Dropout on the context, and Gaussian noise on the cached features, in their standard
-        deviations: the prior of a training image is too good, so conditions are blurred, and the
-        guidance is what the prior says of the blurred ones.
+        Dropout rate of the context, and standard deviation of the feature noise in units of that of
+        the features. The prior is over-confident on its training images; Gaussian noise is added to
+        the cached features and the prior's logits are recomputed from them.
     balance : float
-        Classes are drawn in proportion to count^-balance beside their own share: 0 as they are,
-        1 evenly. Multi-label images are drawn as they are.
-    steps_per_epoch, batch_size, n_positions : int
-        Stage two: steps for each of the estimator's ``max_epochs``, images a step, positions of
-        the label map an image. Where there are few images, fewer steps: four passes over the
-        cached views, or 20 steps if that is more.
+        Class-balanced sampling in stage two: an image of class c is drawn with probability
+        ∝ count_c^(−balance); predictions are corrected for this. Images are drawn uniformly if they
+        are multi-label or the estimator has a ``class_weight``.
+    denoiser_epochs : int or None
+        Maximum number of epochs of stage two; None: the estimator's ``max_epochs``.
+    steps_per_epoch : int
+        Number of steps per epoch of a cached stage two. With few images it is limited to four
+        passes over the cached views or to 20 steps, whichever is more.
+    batch_size, n_positions : int
+        Mini-batch size of stage two, and number of positions of the label map sampled per image.
     denoiser_learning_rate, denoiser_weight_decay : float
-        Stage two; AdamW with a one-cycle schedule.
+        Learning rate and weight decay of AdamW in stage two.
     stacked : bool
-        The calibration of the diffusion stage weighs the prior's logits beside its scores.
+        Whether the calibration of the diffusion adds the logits of the prior with a fitted weight.
     ema : float or None
-        Horizon of the moving average of the denoiser's weights, as a share of all steps.
+        Horizon of the exponential moving average of the denoiser's weights, as a fraction of all
+        steps; None: no average.
     half_weights : bool
-        When a stage ends its weights are rounded to half precision, before anything is fitted on
-        what they give: then a file of half the size holds the very same model.
+        Whether weights are rounded to half precision at the end of each stage, before the
+        calibration, so that a file of half the size stores the same model.
     """
 
     diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
@@ -65,13 +78,15 @@ class Recipe:
     schedule: Literal["one-cycle", "cosine"] = "one-cycle"
     head_factor: float = 2.0
     pretrained_factor: float = 0.5
+    patience: int | None = 10
     cached: bool = True
-    n_views: int = 4
+    n_cached_views: int = 4
     alpha: float = 0.0
     gamma: float = 1.0
     context_dropout: float = 0.5
     feature_noise: float = 4.0
     balance: float = 0.75
+    denoiser_epochs: int | None = None
     steps_per_epoch: int = 60
     batch_size: int = 256
     n_positions: int = 8
@@ -82,9 +97,16 @@ class Recipe:
     half_weights: bool = True
 
     def __post_init__(self) -> None:
+        if not self.cached and (self.feature_noise or self.n_cached_views):
+            raise InputError(
+                f"feature_noise is {self.feature_noise!r} and n_cached_views is "
+                f"{self.n_cached_views!r}, but cached is False: both are of cached features. Set "
+                "feature_noise=0.0 and n_cached_views=0, or cached=True."
+            )
         if self.schedule not in ("one-cycle", "cosine"):
             raise InputError(f"schedule is {self.schedule!r}; give 'one-cycle' or 'cosine'.")
-        for name, least in _LEAST.items():
+        optional = {n: x for n, x in _LEAST_OR_NONE.items() if getattr(self, n) is not None}
+        for name, least in (_LEAST | optional).items():
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < least:
                 raise InputError(f"{name} is {value!r}; it must be an integer of at least {least}.")
@@ -92,10 +114,10 @@ class Recipe:
 
 PAPER = Recipe(
     diffusion=DiffusionSettings(
-        parameterization="noise",
+        prediction_type="noise",
         guidance="logits",
         start="uniform",
-        grid="leading",
+        timestep_spacing="leading",
         readout="last",
     ),
     branch_losses=False,
@@ -105,11 +127,13 @@ PAPER = Recipe(
     head_factor=1.0,
     pretrained_factor=1.0,
     cached=False,
-    n_views=0,
+    n_cached_views=0,
     alpha=10.0,
     context_dropout=0.0,
     feature_noise=0.0,
     balance=0.0,
+    patience=1000,  # all epochs are run, and the best one by validation score is kept
+    denoiser_epochs=1000,
     batch_size=32,
     n_positions=36,
     denoiser_learning_rate=1e-3,
@@ -123,7 +147,7 @@ RECIPES = {"default": Recipe(), "paper-v2": PAPER}
 
 
 def resolve_recipe(recipe: Any) -> Recipe:
-    """A recipe by name, or as it is.
+    """Recipe from its name; a :class:`Recipe` is returned unchanged.
 
     Raises
     ------

@@ -1,5 +1,6 @@
 """The accuracy benchmark: what it adds up from runs is right."""
 
+import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from accuracy_bench import encoders  # noqa: E402
 from accuracy_bench.beyond import abstaining, label_sets, risk_coverage_area  # noqa: E402
 from accuracy_bench.methods import METHODS  # noqa: E402
 from accuracy_bench.results import (  # noqa: E402
+    COLUMNS,
     N_RESAMPLES,
     Answers,
     Results,
@@ -26,7 +28,11 @@ from accuracy_bench.results import (  # noqa: E402
     paired_differences,
     summary,
 )
-from accuracy_bench.tasks import TASKS, Task, load, near_duplicates  # noqa: E402
+from accuracy_bench.tasks import DATA_SETS, DataSet, load, near_duplicates  # noqa: E402
+
+pytestmark = pytest.mark.benchmarks
+
+pytestmark = pytest.mark.benchmarks
 
 
 def answers(sharpness, *, seed=0, n=200, multilabel=False):
@@ -138,7 +144,7 @@ def test_labels_that_come_together_are_likelier_under_draws_that_say_so():
 
 
 def test_a_share_of_the_training_labels_is_made_wrong(data):
-    parts = load(TASKS["stripes"], 0, data)
+    parts = load(DATA_SETS["stripes"], 0, data)
     wrong = parts.with_wrong_labels(0.5, 0)
     changed = (wrong.train.targets != parts.train.targets).any(dim=1)
     assert 0.3 < changed.float().mean() < 0.7
@@ -155,9 +161,9 @@ def test_results_come_back_from_disk(tmp_path):
         results.add(row)
     assert results.has("a", 1, "prior", "val")
     assert not results.has("a", 1, "prior", "test")
-    [(name, method, n_runs, measures)] = summary(results.rows(), "val")
+    [(name, method, n_runs, metrics)] = summary(results.rows(), "val")
     assert (name, method, n_runs) == ("a", "prior", 2)
-    assert measures == {"macro_f1": pytest.approx((0.6, 0.02**0.5))}
+    assert metrics == {"macro_f1": pytest.approx((0.6, 0.02**0.5))}
     results.keep("a", 0, "prior", of)
     kept = results.answers("a", 0, "prior")
     np.testing.assert_array_equal(kept.targets, of.targets)
@@ -169,6 +175,29 @@ def test_results_come_back_from_disk(tmp_path):
         Results(older).add({"set": "a"})
 
 
+def test_earlier_files_are_read_but_not_written(tmp_path):
+    """Once the accuracy of multi-label sets was that of single labels."""
+    columns = [name for name in COLUMNS if name != "label_accuracy"]
+    file = tmp_path / "earlier.csv"
+    multilabel = {"set": "xray", "accuracy": "0.9", "set_nll": "2.5"}
+    with file.open("w", newline="") as stream:
+        writer = csv.DictWriter(stream, columns, restval="")
+        writer.writeheader()
+        writer.writerows([{"set": "skin", "accuracy": "0.8"}, multilabel])
+    rows = {row["set"]: row for row in Results(file).rows()}
+    assert (rows["skin"]["accuracy"], rows["skin"]["label_accuracy"]) == ("0.8", "")
+    assert (rows["xray"]["accuracy"], rows["xray"]["label_accuracy"]) == ("", "0.9")
+    with pytest.raises(ValueError, match="other columns"):
+        Results(file).check_columns()
+
+
+def test_the_kept_results_can_be_read():
+    rows = Results(accuracy.RESULTS).rows()
+    assert {method for _, method, _, _ in summary(rows, "test")} == set(METHODS)
+    labels = {name for name, _, _, metrics in summary(rows, "test") if "label_accuracy" in metrics}
+    assert labels == {"chestxray14"}
+
+
 def test_sets_count_the_same_when_they_are_pooled(tmp_path):
     results = Results(tmp_path / "runs.csv")
     for name, n in (("small", 50), ("large", 400)):
@@ -177,9 +206,9 @@ def test_sets_count_the_same_when_they_are_pooled(tmp_path):
             results.keep(name, 0, method, answers(sharpness, n=n))
     found = differences(results, "diffusion", ["prior", "plain"])
     assert set(found) == {("prior", "small"), ("prior", "large"), ("prior", "pooled")}
-    for measure in ("macro_f1", "nll"):
-        of_sets = [getattr(found["prior", name], measure) for name in ("small", "large")]
-        pooled = getattr(found["prior", "pooled"], measure)
+    for metric in ("macro_f1", "nll"):
+        of_sets = [getattr(found["prior", name], metric) for name in ("small", "large")]
+        pooled = getattr(found["prior", "pooled"], metric)
         np.testing.assert_allclose(pooled, np.mean(of_sets, axis=0))
 
 
@@ -210,8 +239,8 @@ def data(tmp_path, monkeypatch):
         split = "train" if number < 40 else "val" if number < 50 else "test"
         lines.append(f"images/{number}.png,{label},{split},{number // 2}")
     (folder / "labels.csv").write_text("\n".join(lines))
-    monkeypatch.setitem(TASKS, "stripes", Task("stripes", 64, 1))
-    small = {"backbone": "test_resnet", "pretrained": False, "num_steps": 2, "n_samples": 2}
+    monkeypatch.setitem(DATA_SETS, "stripes", DataSet("stripes", 64, 1))
+    small = {"backbone": "test_resnet", "pretrained": False, "num_steps": 2, "n_draws": 2}
     for name, value in small.items():
         monkeypatch.setitem(encoders.DEFAULTS, name, value)
     return tmp_path / "data"
@@ -280,9 +309,11 @@ def test_balanced_accuracy_of_the_likeliest_for_its_share(data, tmp_path, capsys
     assert f"| plain | {found:.3f}, {found:.3f} | 1.000, 1.000 |" in capsys.readouterr().out
 
 
-def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path, capsys):
+def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(DATA_SETS, "stripes", DataSet("stripes", 64, 4))
     places = {"results": tmp_path / "ablations.csv", "work": tmp_path / "work"}
     methods = ["diffusion", "width 64", "denoiser of 2 regions", "1 steps", "noise"]
+    methods.append("drawing not undone")
     accuracy.ablate(data, sets=["stripes"], methods=methods, **places)
     rows = Results(places["results"]).rows()
     assert [(row["method"], row["part"]) for row in rows] == [(name, "val") for name in methods]
@@ -297,8 +328,8 @@ def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path, cap
 
 
 def test_splits_of_a_seed_keep_groups_together(data, monkeypatch):
-    task = Task("stripes", 32, 1, group="patient", resplit=True)
-    parts = load(task, 0, data)
+    data_set = DataSet("stripes", 32, 1, group="patient", resplit=True)
+    parts = load(data_set, 0, data)
     sizes = [len(parts[name]) for name in ("train", "val", "test")]
     assert sum(sizes) == 60
     assert sizes[0] > sizes[2] > sizes[1] > 0
@@ -312,7 +343,7 @@ def test_splits_of_a_seed_keep_groups_together(data, monkeypatch):
     train, val, test = (patients_of(parts[name]) for name in ("train", "val", "test"))
     assert train | val | test == set(range(30))
     assert len(train) + len(val) + len(test) == 30
-    assert patients_of(load(task, 1, data).test) != test
+    assert patients_of(load(data_set, 1, data).test) != test
 
 
 def test_near_duplicates_are_one_group(tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from typer.testing import CliRunner
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -23,6 +24,8 @@ from speed_bench.report import shares, tables  # noqa: E402
 from speed_bench.targets import Target, verdicts  # noqa: E402
 from speed_bench.timing import race, ratio  # noqa: E402
 
+pytestmark = pytest.mark.benchmarks
+
 
 def command(*arguments):
     """What the command prints."""
@@ -36,7 +39,7 @@ def measured(tmp_path_factory):
     """File and tables of a run on tiny networks."""
     file = tmp_path_factory.mktemp("speed") / "deep" / "speed.json"
     options = ["--quick", "--rounds", 2, "--fit-images", 20, "--fit-epochs", 2]
-    options += ["--no-memory", "--no-compile"]
+    options += ["--without", "memory", "--without", "compile"]
     return file, command("run", *options, "--json", file)
 
 
@@ -46,11 +49,12 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
         *("date", "commit", "processor", "instructions", "cores", "threads", "platform"),
         *("allocator", "versions", "rounds", "settings", "seconds", "targets"),
         *("predict", "stages", "factors", "paper", "paper_factors", "imports", "shards"),
-        *("fit", "pipeline"),
+        *("engine", "fit", "pipeline"),
     }
+    assert report["seconds"].keys() == set(speed.PARTS) - {"memory", "compile"}
     assert report["versions"].keys() >= {"diffmic", "torch", "timm"}
     wanted = {"steps", "draws", "classes", "precision", "images", "threads"}
-    assert report["factors"].keys() - {"ONNX Runtime"} == wanted
+    assert report["factors"].keys() == wanted | {"ONNX Runtime"}
     assert report["paper_factors"].keys() == {"steps", "draws", "classes", "threads"}
     assert report["paper_factors"]["steps"][0]["seconds"].keys() - {"encoder", "resnet18"} == {
         str(n) for n in QUICK.paper_steps
@@ -59,7 +63,19 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
     records = [*report["predict"], *(record for found in varied for record in found)]
     for record in records:
         assert record["seconds"].keys() > {"encoder", "resnet18"}
-    for record in [*records, *report["stages"], report["paper"]["sampling"], report["imports"]]:
+    kinds = {"auto", "plain"}
+    for record in report["predict"]:
+        ours = kinds if record["model"] == "default" else {"fp32", "bf16"}
+        assert record["seconds"].keys() == ours | {"encoder", "resnet18"}
+    assert [record["model"] for record in report["engine"]] == ["default", "paper-v2"]
+    assert all(record["seconds"].keys() == kinds for record in report["engine"])
+    for record in [
+        *records,
+        *report["engine"],
+        *report["stages"],
+        report["paper"]["sampling"],
+        report["imports"],
+    ]:
         assert all(len(s) == 2 and min(s) > 0 for s in record["seconds"].values())
     assert {(r["model"], r["images"]) for r in report["predict"]} == {
         *(("default", n) for n in QUICK.batches),
@@ -89,6 +105,7 @@ def test_tables_are_made_from_the_file_alone(measured):
     for heading in (
         "Predictions",
         "Targets",
+        "Making an engine",
         "Parts of a prediction",
         "Images an hour",
         "A fit of 2 epochs",
@@ -97,6 +114,7 @@ def test_tables_are_made_from_the_file_alone(measured):
     ):
         assert f"## {heading}" in printed
     assert "| default, batch 4 | 50 steps |" in printed
+    assert "| default, batch 1 | plain |" in printed
     assert "| paper-v2, batch 1 | bf16 |" in printed
     assert "| paper-v2, batch 2 | 16 draws |" in printed
 
@@ -113,30 +131,39 @@ def test_predictions_on_another_device_have_no_limits_to_meet(tmp_path):
     printed = command("gpu", "--device", "cpu", "--quick", "--rounds", 1, "--json", file)
     report = json.loads(file.read_text())
     assert report["factors"]["steps"][0]["seconds"].keys() >= {"10", "50", "encoder"}
-    assert report["factors"]["classes"] == report["factors"]["threads"] == []
+    assert report["factors"].keys() == {"steps", "draws"}
     assert report["targets"] == []
     assert "| default, batch 4 | 50 steps |" in printed
     assert ", cpu, " in printed
 
 
-def test_parts_can_be_left_out(tmp_path, monkeypatch):
-    measured = ("predictions", "stages", "factors", "paper", "paper_factors", "imports", "shards")
-    for name in measured:
-        monkeypatch.setattr(speed, name, lambda *_: {})
-    for name in ("memory_of", "fitting", "pipeline", "compiled"):
-        monkeypatch.setattr(speed, name, lambda *_: pytest.fail("was to be left out"))
-    file = tmp_path / "speed.json"
-    command("run", "--no-fit", "--no-memory", "--no-compile", "--json", file)
-    left_out = {"fit", "pipeline", "memory", "compile"}
-    assert not left_out & json.loads(file.read_text()).keys()
+def test_parts_can_be_chosen_and_left_out(monkeypatch):
+    monkeypatch.setattr(speed, "has_compiler", lambda: True)
+    assert speed.wanted(None, None) == list(speed.PARTS)
+    assert speed.wanted(["predict.default", "fit"], None) == ["predict.default", "fit"]
+    assert speed.wanted(["predict"], None) == ["predict.default", "predict.paper-v2"]
+    assert speed.wanted(["factors"], ["factors.steps"]) == [
+        part for part in speed.PARTS if part.startswith("factors.") and part != "factors.steps"
+    ]
+    with pytest.raises(typer.BadParameter, match=r"There is no part 'steps'; there are: predict"):
+        speed.wanted(["steps"], None)
     monkeypatch.setattr(speed, "has_compiler", lambda: False)
-    command("run", "--no-fit", "--no-memory", "--json", file)
-    assert not left_out & json.loads(file.read_text()).keys()
+    assert speed.wanted(None, ["fit"]) == [n for n in speed.PARTS if n not in ("fit", "compile")]
 
 
-def test_memory_of_fits_is_measured_alone_and_stays_when_all_else_is_measured_again(
-    tmp_path, monkeypatch
-):
+def test_a_part_is_measured_alone(tmp_path):
+    file = tmp_path / "speed.json"
+    parts = ("--part", "predict.default", "--part", "factors.steps")
+    printed = command("run", "--quick", "--rounds", 1, *parts, "--json", file)
+    report = json.loads(file.read_text())
+    assert report["seconds"].keys() == {"predict.default", "factors.steps"}
+    assert {record["model"] for record in report["predict"]} == {"default"}
+    assert report["factors"].keys() == {"steps"}
+    assert "default, 50 steps / 10 steps" in {row["what"] for row in report["targets"]}
+    assert "| default, batch 4 | 50 steps |" in printed
+
+
+def test_memory_of_fits_is_measured_alone_and_stays_when_all_else_is_measured_again(tmp_path):
     file = tmp_path / "speed.json"
     printed = command("memory", "--quick", "--json", file)
     report = json.loads(file.read_text())
@@ -147,9 +174,7 @@ def test_memory_of_fits_is_measured_alone_and_stays_when_all_else_is_measured_ag
     assert all(r["above_mb"] > 0 for r in records)
     assert [row["at most"] for row in report["targets"]] == [50, 50]
     assert "## Anonymous memory of a fit" in printed
-    for name in ("predictions", "stages", "factors", "paper", "paper_factors", "imports", "shards"):
-        monkeypatch.setattr(speed, name, lambda *_: {})
-    again = command("run", "--no-fit", "--no-memory", "--no-compile", "--json", file)
+    again = command("run", "--quick", "--rounds", 1, "--part", "factors.steps", "--json", file)
     assert json.loads(file.read_text())["fit_memory"] == report["fit_memory"]
     assert "## Anonymous memory of a fit" in again
 
@@ -224,6 +249,13 @@ def test_candidates_take_turns_in_either_order(monkeypatch):
 def test_a_ratio_is_that_of_the_same_round():
     floor = np.array([1.0, 1.0, 9.0, 1.0, 5.0])  # a disturbed machine
     assert ratio(1.25 * floor, floor) == pytest.approx(1.25)
+
+
+def test_tables_and_picture_of_an_earlier_file_can_still_be_made(tmp_path):
+    file = BENCHMARKS / "results" / "speed.json"
+    assert "| default, batch 32 | fp32 |" in command("table", file)
+    command("plot", file, "--output", tmp_path / "speed.png")
+    assert (tmp_path / "speed.png").stat().st_size > 5000
 
 
 def test_targets_are_judged_as_far_as_they_were_measured(monkeypatch):

@@ -6,11 +6,15 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import (
+    BatchSampler,
     ConcatDataset,
     DataLoader,
     Dataset,
+    DistributedSampler,
     IterableDataset,
+    RandomSampler,
     Sampler,
+    SequentialSampler,
     Subset,
     SubsetRandomSampler,
     TensorDataset,
@@ -18,7 +22,7 @@ from torch.utils.data import (
 )
 
 from diffmic.data import read_inputs
-from diffmic.data.inputs import check_every_image, holds_targets
+from diffmic.data.inputs import holds_targets, survey_of
 from diffmic.errors import InputError
 
 N, H, W = 5, 6, 10
@@ -131,7 +135,7 @@ def test_a_pandas_column_of_paths_is_read(files):
 def test_files_are_decoded_when_they_are_used_and_not_before(files, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        "diffmic.data.inputs.read_image", lambda path: decoded.append(path) or torch.zeros(1, 1, 1)
+        "diffmic.data.sources.read_image", lambda path: decoded.append(path) or torch.zeros(1, 1, 1)
     )
     inputs = read_inputs(files)
     assert decoded == files[:1]
@@ -179,6 +183,7 @@ DATASETS = {
     "subset": Subset(Subset(Vision(), [4, 3, 2, 1, 0]), [4, 3, 2, 1, 0]),
     "concatenated": ConcatDataset([Subset(Pairs(), [0, 1]), Subset(Pairs(), [2, 3, 4])]),
     "a list of pairs": [(torch.from_numpy(i), int(t)) for i, t in zip(RGB, LABELS, strict=True)],
+    "a list of lists": [[i, int(t)] for i, t in zip(RGB, LABELS, strict=True)],
     "a list of dicts": [{"image": i, "label": t} for i, t in zip(RGB, LABELS, strict=True)],
 }
 
@@ -365,18 +370,72 @@ class EverySecond(Sampler):
         return iter(range(0, self.n, 2))
 
 
-@pytest.mark.parametrize(
-    ("options", "name"),
-    [
-        (lambda data: {"sampler": WeightedRandomSampler([1.0] * len(data), 2)}, "WeightedRandom"),
-        (lambda data: {"sampler": EverySecond(data)}, "EverySecond"),
-        (lambda data: {"batch_sampler": [[0, 1]]}, "list"),
-    ],
-)
+class Shuffled(RandomSampler):
+    """Nobody knows what a subclass does."""
+
+
+class SomeOf(SubsetRandomSampler):
+    def __iter__(self):
+        return iter(self.indices[:1])
+
+
+def repeated(data):
+    return RandomSampler(data, replacement=True, num_samples=4 * len(data))
+
+
+SAMPLERS = {
+    "weighted": (lambda d: {"sampler": WeightedRandomSampler([1.0] * N, 2)}, "a WeightedRandom"),
+    "own": (lambda d: {"sampler": EverySecond(d)}, "a EverySecond"),
+    "list": (lambda d: {"sampler": [0, 1]}, "a list"),
+    "batches": (lambda d: {"batch_sampler": [[0, 1]]}, "a list"),
+    "replacement": (lambda d: {"sampler": repeated(d)}, "a RandomSampler with replacement, which"),
+    "in batches": (
+        lambda d: {"batch_sampler": BatchSampler(repeated(d), 2, False)},
+        "a RandomSampler with replacement",
+    ),
+    "batches as items": (
+        lambda d: {"sampler": BatchSampler(repeated(d), 2, False), "batch_size": None},
+        "a RandomSampler with replacement",
+    ),
+    "more": (
+        lambda d: {"sampler": RandomSampler(d, num_samples=9)},
+        "a RandomSampler of 9 items for .* of 5",
+    ),
+    "fewer": (
+        lambda d: {"sampler": RandomSampler(d, num_samples=3)},
+        "a RandomSampler of 3 items for .* of 5",
+    ),
+    "others": (
+        lambda d: {"sampler": SequentialSampler(range(2))},
+        "a SequentialSampler of 2 items for .* of 5",
+    ),
+    "distributed": (lambda d: {"sampler": DistributedSampler(d, 2, 0)}, "a DistributedSampler"),
+    "subclass": (lambda d: {"sampler": Shuffled(d)}, "a Shuffled"),
+    "subset": (lambda d: {"sampler": SomeOf(range(N))}, "a SomeOf"),
+}
+
+
+@pytest.mark.parametrize(("options", "name"), SAMPLERS.values(), ids=SAMPLERS)
 def test_samplers_whose_choice_would_be_ignored_are_refused(options, name):
     data = TensorDataset(torch.from_numpy(RGB))
-    with pytest.raises(InputError, match=rf"has a {name}.*Pass torch.utils.data.Subset"):
+    with pytest.raises(InputError, match=rf"has {name}.*Pass torch.utils.data.Subset"):
         read_inputs(DataLoader(data, **options(data)))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"shuffle": True, "drop_last": True, "batch_size": 2},
+        {"sampler": RandomSampler(range(N), num_samples=N), "batch_size": 2},
+        {"batch_sampler": BatchSampler(RandomSampler(range(N)), 2, False)},
+        {"sampler": BatchSampler(SequentialSampler(range(N)), 2, False), "batch_size": None},
+    ],
+    ids=["shuffle", "RandomSampler", "BatchSampler", "BatchSampler as sampler"],
+)
+def test_loaders_of_every_item_are_read_with_their_batch_size(options):
+    inputs = read_inputs(DataLoader(TensorDataset(torch.from_numpy(RGB)), **options))
+    np.testing.assert_array_equal(pixels(inputs), RGB)
+    assert inputs.batch_size == 2
 
 
 def test_a_loaders_own_collate_fn_makes_the_items():
@@ -389,6 +448,55 @@ def test_a_loaders_own_collate_fn_makes_the_items():
     assert found.targets.tolist() == [7] * len(RGB)
 
 
+def test_a_collate_fn_of_single_items_is_given_single_items():
+    data = TensorDataset(torch.from_numpy(RGB))
+    loader = DataLoader(data, batch_size=None, collate_fn=lambda item: (255 - item[0], 7))
+    found = read_inputs(loader, with_targets=True)
+    np.testing.assert_array_equal(pixels(found), 255 - RGB)
+    assert found.targets.tolist() == [7] * len(RGB)
+
+
+def test_a_collate_fn_of_sampled_batches_is_refused():
+    data = TensorDataset(torch.from_numpy(RGB))
+    batches = BatchSampler(SequentialSampler(data), 2, False)
+    loader = DataLoader(data, sampler=batches, batch_size=None, collate_fn=lambda batch: batch)
+    with pytest.raises(InputError, match="BatchSampler as sampler and a collate_fn"):
+        read_inputs(loader)
+
+
+def test_targets_that_a_tensor_dataset_changes_are_read_from_its_items():
+    class Flipped(TensorDataset):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image, 2 - label
+
+    data = Flipped(torch.from_numpy(RGB), torch.from_numpy(LABELS))
+    assert read_inputs(data, with_targets=True).targets.tolist() == (2 - LABELS).tolist()
+
+
+def test_targets_and_images_of_items_are_read_in_one_pass():
+    class Counted(Pairs):
+        n_read = 0
+
+        def __getitem__(self, index):
+            self.n_read += 1
+            return super().__getitem__(index)
+
+    data = Counted()
+    inputs = read_inputs(data, with_targets=True)
+    assert survey_of(inputs).image_shape == (3, H, W)
+    assert inputs.targets.tolist() == LABELS.tolist()
+    assert data.n_read == N
+
+
+@pytest.mark.parametrize("kind", [lambda x: x, list], ids=["array", "list"])
+def test_the_survey_says_what_the_largest_float_pixel_is(kind):
+    images = np.zeros((3, 4, 5), np.float32)
+    images[1, 2, 3] = 0.25
+    assert survey_of(read_inputs(kind(images))).largest == 0.25
+    assert survey_of(read_inputs(kind(GRAY))).largest is None
+
+
 def test_every_image_can_be_checked_before_any_work():
     class Items(Dataset):
         def __len__(self):
@@ -397,9 +505,9 @@ def test_every_image_can_be_checked_before_any_work():
         def __getitem__(self, index):
             return np.full((4, 4), np.nan if index == 3 else 0.5)
 
-    images = read_inputs(Items()).images
+    inputs = read_inputs(Items())
     with pytest.raises(InputError, match="NaN or infinite, first in image 3"):
-        check_every_image(images)
+        survey_of(inputs)
 
 
 @pytest.mark.parametrize("form", [str, lambda path: path, Image.open])

@@ -1,6 +1,8 @@
 """One size, three channels, and augmentation that depends on seed, epoch and image alone."""
 
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -10,7 +12,14 @@ from hypothesis import strategies as st
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as transforms
 
-from diffmic.data import PreparedImages, named_augment, read_inputs, unit_range, views_of
+from diffmic.data import (
+    PreparedImages,
+    PreparedStream,
+    named_augment,
+    read_inputs,
+    unit_range,
+    views_of,
+)
 from diffmic.data.preprocessing import collate, resized
 from diffmic.errors import InputError
 
@@ -261,3 +270,62 @@ def test_views_do_not_depend_on_neighbours_nor_on_the_global_generators():
 
 def test_a_single_view_is_what_came():
     assert views_of(IMAGES, 1, None, seed=0) is IMAGES
+
+
+@pytest.mark.parametrize("n_threads", [2, 4])
+def test_threads_make_views_at_once_with_the_same_results(n_threads):
+    images, augment = IMAGES[:, :, :16, :16], named_augment("rotations")
+    expected = [views_of(images, 4, augment, seed) for seed in range(n_threads)]
+    state = torch.get_rng_state()
+    with ThreadPoolExecutor(n_threads) as threads:
+        for _ in range(5):
+            found = threads.map(lambda seed: views_of(images, 4, augment, seed), range(n_threads))
+            assert all(map(torch.equal, found, expected))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_views_do_not_wait_for_one_another():
+    barrier = threading.Barrier(2, timeout=20)
+
+    def meeting(image):
+        barrier.wait()  # both threads are in here at once, or this fails
+        return noise(image)
+
+    images = IMAGES[:1, :, :16, :16]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda seed: views_of(images, 2, meeting, seed), [5, 5]))
+    assert torch.equal(found[0], found[1])
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda data: data[0], lambda data: views_of(IMAGES, 3, data.augment, seed=1)]
+)
+def test_augmentation_never_touches_the_global_generator(draw, monkeypatch):
+    data = prepared(augment=named_augment("rotations"), seed=2**32 - 1)
+    state = torch.get_rng_state()
+    monkeypatch.setattr(torch, "set_rng_state", None)  # as would be needed to put it back
+    draw(data)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_workers": 1}], ids=["plain", "a worker"])
+def test_batches_are_those_of_a_loader(options):
+    data = prepared(augment=noise)
+    expected, found = list(data.loader(3)), list(data.batches(3, **options))
+    assert [len(batch["image"]) for batch in found] == [3, 3, 1]
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_batches_without_workers_need_no_loader(monkeypatch):
+    monkeypatch.setattr("diffmic.data.preprocessing.DataLoader", None)
+    assert len(list(prepared().batches(2))) == 4
+    assert len(list(PreparedStream(iter(IMAGES), 8).batches(2))) == 4
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_batches_of_a_stream_hold_each_image_once_whatever_the_workers(num_workers):
+    stream = PreparedStream(list(IMAGES), 8)
+    numbers = [int(i) for b in stream.batches(2, num_workers=num_workers) for i in b["index"]]
+    assert sorted(numbers) == list(range(len(IMAGES)))

@@ -1,6 +1,7 @@
 """The validation part: disjoint, complete; training has every class; no group on both sides."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from diffmic.data.splits import validation_split
 from diffmic.errors import InputError
+from diffmic.tasks import MULTILABEL
 
 FRACTIONS = st.floats(0.02, 0.9)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -124,23 +126,98 @@ def test_a_large_fraction_leaves_a_group_to_learn_from():
 def test_multilabel_parts_are_disjoint_and_complete_with_every_label_in_training(y, fraction, seed):
     targets = np.asarray(y, np.float32)
     try:
-        train, validation = split(targets, fraction, seed, multilabel=True)
+        train, validation = split(targets, fraction, seed, task=MULTILABEL)
     except InputError as error:
         assert "too few" in str(error)  # noqa: PT017
         return
     assert_parts(targets, train, validation)
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.2, 0.35])
+def test_the_share_of_images_is_the_fraction_though_groups_differ_in_size(fraction):
+    rng = np.random.RandomState(0)
+    groups = np.repeat(np.arange(60), rng.geometric(0.15, 60))
+    labels = rng.randint(0, 3, 60)[groups]
+    for seed in range(10):
+        _, validation = split(one_hot(labels), fraction, seed, groups=groups)
+        assert abs(len(validation) / len(labels) - fraction) < 0.02
+        shares = np.bincount(labels[validation]) / np.bincount(labels)
+        assert np.abs(shares - fraction).max() < 0.05
+
+
+def test_one_large_group_does_not_make_the_validation_part_large():
+    groups = np.repeat(np.arange(21), [60, *[2] * 20])
+    labels = np.arange(100) % 2
+    for seed in range(20):
+        _, validation = split(one_hot(labels), 0.2, seed, groups=groups)
+        assert len(validation) == 20
+
+
+@pytest.mark.parametrize("n_rare", [2, 3])
+def test_a_class_of_few_groups_has_an_image_on_each_side(n_rare):
+    labels = np.repeat(np.arange(50) < n_rare, 3).astype(int)
+    groups = np.repeat(np.arange(50), 3)
+    for seed in range(20):
+        for part in split(one_hot(labels), 0.1, seed, groups=groups):
+            assert set(labels[part]) == {0, 1}
+
+
+def rare_labels(n):
+    """An indicator of a common label and of five that two to four images have."""
+    rng = np.random.RandomState(0)
+    targets = np.zeros((n, 6), np.float32)
+    targets[:, 0] = rng.rand(n) < 0.5
+    for label, count in enumerate((2, 2, 3, 3, 4), 1):
+        targets[rng.choice(n, count, replace=False), label] = 1
+    return targets
+
+
+@pytest.mark.parametrize("n", [80, 3000])
+def test_rare_labels_have_an_image_on_each_side(n):
+    targets = rare_labels(n)
+    for seed in range(5):
+        parts = split(targets, 0.1, seed, task=MULTILABEL)
+        assert all((targets[part].sum(axis=0) > 0).all() for part in parts)
+        assert abs(len(parts[1]) / n - 0.1) < 0.03
+
+
+def test_rare_labels_of_groups_have_an_image_on_each_side():
+    targets, groups = rare_labels(400), np.arange(400) // 4
+    having = [len(set(groups[targets[:, label] > 0])) for label in range(6)]
+    assert min(having) >= 2
+    for seed in range(5):
+        train, validation = split(targets, 0.1, seed, groups=groups, task=MULTILABEL)
+        assert not set(groups[train]) & set(groups[validation])
+        assert all((targets[part].sum(axis=0) > 0).all() for part in (train, validation))
+
+
+def test_a_rare_class_has_an_image_on_each_side():
+    labels = np.repeat([0, 1, 2], [200, 100, 2])
+    for seed in range(20):
+        for part in split(one_hot(labels), 0.1, seed):
+            assert set(labels[part]) == {0, 1, 2}
+
+
+def test_many_images_are_split_in_a_moment():
+    targets = (np.random.RandomState(0).rand(50_000, 14) < 0.05).astype(np.float32)
+    start = time.perf_counter()
+    _, validation = split(targets, 0.1, 0, task=MULTILABEL)
+    assert time.perf_counter() - start < 10
+    assert abs(len(validation) - 5000) < 50
+    shares = targets[validation].sum(axis=0) / targets.sum(axis=0)
+    assert np.abs(shares - 0.1).max() < 0.01
+
+
 def test_multilabel_groups_never_cross():
     targets = np.random.RandomState(0).randint(0, 2, (60, 4)).astype(np.float32)
     groups = np.arange(60) // 3
-    train, validation = split(targets, 0.2, 0, groups=groups, multilabel=True)
+    train, validation = split(targets, 0.2, 0, groups=groups, task=MULTILABEL)
     assert not set(groups[train]) & set(groups[validation])
     assert len(validation) == 12
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"groups": np.arange(40) // 2}, {"multilabel": True}], ids=str
+    "options", [{}, {"groups": np.arange(40) // 2}, {"task": MULTILABEL}], ids=str
 )
 def test_the_same_seed_gives_the_same_split_and_another_seed_another(options):
     targets = one_hot(np.arange(40) % 4)
@@ -162,7 +239,7 @@ def test_the_global_random_state_stays_as_it_was():
         (one_hot([0, 1]), {}, "2 images of 2 classes"),
         (one_hot([0, 0, 1, 1]), {"groups": [5, 5, 5, 5]}, r"4 images in 1 group\(s\)"),
         (one_hot([0, 0, 1, 1]), {"groups": [1, 1, 2, 2]}, r"4 images in 2 group\(s\)"),
-        (np.eye(3, dtype=np.float32), {"multilabel": True}, r"3 images"),
+        (np.eye(3, dtype=np.float32), {"task": MULTILABEL}, r"3 images"),
     ],
 )
 def test_too_few_images_are_an_error_with_a_way_out(targets, options, found):

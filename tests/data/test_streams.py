@@ -51,6 +51,12 @@ def test_a_stream_gives_the_images_in_its_order_each_time_it_is_walked(form, loa
         np.testing.assert_array_equal(images, RGB)
 
 
+def test_a_stream_leaves_the_global_generator_as_it_was():
+    state = torch.get_rng_state()
+    list(PreparedStream(Stream.of(Images()), 8).batches(2))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_a_stream_of_pil_images_is_read():
     stream = Stream.of(Images(lambda image: Image.fromarray(image.permute(1, 2, 0).numpy())))
     np.testing.assert_array_equal(torch.stack(list(stream)), RGB)

@@ -13,6 +13,7 @@ from sklearn.exceptions import DataConversionWarning
 from diffmic.data import TargetEncoding
 from diffmic.data.targets import as_targets, check_lengths
 from diffmic.errors import DiffMICWarning, InputError
+from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
 
 LABELS = st.one_of(
     st.lists(st.integers(-(2**60), 2**60), min_size=2, max_size=30),
@@ -36,14 +37,14 @@ def test_labels_come_back_as_they_were(labels):
 def test_classes_are_sorted_and_of_the_kind_that_was_passed(labels):
     encoding = TargetEncoding.learn(labels)
     assert encoding.classes.tolist() == sorted(set(labels))
-    assert not encoding.multilabel
+    assert encoding.task is MULTICLASS
 
 
 @given(st.integers(1, 20), st.integers(2, 6), st.randoms())
 def test_an_indicator_matrix_stays_what_it_is(n, n_labels, random):
     y = [[random.randint(0, 1) for _ in range(n_labels)] for _ in range(n)]
     encoding = TargetEncoding.learn(y)
-    assert encoding.multilabel
+    assert encoding.task is MULTILABEL
     assert encoding.classes.tolist() == list(range(n_labels))
     assert encoding.encode(y).tolist() == y
     assert encoding.encode(y).dtype == np.float32
@@ -107,7 +108,7 @@ def test_a_single_class_is_an_error(y):
         (np.array(["a", np.nan], object), "NaN, infinity or None"),
         ([0.5, 1.7, 2.1], "continuous.*Labels must be integers, strings, or an indicator"),
         ([1 + 2j, 1j], "Complex"),
-        ([[0, 2], [1, 0]], r"multi-label, so 0 and 1 alone are allowed; found \[2\]"),
+        ([[0, 2], [1, 0]], r"multi-label, where only 0 and 1 are allowed; found \[2\]"),
         ([[0.0, 0.3], [0.7, 1.0]], r"found \[0\.3, 0\.7\]"),
         ([[0, np.nan], [1, 0]], r"found \[nan\]"),
         ([["a", "b"], ["a", "c"]], r"found \['a', 'b', 'c'\]"),
@@ -116,7 +117,7 @@ def test_a_single_class_is_an_error(y):
         ("benign", r"y has shape \(\)"),
         ([], r"y has shape \(0,\)"),
         (np.zeros((0, 1)), r"y has shape \(0, 1\)"),
-        ([[0, 1], [1]], "y is no array.*inhomogeneous"),
+        ([[0, 1], [1]], "y cannot be converted to an array.*inhomogeneous"),
         (np.array(["a", 1], object), "mixes strings and numbers"),
     ],
 )
@@ -151,11 +152,15 @@ def test_labels_may_be_encoded_where_some_classes_do_not_occur():
 
 
 def test_indicators_and_labels_do_not_replace_one_another():
-    with pytest.raises(InputError, match=r"shape \(2, 3\); one label per image"):
+    with pytest.raises(
+        InputError, match=r"shape \(2, 3\); the task is multiclass: one label per image"
+    ):
         TargetEncoding.learn([0, 1]).encode([[0, 1, 1], [0, 0, 0]])
-    for y in ([0, 1], [[0, 1], [1, 1]]):
-        with pytest.raises(InputError, match="an indicator matrix with 3 columns"):
-            TargetEncoding.learn([[0, 1, 1], [0, 0, 0]]).encode(y)
+    multilabel = TargetEncoding.learn([[0, 1, 1], [0, 0, 0]])
+    with pytest.raises(InputError, match=r"multilabel: an indicator matrix \(n, L\) is needed"):
+        multilabel.encode([0, 1])
+    with pytest.raises(InputError, match="an indicator matrix with 3 columns"):
+        multilabel.encode([[0, 1], [1, 1]])
 
 
 @pytest.mark.parametrize(
@@ -171,9 +176,41 @@ def test_as_many_entries_or_none_at_all_are_fine():
     check_lengths(2, y=[0, 1], sample_weight=None, groups=np.zeros(2))
 
 
-def test_an_indicator_of_exclusive_classes_is_pointed_out():
-    with pytest.warns(DiffMICWarning, match=r"pass y.argmax\(axis=1\)"):
-        as_targets(np.eye(3, dtype=int)[[0, 1, 2, 1]])
+def test_an_indicator_of_exclusive_classes_is_pointed_out_once_where_the_user_called():
+    y = np.eye(3, dtype=int)[[0, 1, 2, 1]]
+    with pytest.warns(DiffMICWarning, match=r"pass y.argmax\(axis=1\)") as warned:
+        TargetEncoding.learn(y).encode(y)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize(
+    ("y", "task"), [([[1, 0, 1], [0, 0, 0]], "auto"), ([[1, 0], [0, 1]], "multilabel")]
+)
+def test_several_labels_an_image_or_a_task_that_was_asked_for_give_no_warning(y, task):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        as_targets([[1, 0, 1], [0, 0, 0], [0, 1, 0]])
+        TargetEncoding.learn(y, task)
+
+
+def test_the_task_is_the_one_that_was_asked_for():
+    assert TargetEncoding.learn([0, 2, 1], "multiclass").task is MULTICLASS
+    assert TargetEncoding.learn([[0, 1], [1, 1]], "multilabel").task is MULTILABEL
+    ordinal = TargetEncoding.learn([10, 2, 1], "ordinal")
+    assert ordinal.task is ORDINAL
+    assert ordinal.classes.tolist() == [1, 2, 10]
+    assert ordinal.encode([2]).tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("y", "task", "message"),
+    [
+        ([[0, 1], [1, 0]], "multiclass", r"shape \(2, 2\), an indicator.*y.argmax\(axis=1\)"),
+        ([[0, 1], [1, 0]], "ordinal", r"task='ordinal' needs one label per image.*'multilabel'"),
+        ([0, 1], "multilabel", r"needs an indicator.*shape \(2,\)\..*MultiLabelBinarizer.*'auto'"),
+        ([0, 1], "regression", r"task is 'regression'; give one of \['auto', 'multiclass'"),
+    ],
+)
+def test_targets_that_do_not_fit_the_task_are_an_error_with_a_way_out(y, task, message):
+    with pytest.raises(InputError, match=message):
+        TargetEncoding.learn(y, task)

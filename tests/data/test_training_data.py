@@ -1,13 +1,17 @@
 """What fit is given: both parts, weights, and targets from wherever they are."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from PIL import Image
+from sklearn.exceptions import DataConversionWarning
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from diffmic.data import read_training_data
-from diffmic.data.training_data import read_labelled
-from diffmic.errors import InputError
+from diffmic.data import read_labelled, read_training_data
+from diffmic.errors import DiffMICWarning, InputError
+from diffmic.tasks import MULTICLASS, MULTILABEL
 
 N = 40
 X = np.arange(N, dtype=np.uint8)[:, None, None] * np.ones((1, 4, 4), np.uint8)
@@ -37,7 +41,7 @@ def test_parts_hold_every_image_once_with_its_own_target():
     assert sorted(train + validation) == list(range(N))
     assert len(validation) == 10
     for part, index in ((data.training, train), (data.validation, validation)):
-        np.testing.assert_array_equal(part.targets.argmax(axis=1), Y[index])
+        np.testing.assert_array_equal(part.targets.argmax(dim=1), Y[index])
 
 
 def test_without_a_fraction_everything_is_learnt_from():
@@ -61,7 +65,7 @@ def test_validation_data_replaces_the_split(form):
     data = read(X[:30], Y[:30], validation_data=form(X[30:], Y[30:]))
     assert numbers(data.training) == list(range(30))
     assert numbers(data.validation) == list(range(30, N))
-    np.testing.assert_array_equal(data.validation.targets.argmax(axis=1), Y[30:])
+    np.testing.assert_array_equal(data.validation.targets.argmax(dim=1), Y[30:])
 
 
 def test_validation_data_may_lack_classes():
@@ -89,8 +93,12 @@ def test_validation_data_are_checked_like_the_others(validation_data, message):
 
 def test_targets_given_as_y_win_over_those_of_the_dataset():
     data = TensorDataset(torch.from_numpy(X)[:, None], torch.from_numpy(Y))
-    np.testing.assert_array_equal(read_labelled(data, None, known_channels=1)[1], Y)
-    np.testing.assert_array_equal(read_labelled(data, 2 - Y, known_channels=1)[1], 2 - Y)
+    np.testing.assert_array_equal(
+        read_labelled(data, None, known_channels=1, task=MULTICLASS)[1], Y
+    )
+    np.testing.assert_array_equal(
+        read_labelled(data, 2 - Y, known_channels=1, task=MULTICLASS)[1], 2 - Y
+    )
 
 
 def test_a_loader_lends_its_batch_size_and_workers():
@@ -109,8 +117,8 @@ def test_groups_stay_on_one_side():
 def test_weights_of_the_training_part_have_a_mean_of_1():
     for options in ({}, {"sample_weight": np.arange(N)}, {"class_weight": {0: 10}}):
         weights = read(**options).training.weights
-        assert weights.dtype == np.float32
-        assert weights.mean() == pytest.approx(1)
+        assert weights.dtype == torch.float32
+        assert float(weights.mean()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize("kind", [list, np.asarray, torch.from_numpy])
@@ -145,7 +153,7 @@ def test_multilabel_class_weights_are_the_mean_of_the_labels_of_an_image():
     y = np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [0, 0, 0]] * 10)
     weights = read(y=y, class_weight={0: 3}, validation_fraction=None).training.weights
     np.testing.assert_allclose(weights[:4] / weights[1], [3, 1, 2, 1], rtol=1e-6)
-    assert read(y=y, class_weight="balanced").training.weights.mean() == pytest.approx(1)
+    assert float(read(y=y, class_weight="balanced").training.weights.mean()) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +178,14 @@ def test_sample_weights_that_are_no_weights_are_an_error(weights, message):
 @pytest.mark.parametrize(
     ("weights", "message"),
     [
-        ({7: 2}, r"class_weight names \[7\], but the classes are \[0, 1, 2\]"),
-        ({"0": 2}, r"class_weight names \['0'\]"),
+        ({7: 2}, r"class_weight contains \[7\], but the classes are \[0, 1, 2\]"),
+        ({"0": 2}, r"class_weight contains \['0'\]"),
         ("even", "class_weight is 'even'; give None, 'balanced' or a dict"),
         ([1, 2, 3], r"class_weight is \[1, 2, 3\]; give"),
         ({0: -1}, r"class_weight must hold .* with \[-1\.0\]"),
         ({0: np.nan}, r"class_weight must hold .* with \[nan\]"),
         ({0: "much"}, r"class_weight must hold .* with \['much'"),
-        ({0: 0, 1: 0, 2: 0}, "class_weight is: nothing to learn from"),
+        ({0: 0, 1: 0, 2: 0}, "class_weight is: there is nothing to learn from"),
     ],
 )
 def test_class_weights_that_are_no_weights_are_an_error(weights, message):
@@ -204,3 +212,220 @@ def test_what_does_not_fit_together_is_an_error(options, message):
 def test_the_same_generator_gives_the_same_parts():
     assert numbers(read().validation) == numbers(read().validation)
     assert numbers(read().validation) != numbers(read(rng=np.random.RandomState(1)).validation)
+
+
+def test_what_fits_a_task_is_asked_for_by_name():
+    data = read(task="ordinal")
+    assert data.encoding.task.name == "ordinal"
+    with pytest.raises(InputError, match="task='multilabel' needs an indicator matrix"):
+        read(task="multilabel")
+
+
+def test_labels_of_an_evaluation_must_fit_the_task():
+    indicator = np.eye(3, dtype=int)[Y]
+    found = read_labelled(X, indicator, known_channels=1, task=MULTILABEL)[1]
+    np.testing.assert_array_equal(found, indicator)
+    for y, task in ((Y, MULTILABEL), (indicator, MULTICLASS)):
+        with pytest.raises(InputError, match=f"the task is {task.name}"):
+            read_labelled(X, y, known_channels=1, task=task)
+
+
+# Weights: those of classes are counted in the training part, and stay there.
+
+
+def test_balanced_weights_are_counted_in_the_training_part_alone():
+    y, y_validation = np.repeat([0, 1], N // 2), np.repeat([0, 1], [36, 4])
+    data = read(y=y, validation_data=(X, y_validation), class_weight="balanced")
+    assert data.training.weights.tolist() == [1.0] * N
+    assert data.validation.weights.tolist() == [1.0] * N
+
+
+@pytest.mark.parametrize("class_weight", ["balanced", {0: 5}])
+def test_the_validation_part_of_a_split_has_sample_weights_alone(class_weight):
+    y, weights = np.repeat([0, 1, 2], [28, 8, 4]), np.arange(N) + 1.0
+    data = read(y=y, sample_weight=weights, class_weight=class_weight)
+    np.testing.assert_allclose(data.validation.weights, weights[numbers(data.validation)])
+    assert read(y=y, class_weight=class_weight).validation.weights.tolist() == [1.0] * 10
+
+
+def test_balanced_weights_of_a_split_follow_the_counts_of_its_training_part():
+    y = np.repeat([0, 1], [30, 10])
+    groups = np.concatenate([np.arange(30), np.repeat([30, 31], [2, 8])])
+    training = read(y=y, groups=groups, class_weight="balanced").training
+    sums = np.bincount(training.targets.argmax(dim=1), training.weights)
+    np.testing.assert_allclose(sums, len(training) / 2, rtol=1e-6)
+
+
+def test_a_validation_part_without_weight_is_an_error():
+    groups = np.repeat([0, 1], N // 2)
+    weights = 1.0 - groups
+    for seed in range(10):
+        rng = np.random.RandomState(seed)
+        with pytest.raises(InputError, match=r"zero for every image of the (validation|training)"):
+            read(
+                y=np.arange(N) % 2,
+                groups=groups,
+                sample_weight=weights,
+                validation_fraction=0.5,
+                rng=rng,
+            )
+
+
+# Which of (X, y) and two items validation_data is.
+
+
+PICTURES = torch.from_numpy(X)[:, None]
+TWO_ITEMS = {
+    "pairs": lambda: [(PICTURES[3], 0), (PICTURES[4], 1)],
+    "a tuple of pairs": lambda: ((PICTURES[3], 0), (PICTURES[4], 1)),
+    "lists": lambda: [[PICTURES[3], 0], [PICTURES[4], 1]],
+    "arrays": lambda: [(X[3], np.int64(0)), (X[4], np.int64(1))],
+    "PIL images": lambda: [(Image.fromarray(X[3]), 0), (Image.fromarray(X[4]), 1)],
+    "tensor labels": lambda: [(PICTURES[i], torch.tensor(i - 3)) for i in (3, 4)],
+    "triples": lambda: [(PICTURES[3], 0, "patient"), (PICTURES[4], 1, "patient")],
+    "dicts": lambda: [{"image": PICTURES[i], "label": i - 3} for i in (3, 4)],
+}
+A_PAIR = {
+    "arrays": lambda: (X[3:5], Y[3:5]),
+    "a list of arrays": lambda: [X[3:5], Y[3:5]],
+    "lists": lambda: ([X[3], X[4]], [0, 1]),
+    "tuples": lambda: ((X[3], X[4]), (0, 1)),
+    "PIL images": lambda: ([Image.fromarray(X[3]), Image.fromarray(X[4])], [0, 1]),
+    "pairs with other labels": lambda: ([(X[3], 7), (X[4], 7)], [0, 1]),
+    "a Dataset": lambda: (TensorDataset(PICTURES[3:5]), [0, 1]),
+    "a Dataset with targets": lambda: (TensorDataset(PICTURES[3:5], torch.tensor([0, 1])), None),
+}
+
+
+@pytest.mark.parametrize("form", [*TWO_ITEMS.values(), *A_PAIR.values()])
+def test_validation_data_of_two_images_are_understood(form):
+    validation = read(validation_data=form()).validation
+    assert numbers(validation) == [3, 4]
+    assert validation.targets.argmax(dim=1).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("kind", [list, tuple])
+def test_files_tell_two_items_from_a_pair(tmp_path, kind):
+    files = [str(tmp_path / f"{i}.png") for i in (3, 4)]
+    for i, file in zip((3, 4), files, strict=True):
+        Image.fromarray(X[i]).save(file)
+    labels = ["a", "b"]
+    items = [kind(item) for item in zip(files, labels, strict=True)]
+    for validation_data in ((kind(files), kind(labels)), items):
+        validation = read(y=np.array(["a", "b"])[Y % 2], validation_data=validation_data).validation
+        assert numbers(validation) == [3, 4]
+        assert validation.targets.argmax(dim=1).tolist() == [0, 1]
+
+
+def test_validation_data_that_could_be_either_are_an_error_with_a_way_out(tmp_path):
+    file = tmp_path / "a.png"
+    Image.fromarray(X[0]).save(file)
+    with pytest.raises(InputError, match=r"not clear .*\(np.array\(images\), np.array\(labels\)\)"):
+        read(validation_data=[(str(file), str(file)), (str(file), str(file))])
+
+
+# Reading: each item once, and each cause one warning.
+
+
+class Counted(Dataset):
+    """A Dataset that counts how often its items are read."""
+
+    def __init__(self, **attributes):
+        self.n_read = 0
+        vars(self).update(attributes)
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, index):
+        self.n_read += 1
+        return PICTURES[index], int(Y[index])
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: DataLoader(data, batch_size=4)])
+@pytest.mark.parametrize(("attributes", "n_read"), [({}, N), ({"targets": Y.tolist()}, N + 1)])
+def test_items_are_read_once_before_training(wrap, attributes, n_read):
+    data = Counted(**attributes)
+    found = read(wrap(data), None)
+    assert data.n_read == n_read
+    assert found.image_shape == (1, 4, 4)
+    assert sorted(numbers(found.training) + numbers(found.validation)) == list(range(N))
+
+
+def test_items_of_validation_data_are_read_once_before_training():
+    data = Counted()
+    read(validation_data=data)
+    assert data.n_read == N
+
+
+def test_a_column_of_labels_is_pointed_out_once():
+    with pytest.warns(DataConversionWarning) as warned:
+        read(y=Y[:, None])
+    assert len(warned) == 1
+
+
+def test_one_hot_rows_are_pointed_out_once():
+    with pytest.warns(DiffMICWarning) as warned:
+        read(y=np.eye(3, dtype=int)[Y])
+    assert [str(warning.message)[:31] for warning in warned] == ["Each row of y has a single 1. A"]
+    assert warned[0].filename == __file__
+
+
+def twelve_bits(tmp_path, maximum=4095):
+    """Files of 16 bits whose pixels use 12."""
+    rng = np.random.RandomState(0)
+    files = [tmp_path / f"{i}.png" for i in range(12)]
+    for file in files:
+        pixels = rng.randint(0, maximum + 1, (8, 8))
+        pixels[0, 0] = maximum
+        Image.fromarray(pixels.astype(np.uint16)).save(file)
+    return files
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda files: files,
+        lambda files: [Image.open(file) for file in files],
+        lambda files: [(Image.open(file), 0) for file in files],
+        lambda files: np.stack(
+            [np.asarray(Image.open(file)) / np.float32(65535) for file in files]
+        ),
+    ],
+    ids=["files", "PIL images", "items", "array"],
+)
+def test_images_that_use_few_of_their_bits_are_pointed_out_once(tmp_path, form):
+    with pytest.warns(DiffMICWarning, match=r"0\.0625 .*4095 of 65535.*perhaps 4095") as warned:
+        read(form(twelve_bits(tmp_path)), np.arange(12) % 2)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+
+
+@pytest.mark.parametrize("maximum", [0, 8192, 65535])
+def test_images_that_use_their_bits_or_are_all_black_give_no_warning(tmp_path, maximum):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(twelve_bits(tmp_path, maximum), np.arange(12) % 2)
+
+
+# A part of the data.
+
+
+def test_a_part_prepares_its_images_and_gives_their_labels():
+    part = read(sample_weight=np.arange(N) + 1.0).validation
+    prepared = part.prepared(8, augment=lambda image: 255 - image, seed=3)
+    first = numbers(part)[0]
+    assert len(prepared) == len(part) == 10
+    assert prepared[0]["image"].shape == (3, 8, 8)
+    assert int(prepared[0]["image"].max()) == 255 - first
+    assert prepared.seed == 3
+    targets, weights = part.labels(torch.tensor([0]), torch.device("cpu"))
+    assert targets.argmax(dim=1).tolist() == [Y[first]]
+    assert weights.tolist() == [first + 1]
+
+
+def test_held_out_images_of_weight_zero_are_not_measured():
+    weights = (np.arange(N) % 2).astype(float)
+    validation = read(sample_weight=weights, validation_fraction=0.5).validation
+    assert len(validation) > 5
+    assert all(number % 2 for number in numbers(validation))

@@ -5,7 +5,7 @@ from diffusers import DDIMScheduler, DPMSolverMultistepScheduler
 from diffmic.diffusion import (
     PARAMETERIZATIONS,
     SAMPLERS,
-    TIMESTEP_GRIDS,
+    TIMESTEP_SPACINGS,
     NoiseSchedule,
     ddim,
     dpm_solver_pp_2m,
@@ -16,7 +16,7 @@ PREDICTION_TYPES = {"noise": "epsilon", "v": "v_prediction", "label": "sample"}
 
 
 def random_model(seed=0):
-    """A smooth, arbitrary function of the noisy map and the time-step."""
+    """A smooth, arbitrary function of the noisy map and the timestep."""
     weights = torch.randn(3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     return lambda y, t: torch.tanh(y @ weights) * (1 + t / 1000)
 
@@ -33,7 +33,7 @@ def start():
 
 @pytest.mark.parametrize("name", PREDICTION_TYPES)
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
-@pytest.mark.parametrize("n", [1, 4, 10])  # the reference needs an even grid
+@pytest.mark.parametrize("n", [1, 4, 10])  # the reference needs an even spacing
 def test_ddim_agrees_with_diffusers(name, spacing, n):
     schedule, model = NoiseSchedule(dtype=torch.float64), random_model()
     reference = DDIMScheduler(
@@ -46,7 +46,7 @@ def test_ddim_agrees_with_diffusers(name, spacing, n):
     reference.alphas_cumprod = schedule.alphas_cumprod  # its own are float32
     reference.final_alpha_cumprod = torch.ones((), dtype=torch.float64)
     reference.set_timesteps(n)
-    timesteps = TIMESTEP_GRIDS[spacing](1000, n)
+    timesteps = TIMESTEP_SPACINGS[spacing](1000, n)
     y = expected = start()
     for t in timesteps:
         expected = reference.step(model(expected, t), t, expected).prev_sample

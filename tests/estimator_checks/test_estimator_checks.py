@@ -17,8 +17,12 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from tiny import RECIPE, DenseBackbone
 
 from diffmic import DiffMICClassifier
+from diffmic.model import Architecture
 
-pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning"),
+]
 
 EXCEPTIONS = {
     "check_sample_weight_equivalence_on_dense_data": (
@@ -28,7 +32,7 @@ EXCEPTIONS = {
     "check_methods_subset_invariance": (
         "The networks compute in float32, and a batch of another size is summed in another order: "
         "probabilities may move by about 2e-7, where the check allows 1e-7. That they stay within "
-        "1e-5 is tested in test_classifier.py."
+        "1e-5 is tested in estimator/test_predictions.py."
     ),
 }
 
@@ -47,10 +51,9 @@ class TableClassifier(ClassifierMixin, TransformerMixin, BaseEstimator):  # type
             backbone=DenseBackbone(),
             recipe=RECIPE,
             image_size=8,
-            feature_dim=32,
-            num_train_timesteps=50,
+            architecture=Architecture(feature_dim=32, num_train_timesteps=50),
             num_steps=4,
-            n_samples=4,
+            n_draws=4,
             max_epochs=10,
             learning_rate=1e-2,
             validation_fraction=0.2,

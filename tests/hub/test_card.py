@@ -69,10 +69,21 @@ def test_the_card_tells_what_was_told_and_measured(card, classifier):
     for told in ("Tells stripes.", "By the hour.", "Tests.", "Stripes alone.", "12 images"):
         assert told in text
     assert "[Stripes of 2026](https://example.org/stripes)" in text
-    for part in (scores, classifier.validation_scores_):
-        row = f"| {part['prior']['nll']:.3f} | {part['diffusion']['nll']:.3f} |"
-        assert f"| negative log-likelihood {row}" in text
+    row = f"| {scores['prior']['nll']:.3f} | {scores['diffusion']['nll']:.3f} |"
+    assert f"| negative log-likelihood {row}\n" in text
+    validation = classifier.validation_scores_
+    row = " | ".join(
+        f"{validation[name]['nll']:.3f}" for name in ("prior", "diffusion", "diffusion_alone")
+    )
+    assert f"| negative log-likelihood | {row} |\n" in text
+    assert "| prior | diffusion | diffusion alone |" in text
     assert "Not a medical device" in text
+
+
+def test_the_card_says_plainly_what_it_knows_of_test_and_validation_part(card):
+    text = card()
+    assert "No metrics on a test part were given." in text
+    assert "Cross-fitted: no image is measured by a calibration or threshold" in text
 
 
 def test_the_hub_understands_the_cards_metadata(card, classifier):
@@ -90,7 +101,7 @@ def test_the_hub_understands_the_cards_metadata(card, classifier):
     }
 
 
-def test_without_test_measures_the_metadata_claims_none(card):
+def test_without_test_metrics_the_metadata_claims_none(card):
     assert HubCard(card()).data.eval_results is None
 
 
@@ -135,14 +146,16 @@ def test_multilabel_models_and_models_without_validation_have_cards(tmp_path):
     clf.save_pretrained(tmp_path)
     text = (tmp_path / "README.md").read_text()
     assert "3 labels" in text
-    assert "Nothing was measured" in text
+    assert "There are no cross-fitted metrics on a validation part." in text
+    assert "No metrics on a test part were given." in text
     assert "Probabilities are not calibrated" in text
     assert "calibrated on the validation part" not in text
 
 
 def test_a_card_of_a_prior_alone_shows_code_for_the_prior(classifier, tmp_path, monkeypatch):
     stopped = copy.deepcopy(classifier)
-    stopped.diffusion_trained_ = False
+    prior = {"prior": stopped.calibrations_["prior"]}
+    stopped.model_ = replace(stopped.model_, calibrations=prior)
     stopped.save_pretrained(tmp_path / "model")
     Image.fromarray(stripes(1)[0][0]).save(tmp_path / "image.png")
     monkeypatch.chdir(tmp_path)

@@ -181,6 +181,7 @@ def test_a_short_name_loads_its_pinned_revision_and_checks_the_weights(hub, file
         load("stripes-v3")
 
 
+@pytest.mark.slow
 def test_the_environment_leads_to_another_hub_in_a_process_of_its_own(published):
     code = (
         "from diffmic import DiffMICClassifier as C; "

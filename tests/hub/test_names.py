@@ -61,29 +61,35 @@ def test_weights_other_than_those_of_the_registry_are_refused(bundled, monkeypat
 
 def test_a_name_that_nobody_has_published_says_so_and_how_to_make_it(bundled):
     with pytest.raises(
-        ModelFileError, match=r"Nobody.*zoo/models/stripes-v2.*zoo train stripes-v2"
+        ModelFileError,
+        match=r"No published weights.*'stripes-v2'.*zoo/models/stripes-v2.*zoo train stripes-v2",
     ):
         load("stripes-v2")
 
 
-def test_models_of_the_checkout_load_by_name_and_are_checked(bundled, saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(names, "CHECKOUT", tmp_path / "checkout")
-    shutil.copytree(saved, tmp_path / "checkout" / "stripes-v2")
-    assert load("stripes-v2").classes_.tolist() == [0, 1, 2]
-    assert list_pretrained()["stripes-v2"].endswith("In this checkout of diffmic.")
-    monkeypatch.setitem(REGISTRY, "stripes-v2", Published("Stripes.", sha256="0" * 64))
-    with pytest.raises(ModelFileError, match="should be 0000"):
-        load("stripes-v2")
-    with pytest.raises(InputError, match="this checkout of diffmic, which has no revisions"):
-        load("stripes-v2", revision="main")
-
-
-def test_list_pretrained_tells_where_each_model_is(bundled, monkeypatch):
+def test_list_pretrained_says_where_each_model_is(bundled, monkeypatch):
     monkeypatch.setitem(REGISTRY, "stripes-v3", Published("Other stripes.", "org/stripes"))
     listed = list_pretrained()
     assert listed["stripes-v1"] == "Stripes. Comes with diffmic."
-    assert "zoo/models/stripes-v2" in listed["stripes-v2"]
-    assert "org/stripes" in listed["stripes-v3"]
+    assert listed["stripes-v3"] == "Other stripes. On the Hugging Face Hub: org/stripes."
+
+
+def test_list_pretrained_lists_what_can_be_loaded_and_nothing_else():
+    listed = list_pretrained()
+    assert listed.keys() <= REGISTRY.keys()
+    for name in listed:
+        assert len(load(name).classes_) >= 2
+    for name in REGISTRY.keys() - listed.keys():
+        with pytest.raises(ModelFileError, match="No published weights are available"):
+            load(name)
+
+
+def test_models_beside_the_package_are_not_looked_for(bundled, saved, tmp_path):
+    """An installed package has other people's folders beside it."""
+    shutil.copytree(saved, tmp_path / "zoo" / "models" / "stripes-v2")
+    assert "stripes-v2" not in list_pretrained()
+    with pytest.raises(ModelFileError, match="No published weights are available"):
+        load("stripes-v2")
 
 
 @pytest.mark.parametrize(

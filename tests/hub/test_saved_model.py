@@ -17,17 +17,20 @@ from tiny import RECIPE, TinyBackbone, small, stripes
 from torchvision.transforms import v2
 
 from diffmic import DiffMICClassifier, InputError, ModelCard, ModelFileError
-from diffmic.hub import FITTED as FIELDS
 from diffmic.hub import SavedModel, save_model
-from diffmic.model import DiffusionSettings
-from diffmic.model.backbone import Backbone
+from diffmic.model import Architecture, DiffusionSettings
+from diffmic.model.backbone import LARGEST_TRIAL, Backbone
 from diffmic.training import recipe as recipes
+from diffmic.training import resolve_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 FITTED = (
-    *("classes_", "multilabel_", "image_size_", "channels_", "seed_", "calibrations_"),
-    *("validation_scores_", "history_"),
+    *("classes_", "task_", "image_size_", "channels_", "seed_", "calibrations_"),
+    *("validation_scores_", "history_", "versions_"),
 )
+
+
+UNSAVED = {"backbone", "device"}  # code, and what belongs to the machine
 
 
 def load(folder, **options):
@@ -93,8 +96,7 @@ def test_parameters_come_back(images, tmp_path):
     classifier = DiffMICClassifier(**parameters).fit(*images)
     classifier.save_pretrained(tmp_path)
     loaded = load(tmp_path, backbone=TinyBackbone())
-    unsaved = {"backbone", "augment", "random_state", "class_weight", "device"}
-    for name in set(classifier.get_params()) - unsaved - {"class_names"}:
+    for name in set(classifier.get_params()) - UNSAVED - {"class_names"}:
         assert getattr(loaded, name) == getattr(classifier, name), name
     assert list(loaded.class_names) == list(names)
     assert loaded.device == "cpu"
@@ -107,14 +109,28 @@ def test_views_by_code_that_is_not_saved_are_refused(fitted, tmp_path):
     flipping.set_params(n_views=1).save_pretrained(tmp_path)
 
 
-def test_a_model_of_before_there_were_views_has_one(fitted, tmp_path):
+@pytest.mark.parametrize("name", sorted(set(DiffMICClassifier().get_params()) - UNSAVED))
+def test_a_parameter_that_an_older_file_lacks_has_its_default(fitted, new_images, tmp_path, name):
     fitted.save_pretrained(tmp_path)
-    edit(tmp_path, lambda config: config["parameters"].pop("n_views"))
-    assert load(tmp_path, backbone=TinyBackbone()).n_views == 1
+    edit(tmp_path, lambda config: config["parameters"].pop(name))
+    loaded = load(tmp_path, backbone=TinyBackbone())
+    assert getattr(loaded, name) == getattr(DiffMICClassifier(), name)
+    X = new_images[0]
+    options = {name: getattr(fitted, name) for name in ("num_steps", "n_draws", "n_views")}
+    assert_array_equal(loaded.predict_proba(X, **options), fitted.predict_proba(X))
+
+
+def test_a_parameter_that_is_not_known_is_said_to_be_of_a_newer_version(fitted, tmp_path):
+    fitted.save_pretrained(tmp_path)
+    edit(tmp_path, lambda config: config["parameters"].update(temperature=1.0, warmth=3))
+    with pytest.raises(
+        ModelFileError, match=r"parameters \['temperature', 'warmth'\].*newer one: update diffmic"
+    ):
+        load(tmp_path, backbone=TinyBackbone())
 
 
 def test_a_recipe_of_ones_own_comes_back(images, new_images, tmp_path):
-    settings = DiffusionSettings(parameterization="label", start="uniform", sampler="dpm-solver++")
+    settings = DiffusionSettings(prediction_type="label", start="uniform", sampler="dpm-solver++")
     recipe = replace(RECIPE, diffusion=settings, context_dropout=0.2, ema=None)
     classifier = DiffMICClassifier(**small(recipe=recipe)).fit(*images)
     classifier.save_pretrained(tmp_path)
@@ -125,7 +141,7 @@ def test_a_recipe_of_ones_own_comes_back(images, new_images, tmp_path):
 
 def test_a_model_whose_diffusion_was_not_trained_comes_back_as_such(fitted, tmp_path):
     fitted.save_pretrained(tmp_path)
-    edit(tmp_path, lambda config: config.update(diffusion_trained=False))
+    edit(tmp_path, lambda config: config["calibrations"].pop("diffusion"))
     loaded = load(tmp_path, backbone=TinyBackbone())
     assert loaded.predict_proba(stripes(3)[0], stage="prior").shape == (3, 3)
     with pytest.raises(ValueError, match="diffusion"):
@@ -164,16 +180,20 @@ def test_a_size_that_the_configuration_claims_costs_no_memory(timm_folder, tmp_p
     shutil.copytree(timm_folder, tmp_path / "model")
     n_regions = load(timm_folder, backbone=None).network_.n_regions
     edit(tmp_path / "model", lambda config: config["preprocessing"].update(image_size=4096))
-    edit(tmp_path / "model", lambda config: config["parameters"].update(n_regions=n_regions))
-    forward, devices = Backbone.forward, set()
+    edit(
+        tmp_path / "model",
+        lambda config: config["network"]["architecture"].update(n_regions=n_regions),
+    )
+    forward, sides = Backbone.forward, {"meta": 0, "cpu": 0}
 
     def seen(backbone, images):
-        devices.add(images.device.type)
+        device = images.device.type
+        sides[device] = max(sides[device], images.shape[-1])
         return forward(backbone, images)
 
     monkeypatch.setattr(Backbone, "forward", seen)
     assert load(tmp_path / "model", backbone=None).image_size_ == 4096
-    assert devices == {"meta"}
+    assert sides == {"meta": 4096, "cpu": LARGEST_TRIAL}
 
 
 def test_loading_leaves_the_global_random_state_alone(timm_folder):
@@ -211,18 +231,32 @@ def test_the_given_module_is_left_alone(fitted, tmp_path):
         (lambda c: c.update(surplus=1), "surplus"),
         (lambda c: c.pop("classes"), "classes"),
         (lambda c: c["parameters"].update(backbones="resnet18"), "backbones"),
-        (lambda c: c["parameters"].pop("recipe"), "recipe"),
+        (lambda c: c.pop("network"), "network"),
+        (lambda c: c["network"].pop("diffusion"), "diffusion"),
+        (lambda c: c["network"].update(layers=3), "layers"),
+        (lambda c: c["network"]["architecture"].update(depth=3), "depth"),
+        (lambda c: c["network"]["diffusion"].update(sampler="euler"), "sampler is 'euler'"),
+        (lambda c: c["sampling"].update(n_draws=0), "n_draws is 0"),
+        (lambda c: c.update(drawing_ratio=[1.0]), r"drawing_ratio is \[1\.0\]"),
+        (lambda c: c.update(drawing_ratio=[1.0, 0.0, 2.0]), "drawing_ratio"),
         (lambda c: c["parameters"].update(recipe="unknown"), "unknown"),
         (lambda c: c["parameters"]["recipe"].update(steps=3), "steps"),
-        (lambda c: c["parameters"]["recipe"].pop("diffusion"), "DiffusionSettings"),
-        (lambda c: c["parameters"].update(num_train_timesteps=0), "num_train_timesteps"),
+        (
+            lambda c: c["network"]["architecture"].update(num_train_timesteps=0),
+            "num_train_timesteps is 0",
+        ),
+        (
+            lambda c: c["parameters"]["architecture"].update(feature_dim="wide"),
+            "feature_dim is 'wide'",
+        ),
         (lambda c: c.update(parameters=[]), "parameters"),
-        (lambda c: c["calibrations"]["prior"].pop("stage"), "stage"),
-        (lambda c: c["calibrations"].pop("prior"), "prior"),
-        (lambda c: c["classes"].append(3), "shape"),
-        (lambda c: c["parameters"].update(feature_dim=10**9), "shape"),
-        (lambda c: c["parameters"].update(num_train_timesteps=10**7), "shape"),
-        (lambda c: c["parameters"].update(num_train_timesteps=10**12), "overflow"),
+        (lambda c: c["calibrations"]["prior"].update(stage="prior"), "stage"),
+        (lambda c: c["calibrations"].pop("prior"), r"calibrations are of \['diffusion'\]"),
+        (lambda c: c["classes"].append(3), "drawing_ratio"),
+        (lambda c: (c["classes"].append(3), c.update(drawing_ratio=None)), "shape"),
+        (lambda c: c["network"]["architecture"].update(feature_dim=10**9), "shape"),
+        (lambda c: c["network"]["architecture"].update(num_train_timesteps=10**7), "shape"),
+        (lambda c: c["network"]["architecture"].update(num_train_timesteps=10**12), "overflow"),
         (lambda c: c["preprocessing"].update(image_size=10**6), "image_size is 1000000"),
         (lambda c: c["preprocessing"].update(image_size="32"), "image_size"),
         (lambda c: c["preprocessing"].pop("mean"), "mean"),
@@ -237,18 +271,19 @@ def test_the_given_module_is_left_alone(fitted, tmp_path):
         (lambda c: c.update(classes=[0, 0, 1]), "classes is"),
         (lambda c: c.update(classes="abc"), "classes is abc"),
         (lambda c: c.update(classes=[None, 1, 2]), "classes is"),
-        (lambda c: c.update(multilabel="false"), "multilabel is 'false'"),
-        (lambda c: c.update(multilabel=True), "the calibration of"),
+        (lambda c: c.update(task="regression"), "task is 'regression', not one of"),
+        (lambda c: c.update(task=["multiclass"]), "TypeError"),
+        (lambda c: c.update(task="multilabel"), "thresholds are of"),
         (lambda c: c.update(thresholds={"prior": [0.5] * 3}), "thresholds"),
         (lambda c: c.update(seed=None), "seed is None"),
         (lambda c: c.update(seed=10**40), "seed is"),
         (lambda c: c["parameters"].update(class_names=["a"]), "class_names"),
-        (lambda c: c["parameters"].update(learning_rate=10**400), "OverflowError"),
         (lambda c: c["parameters"]["recipe"].update(context_dropout=5), "dropout"),
-        (lambda c: c["calibrations"]["prior"].update(temperature=0), "calibration of prior"),
-        (lambda c: c["calibrations"]["prior"].update(temperature="x"), "calibration of prior"),
-        (lambda c: c["calibrations"]["diffusion"].update(stage="prior"), "of diffusion"),
-        (lambda c: c.update(validation_scores={"prior": {"nll": 0.5}}), "validation_scores"),
+        (lambda c: c["calibrations"]["prior"].update(temperature=0), "is no calibration"),
+        (lambda c: c["calibrations"]["prior"].update(temperature="x"), "is no calibration"),
+        (lambda c: c["calibrations"].update(alone={}), "calibrations are of"),
+        (lambda c: c.update(validation_scores={"diffusion": {"nll": 0.5}}), "validation_scores"),
+        (lambda c: c.update(validation_scores={"prior": {"nll": "low"}}), "validation_scores"),
         (lambda c: c.update(history=None), "history"),
         (lambda c: c.update(versions={"torch": 2}), "versions"),
         (lambda c: c.update(weights_sha256="0" * 64), "checksum"),
@@ -276,16 +311,25 @@ def test_a_configuration_that_cannot_be_followed_is_an_error_that_says_why(
 )
 def test_a_configuration_leads_to_no_other_file_and_no_network(timm_folder, tmp_path, name, value):
     shutil.copytree(timm_folder, tmp_path / "model")
-    edit(tmp_path / "model", lambda config: config["parameters"].update({name: value}))
+    place = {"backbone": ("network",), "pretrained": ("parameters",)}.get(
+        name, ("network", "architecture")
+    )
+
+    def change(config):
+        for key in place:
+            config = config[key]
+        config[name] = value
+
+    edit(tmp_path / "model", change)
     with pytest.raises(ModelFileError, match=name):
         load(tmp_path / "model", backbone=None)
 
 
 def test_a_backbone_from_the_hub_is_saved_by_timms_own_name(timm_folder, tmp_path, new_images):
     loaded = load(timm_folder, backbone=None)
-    loaded.set_params(backbone="hf-hub:timm/test_resnet.r160_in1k")
-    loaded.built_with_["backbone"] = loaded.backbone
-    loaded.save_pretrained(tmp_path)
+    name = "hf-hub:timm/test_resnet.r160_in1k"
+    loaded.model_ = replace(loaded.model_, plan=replace(loaded.model_.plan, backbone=name))
+    loaded.set_params(backbone=name).save_pretrained(tmp_path)
     assert load(tmp_path, backbone=None).backbone == "test_resnet"
 
 
@@ -344,9 +388,11 @@ def test_a_card_is_not_taken_from_a_save_that_failed(fitted, tmp_path):
 
 
 def test_a_model_that_could_not_be_loaded_is_not_saved(images, tmp_path):
-    classifier = DiffMICClassifier(**small(prior_backbone=TinyBackbone(), max_epochs=1))
-    with pytest.raises(InputError, match="prior_backbone"):
-        classifier.fit(*images).save_pretrained(tmp_path)
+    recipe = replace(RECIPE, cached=False, n_cached_views=0)
+    parameters = small(prior_backbone=TinyBackbone(), recipe=recipe, max_epochs=1)
+    classifier = DiffMICClassifier(**parameters).fit(*images)
+    with pytest.raises(InputError, match=r"prior_backbone is a module of your own.*timm name"):
+        classifier.save_pretrained(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -357,7 +403,7 @@ def test_the_papers_arrangement_is_saved_by_the_names_of_its_networks(images, ne
             prior_backbone="test_resnet",
             region_backbone="test_resnet",
             pretrained=False,
-            recipe="paper-v2",
+            recipe=replace(resolve_recipe("paper-v2"), denoiser_epochs=1),
             image_size=160,
             region_size=32,
             max_epochs=1,
@@ -374,14 +420,14 @@ def test_a_model_keeps_its_settings_whatever_its_recipe_comes_to_mean(
     loaded = load(timm_folder, backbone=None)
     changed = replace(
         recipes.RECIPES["default"],
-        diffusion=replace(loaded.network_.settings, parameterization="noise"),
+        diffusion=replace(loaded.network_.settings, prediction_type="noise"),
     )
     monkeypatch.setitem(recipes.RECIPES, "default", changed)
     again = load(timm_folder, backbone=None)
     assert again.network_.settings == loaded.network_.settings
 
 
-def test_measures_that_are_not_numbers_survive_as_valid_json(fitted, tmp_path):
+def test_metrics_that_are_not_numbers_survive_as_valid_json(fitted, tmp_path):
     classifier = copy.deepcopy(fitted)
     classifier.validation_scores_["prior"]["auc"] = math.nan
     classifier.save_pretrained(tmp_path)
@@ -390,11 +436,16 @@ def test_measures_that_are_not_numbers_survive_as_valid_json(fitted, tmp_path):
     assert math.isnan(load(tmp_path, backbone=TinyBackbone()).validation_scores_["prior"]["auc"])
 
 
-def test_a_parameter_of_the_architecture_changed_after_the_fit_is_refused(fitted, tmp_path):
-    changed = copy.deepcopy(fitted).set_params(feature_dim=64)
-    with pytest.raises(InputError, match=r"feature_dim is 64 and was \d+.*fit again"):
-        changed.save_pretrained(tmp_path)
-    assert not list(tmp_path.iterdir())
+def test_an_architecture_set_after_the_fit_is_that_of_the_next_fit_alone(
+    fitted, new_images, tmp_path
+):
+    other = Architecture(feature_dim=64, num_train_timesteps=50)
+    changed = copy.deepcopy(fitted).set_params(architecture=other)
+    changed.save_pretrained(tmp_path)
+    loaded = load(tmp_path, backbone=TinyBackbone())
+    assert loaded.architecture == other
+    assert loaded.model_.plan == replace(fitted.model_.plan, backbone=loaded.backbone)
+    assert_array_equal(loaded.predict_proba(new_images[0]), fitted.predict_proba(new_images[0]))
 
 
 def test_what_training_needs_is_saved_where_json_can_hold_it(fitted, tmp_path):
@@ -424,9 +475,9 @@ def test_a_model_is_not_saved_into_a_file(fitted, tmp_path):
 @pytest.mark.parametrize("path", [None, "", 3])
 def test_a_model_is_not_saved_where_no_folder_is_named(fitted, tmp_path, monkeypatch, path):
     monkeypatch.chdir(tmp_path)
-    fields = {field: getattr(fitted, f"{field}_") for field in FIELDS}
+    saved = SavedModel(fitted.model_, fitted.get_params(deep=False), fitted.card_)
     with pytest.raises(InputError, match=f"path is {path!r}; give the folder"):
-        save_model(path, SavedModel(parameters=fitted.get_params(deep=False), **fields))
+        save_model(path, saved)
     assert not list(tmp_path.iterdir())
 
 
@@ -434,3 +485,29 @@ def test_a_model_is_not_saved_where_no_folder_is_named(fitted, tmp_path, monkeyp
 def test_a_path_that_is_none_is_refused(path):
     with pytest.raises(InputError, match="give the folder of a saved model, or its name"):
         DiffMICClassifier.from_pretrained(path)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        (("network", "architecture"), "region_size"),
+        (("network", "diffusion"), "readout"),
+        (("sampling",), "n_views"),
+        (("card",), "base_model"),
+        (("calibrations", "diffusion"), "shift"),
+        (("parameters",), "task"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else ".".join(value),
+)
+def test_what_an_older_file_does_not_have_is_at_its_default(timm_folder, tmp_path, path, name):
+    shutil.copytree(timm_folder, tmp_path / "model")
+
+    def without(config):
+        for part in path:
+            config = config[part]
+        del config[name]
+
+    edit(tmp_path / "model", without)
+    loaded = load(tmp_path / "model", backbone=None)
+    expected = load(timm_folder, backbone=None)
+    assert np.allclose(loaded.predict_proba(stripes(3)[0]), expected.predict_proba(stripes(3)[0]))

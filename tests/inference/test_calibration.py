@@ -9,8 +9,23 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from diffmic.inference import STAGES, Calibration
-from diffmic.inference.calibration import TEMPERATURES, negative_log_likelihood
+from diffmic import InputError
+from diffmic.inference import STAGES, Calibration, Evidence
+from diffmic.inference.calibration import TEMPERATURES, mean_nll
+from diffmic.tasks import MULTICLASS, MULTILABEL
+
+TASKS = pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL])
+
+
+def logits_of(stage, scores, task):
+    """Logits that a stage reads from its scores: fused logits, or one draw's label map."""
+    if stage == "prior":
+        return Evidence(scores).logits(stage, task)
+    return Evidence(torch.zeros_like(scores), scores[:, None]).logits(stage, task)
+
+
+def proba_of(calibration, stage, scores, task):
+    return task.probabilities(calibration.logits(logits_of(stage, scores, task)))
 
 
 def draw(proba, rng):
@@ -27,7 +42,7 @@ def test_a_known_temperature_of_logits_is_recovered(temperature, dtype):
     logits = 2 * rng.randn(5000, 4)
     true = torch.from_numpy(logits / temperature).softmax(dim=1).numpy()
     scores = torch.from_numpy(logits).to(dtype)
-    fitted = Calibration.fit("prior", scores, draw(true, rng), multilabel=False)
+    fitted = Calibration.fit(scores, draw(true, rng), MULTICLASS)
     assert fitted.temperature == pytest.approx(temperature, rel=0.06)
 
 
@@ -37,44 +52,42 @@ def test_a_known_temperature_and_shift_of_multilabel_logits_are_recovered(temper
     rng = np.random.RandomState(0)
     logits = 2 * rng.randn(5000, 4)
     true = torch.from_numpy(logits / temperature + shift).sigmoid().numpy()
-    fitted = Calibration.fit(
-        "prior", torch.from_numpy(logits), draw(true[None], rng), multilabel=True
-    )
+    fitted = Calibration.fit(torch.from_numpy(logits), draw(true[None], rng), MULTILABEL)
     assert fitted.temperature == pytest.approx(temperature, rel=0.1)
     assert fitted.shift == pytest.approx(shift, abs=0.1)
 
 
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 1.6])
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_a_known_temperature_of_diffusion_scores_is_recovered(temperature, multilabel):
+@TASKS
+def test_a_known_temperature_of_diffusion_scores_is_recovered(temperature, task):
     rng = np.random.RandomState(0)
     scores = rng.dirichlet(np.ones(3), 5000).clip(0.01, 0.99)
-    if multilabel:
+    if task is MULTILABEL:
         true = torch.from_numpy(np.log(scores / (1 - scores)) / temperature).sigmoid().numpy()[None]
     else:
         true = torch.from_numpy(np.log(scores) / temperature).softmax(dim=1).numpy()
-    fitted = Calibration.fit(
-        "diffusion", torch.from_numpy(scores), draw(true, rng), multilabel=multilabel
-    )
+    logits = logits_of("diffusion", torch.from_numpy(scores), task)
+    fitted = Calibration.fit(logits, draw(true, rng), task)
     assert fitted.temperature == pytest.approx(temperature, rel=0.1)
-    assert fitted.shift == (pytest.approx(0, abs=0.1) if multilabel else 0)
+    assert fitted.shift == (0 if task.exclusive else pytest.approx(0, abs=0.1))
 
 
 @pytest.mark.parametrize("stage", STAGES)
-@pytest.mark.parametrize("multilabel", [False, True])
+@TASKS
 @pytest.mark.parametrize("spread", [0.2, 1.0, 10.0])
-def test_no_other_temperature_or_shift_has_a_smaller_loss(stage, multilabel, spread):
+def test_no_other_temperature_or_shift_has_a_smaller_loss(stage, task, spread):
     rng = np.random.RandomState(1)
     targets = torch.from_numpy(np.eye(3)[rng.randint(0, 3, 300)])
     scores = spread * (targets + torch.from_numpy(rng.randn(300, 3)))
-    fitted = Calibration.fit(stage, scores, targets, multilabel=multilabel)
+    logits = logits_of(stage, scores, task)
+    fitted = Calibration.fit(logits, targets, task)
 
     def loss(temperature, shift=0.0):
-        logits = Calibration(stage, multilabel, temperature, shift).logits(scores)
         doubt = (np.log(temperature) ** 2 + shift**2) / (2 * len(targets))
-        return negative_log_likelihood(logits, targets, multilabel) + doubt
+        return mean_nll(Calibration(temperature, shift).logits(logits), targets, task) + doubt
 
-    grid = product(np.geomspace(*TEMPERATURES, 60), np.linspace(-2, 2, 20) if multilabel else [0.0])
+    shifts = [0.0] if task.exclusive else np.linspace(-2, 2, 20)
+    grid = product(np.geomspace(*TEMPERATURES, 60), shifts)
     assert loss(fitted.temperature, fitted.shift) <= min(starmap(loss, grid)) + 1e-4
 
 
@@ -85,7 +98,7 @@ SCORES = st.lists(
 
 @given(SCORES, st.sampled_from(STAGES), st.floats(*TEMPERATURES))
 def test_rows_sum_to_1_whatever_the_scores(scores, stage, temperature):
-    proba = Calibration(stage, False, temperature)(scores)
+    proba = proba_of(Calibration(temperature), stage, scores, MULTICLASS)
     assert proba.dtype == torch.float64
     assert proba.shape == scores.shape
     assert (proba >= 0).all()
@@ -95,11 +108,11 @@ def test_rows_sum_to_1_whatever_the_scores(scores, stage, temperature):
 @given(
     st.lists(st.permutations([0.1, 0.3, 0.6]), min_size=1, max_size=20).map(torch.tensor),
     st.sampled_from(STAGES),
-    st.booleans(),
+    st.sampled_from([MULTICLASS, MULTILABEL]),
     st.floats(*TEMPERATURES),
 )
-def test_calibration_leaves_the_order_of_the_classes_alone(scores, stage, multilabel, temperature):
-    proba = Calibration(stage, multilabel, temperature)(scores)
+def test_calibration_leaves_the_order_of_the_classes_alone(scores, stage, task, temperature):
+    proba = proba_of(Calibration(temperature), stage, scores, task)
     assert torch.equal(proba.argsort(dim=1), scores.argsort(dim=1))
 
 
@@ -107,39 +120,41 @@ def test_calibration_leaves_the_order_of_the_classes_alone(scores, stage, multil
 def test_multilabel_probabilities_of_a_label_do_not_depend_on_the_others(
     scores, stage, temperature
 ):
-    calibration = Calibration(stage, True, temperature)
-    proba = calibration(scores)
+    calibration = Calibration(temperature)
+    proba = proba_of(calibration, stage, scores, MULTILABEL)
     assert ((proba >= 0) & (proba <= 1)).all()
-    assert torch.allclose(calibration(scores[:, :1]), proba[:, :1], rtol=1e-12)
+    alone = proba_of(calibration, stage, scores[:, :1], MULTILABEL)
+    assert torch.allclose(alone, proba[:, :1], rtol=1e-12)
 
 
-@given(SCORES, st.booleans())
-def test_a_row_does_not_depend_on_its_neighbours(scores, multilabel):
-    calibration = Calibration("diffusion", multilabel, 1.3)
-    rows = torch.cat([calibration(row[None]) for row in scores])
-    assert torch.allclose(calibration(scores), rows, rtol=1e-12)
+@given(SCORES, st.sampled_from([MULTICLASS, MULTILABEL]))
+def test_a_row_does_not_depend_on_its_neighbours(scores, task):
+    calibration = Calibration(1.3)
+    rows = torch.cat([proba_of(calibration, "diffusion", row[None], task) for row in scores])
+    assert torch.allclose(proba_of(calibration, "diffusion", scores, task), rows, rtol=1e-12)
 
 
 def test_a_temperature_of_1_reads_scores_as_probabilities_and_logits_as_logits():
     scores = torch.tensor([[0.7, 0.2, 0.1]], dtype=torch.float64)
-    assert torch.allclose(Calibration("diffusion", False)(scores), scores)
-    assert torch.allclose(Calibration("diffusion", True)(scores), scores)
-    assert torch.allclose(Calibration("prior", False)(scores), scores.softmax(dim=1))
-    assert torch.allclose(Calibration("prior", True)(scores), scores.sigmoid())
+    for task in (MULTICLASS, MULTILABEL):
+        assert torch.allclose(proba_of(Calibration(), "diffusion", scores, task), scores)
+        expected = task.probabilities(scores)
+        assert torch.allclose(proba_of(Calibration(), "prior", scores, task), expected)
 
 
 def test_scores_out_of_range_are_read_as_nearly_certain():
-    proba = Calibration("diffusion", False)(torch.tensor([[1.4, -0.3, -0.1]]))
+    scores = torch.tensor([[1.4, -0.3, -0.1]])
+    proba = proba_of(Calibration(), "diffusion", scores, MULTICLASS)
     assert proba[0, 0] > 0.95
     assert proba[0, 1] == proba[0, 2] > 0
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_scores_that_are_always_right_get_a_low_temperature_and_leave_some_doubt(multilabel):
+@TASKS
+def test_scores_that_are_always_right_get_a_low_temperature_and_leave_some_doubt(task):
     targets = torch.eye(2).repeat(10, 1)
-    fitted = Calibration.fit("prior", 4 * targets - 2, targets, multilabel=multilabel)
+    fitted = Calibration.fit(4 * targets - 2, targets, task)
     assert 0.3 < fitted.temperature < 1
-    proba = fitted(4 * targets - 2)
+    proba = proba_of(fitted, "prior", 4 * targets - 2, task)
     assert torch.allclose(proba, targets.double(), atol=0.03)
     assert proba.max() < 1 - 1e-5
 
@@ -148,25 +163,25 @@ def test_scores_that_say_nothing_get_a_high_temperature():
     rng = np.random.RandomState(0)
     scores = torch.from_numpy(5 * rng.randn(2000, 2))
     targets = torch.from_numpy(np.eye(2)[rng.randint(0, 2, 2000)])
-    fitted = Calibration.fit("prior", scores, targets, multilabel=False)
+    fitted = Calibration.fit(scores, targets, MULTICLASS)
     assert fitted.temperature > 10
-    assert fitted(scores).max() < 0.9
+    assert proba_of(fitted, "prior", scores, MULTICLASS).max() < 0.9
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_negative_log_likelihood_is_a_mean(multilabel):
+@TASKS
+def test_negative_log_likelihood_is_a_mean(task):
     logits = torch.tensor([[1.0, -1.0], [0.5, 0.0]])
     targets = torch.tensor([[1, 0], [0, 1]])
-    if multilabel:
+    if task is MULTILABEL:
         p = logits.sigmoid().numpy()
         expected = -np.log(np.where(targets == 1, p, 1 - p)).mean()
     else:
         expected = -np.log(logits.softmax(dim=1).numpy()[targets.numpy() == 1]).mean()
-    assert negative_log_likelihood(logits, targets, multilabel) == pytest.approx(expected)
+    assert mean_nll(logits, targets, task) == pytest.approx(expected)
 
 
 def test_a_calibration_survives_a_configuration_file():
-    calibration = Calibration("diffusion", True, 1.7, -0.4, 0.3)
+    calibration = Calibration(1.7, -0.4, 0.3)
     assert Calibration(**json.loads(json.dumps(calibration.to_dict()))) == calibration
 
 
@@ -181,13 +196,14 @@ def test_the_prior_is_nested_in_the_diffusion(noise, nested):
     truth = rng.randint(3, size=3000)
     targets = torch.eye(3)[truth]
     prior = noisy_logits(rng, 1.0, truth)
-    scores = noisy_logits(rng, noise, truth).softmax(dim=1)
-    fitted = Calibration.fit("diffusion", scores, targets, multilabel=False, prior_logits=prior)
-    alone = Calibration.fit("prior", prior, targets, multilabel=False)
-    own = Calibration.fit("diffusion", scores, targets, multilabel=False)
+    proba = noisy_logits(rng, noise, truth).softmax(dim=1)
+    scores = logits_of("diffusion", proba, MULTICLASS)
+    fitted = Calibration.fit(scores, targets, MULTICLASS, prior_logits=prior)
+    alone = Calibration.fit(prior, targets, MULTICLASS)
+    own = Calibration.fit(scores, targets, MULTICLASS)
 
-    def nll(calibration, *evidence):
-        return negative_log_likelihood(calibration.logits(*evidence), targets, False)
+    def nll(calibration, *logits):
+        return mean_nll(calibration.logits(*logits), targets, MULTICLASS)
 
     assert own.prior_weight == alone.prior_weight == 0
     assert nll(fitted, scores, prior) < min(nll(alone, prior), nll(own, scores)) + 0.002
@@ -196,34 +212,43 @@ def test_the_prior_is_nested_in_the_diffusion(noise, nested):
         assert fitted.prior_weight == pytest.approx(1 / alone.temperature, rel=0.1)
     else:
         assert 1 / fitted.temperature > 0.5
+        assert not fitted.gives_no_weight
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_the_priors_logits_are_added_by_their_weight(multilabel):
-    scores, prior = torch.rand(4, 3) * 0.8 + 0.1, torch.randn(4, 3)
-    calibration = Calibration("diffusion", multilabel, 2.0, 0.0, 0.7)
-    without = Calibration("diffusion", multilabel, 2.0)
+def test_the_priors_logits_are_added_by_their_weight():
+    scores, prior = torch.randn(4, 3), torch.randn(4, 3)
+    calibration, without = Calibration(2.0, 0.0, 0.7), Calibration(2.0)
     expected = without.logits(scores) + 0.7 * prior
     torch.testing.assert_close(calibration.logits(scores, prior), expected)
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_weights_count_images(multilabel):
+@TASKS
+def test_weights_count_images(task):
     rng = np.random.RandomState(0)
     scores = torch.from_numpy(rng.randn(40, 3))
     targets = torch.eye(3)[rng.randint(3, size=40)]
     weights = torch.from_numpy(rng.randint(0, 3, 40)).double()
     twice = torch.arange(40).repeat_interleave(weights.long())
-    logits = negative_log_likelihood(scores, targets, multilabel, weights)
-    assert logits == pytest.approx(
-        negative_log_likelihood(scores[twice], targets[twice], multilabel)
-    )
+    found = mean_nll(scores, targets, task, weights)
+    assert found == pytest.approx(mean_nll(scores[twice], targets[twice], task))
     none = torch.zeros(40)
-    assert negative_log_likelihood(scores, targets, multilabel, none) == pytest.approx(
-        negative_log_likelihood(scores, targets, multilabel)
-    )
-    of_one_class = Calibration.fit(
-        "prior", scores, targets, multilabel=True, weights=1e-6 + targets[:, 0]
-    )
-    shifted = Calibration.fit("prior", scores, targets, multilabel=True)
+    assert mean_nll(scores, targets, task, none) == pytest.approx(mean_nll(scores, targets, task))
+    of_one_class = Calibration.fit(scores, targets, MULTILABEL, weights=1e-6 + targets[:, 0])
+    shifted = Calibration.fit(scores, targets, MULTILABEL)
     assert of_one_class.shift != pytest.approx(shifted.shift, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "values", [(0.0,), (-1.0,), (float("nan"),), (1.0, float("inf")), ("1",), (1.0, 0.0, None)]
+)
+def test_what_is_no_calibration_is_refused(values):
+    with pytest.raises(InputError, match="is no calibration"):
+        Calibration(*values)
+
+
+def test_scores_without_information_beside_a_prior_that_has_some_get_no_weight():
+    rng = np.random.RandomState(0)
+    truth = rng.randint(3, size=3000)
+    prior, noise = noisy_logits(rng, 1.0, truth), torch.from_numpy(5 * rng.randn(3000, 3))
+    fitted = Calibration.fit(noise, torch.eye(3)[truth], MULTICLASS, prior_logits=prior)
+    assert fitted.gives_no_weight

@@ -1,4 +1,4 @@
-"""Explanations: at the size of the images, in their pixels."""
+"""Explanations: in pixels of the images as they were passed."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 
 from diffmic.inference import explain
 from diffmic.model import Conditions
+from diffmic.tasks import MULTICLASS, MULTILABEL
 
 N, C, K = 3, 2, 4
 
@@ -29,21 +30,21 @@ def conditions():
     )
 
 
-def explained(conditions, sizes, **options):
-    return explain(
-        conditions, torch.tensor(sizes), **{"image_size": 32, "multilabel": False, **options}
-    )
+def explained(conditions, sizes, task=MULTICLASS):
+    return explain(conditions, torch.tensor(sizes), task)
 
 
 def test_shapes_are_those_of_the_contract(conditions):
     found = explained(conditions, [[20, 30]] * N)
-    assert found.saliency.shape == (N, C, 20, 30)
+    assert found.saliency.shape == (N, C, 3, 3)
+    assert found.heatmap(0).shape == (C, 20, 30)
+    assert len(found) == N
     assert found.boxes.shape == (N, K, 4)
     assert found.attention.shape == (N, K)
     assert found.global_proba.shape == found.local_proba.shape == (N, C)
-    for values in vars(found).values():
+    for name, values in vars(found).items():
         assert isinstance(values, np.ndarray)
-        assert values.dtype == np.float32
+        assert values.dtype == (np.int64 if name == "sizes" else np.float32)
 
 
 def test_boxes_are_in_the_pixels_of_each_image(conditions):
@@ -54,30 +55,31 @@ def test_boxes_are_in_the_pixels_of_each_image(conditions):
         np.testing.assert_allclose(found[image], expected, rtol=1e-6)
 
 
-def test_images_of_several_sizes_have_saliency_of_the_networks_input(conditions):
-    assert explained(conditions, [[20, 30], [20, 30], [30, 20]]).saliency.shape == (N, C, 32, 32)
+def test_each_heatmap_has_the_size_of_its_image(conditions):
+    found = explained(conditions, [[20, 30], [25, 35], [30, 20]])
+    shapes = [found.heatmap(index).shape for index in (0, 1, 2, -1)]
+    assert shapes == [(C, 20, 30), (C, 25, 35), (C, 30, 20), (C, 30, 20)]
 
 
 def test_saliency_keeps_its_place_and_its_range(conditions):
     saliency = torch.zeros(N, C, 4, 4)
     saliency[:, 0, 0, 3] = 2.0
-    found = explained(
-        Conditions(**{**vars(conditions), "saliency": saliency}), [[40, 60]] * N
-    ).saliency
+    conditions = Conditions(**{**vars(conditions), "saliency": saliency})
+    found = explained(conditions, [[40, 60]] * N).heatmap(0)
     assert found.min() >= 0
     assert found.max() <= 2
-    row, column = np.unravel_index(found[0, 0].argmax(), (40, 60))
+    row, column = np.unravel_index(found[0].argmax(), (40, 60))
     assert row < 10
     assert column >= 45
-    assert found[:, 1].max() == 0
+    assert found[1].max() == 0
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_probabilities_are_softmax_or_sigmoid_of_each_granularity(conditions, multilabel):
-    found = explained(conditions, [[8, 8]] * N, multilabel=multilabel)
+@pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL])
+def test_probabilities_are_softmax_or_sigmoid_of_each_granularity(conditions, task):
+    found = explained(conditions, [[8, 8]] * N, task)
     for name in ("global", "local"):
         logits = getattr(conditions, f"{name}_logits")
-        expected = logits.sigmoid() if multilabel else logits.softmax(dim=1)
+        expected = logits.softmax(dim=1) if task.exclusive else logits.sigmoid()
         np.testing.assert_allclose(getattr(found, f"{name}_proba"), expected, rtol=1e-6)
 
 

@@ -6,10 +6,12 @@ from diffmic.errors import BackboneError
 from diffmic.model import (
     Architecture,
     DiffusionSettings,
+    NetworkPlan,
     build_backbone,
     build_network,
     default_image_size,
 )
+from diffmic.tasks import MULTICLASS
 
 # Tiny variants of each family; (name, image size, side of the map, side of the finer map).
 FAMILIES = [
@@ -25,35 +27,21 @@ FAMILIES = [
 ]
 
 
-def architecture(backbone, image_size, **changes):
-    return Architecture(
-        **{
-            "backbone": backbone,
-            "prior_backbone": None,
-            "region_backbone": None,
-            "pretrained": False,
-            "image_size": image_size,
-            "n_regions": "auto",
-            "region_size": "auto",
-            "feature_dim": 16,
-            "num_train_timesteps": 100,
-            **changes,
-        }
-    )
+def plan(backbone, image_size):
+    architecture = Architecture(feature_dim=16, num_train_timesteps=100)
+    return NetworkPlan(backbone, architecture, image_size, 3, MULTICLASS, DiffusionSettings())
 
 
 @pytest.mark.parametrize(("name", "size", "side", "fine_side"), FAMILIES)
 def test_every_family_serves_as_backbone(name, size, side, fine_side):
-    network = build_network(
-        architecture(name, size), 3, multilabel=False, settings=DiffusionSettings()
-    ).eval()
+    network = build_network(plan(name, size)).eval()
     backbone = network.prior.backbone
     images = torch.rand(2, 3, size, size)
     maps = backbone(images)
     assert maps.coarse.shape == (2, backbone.channels, side, side)
     assert maps.fine.shape == (2, backbone.fine_channels, fine_side, fine_side)
     conditions = network.encode(images)
-    scores = network.sample(conditions, network.start(2, torch.Generator()), num_steps=2)
+    scores = network.sample(conditions, network.noise(2, torch.Generator()), num_steps=2)
     assert scores.shape == (2, 2, 3)
     assert torch.isfinite(scores).all()
     (conditions.fused_logits.sum() + conditions.image_features.sum()).backward()

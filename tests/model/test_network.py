@@ -3,16 +3,22 @@ from itertools import product
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from diffmic.diffusion import scores_by_distance
+from diffmic.diffusion import LabelMapProcess, scores_by_distance
 from diffmic.errors import InputError
 from diffmic.model import (
     Architecture,
     Conditions,
     DiffusionSettings,
+    NetworkPlan,
     build_network,
     carry_over,
+    resolved,
 )
+from diffmic.random import LocalRNG
+from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
 
 
 class Tiny(nn.Sequential):
@@ -31,29 +37,28 @@ ONE = {"prior_backbone": None, "region_backbone": None}
 FOUR = {"prior_backbone": Tiny(5), "region_backbone": Tiny(4)}
 
 
-def network(settings=None, multilabel=False, num_classes=3, **changes):
-    choices = {
-        "backbone": Tiny(),
-        **ONE,
-        "pretrained": False,
-        "image_size": 32,
-        "n_regions": "auto",
-        "region_size": "auto",
-        "feature_dim": 16,
-        "num_train_timesteps": 1000,
-        **changes,
-    }
-    torch.manual_seed(0)
-    return build_network(
-        Architecture(**choices),
+TASKS = pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL, ORDINAL])
+
+
+def plan_of(settings=None, task=MULTICLASS, num_classes=3, **changes):
+    backbone, image_size = changes.pop("backbone", None), changes.pop("image_size", 32)
+    return NetworkPlan(
+        backbone or Tiny(),
+        Architecture(**{"feature_dim": 16, **changes}),
+        image_size,
         num_classes,
-        multilabel=multilabel,
-        settings=settings or DiffusionSettings(),
-    ).eval()
+        task,
+        settings or DiffusionSettings(),
+    )
 
 
-def start(net, n_samples=2):
-    return net.start(n_samples, torch.Generator().manual_seed(0))
+def network(settings=None, task=MULTICLASS, num_classes=3, **changes):
+    with LocalRNG(0):
+        return build_network(plan_of(settings, task, num_classes, **changes)).eval()
+
+
+def noise(net, n_draws=2):
+    return net.noise(n_draws, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("parts", [ONE, FOUR])
@@ -83,7 +88,7 @@ def test_boxes_lie_where_the_saliency_is():
 
 
 @pytest.mark.parametrize(
-    ("parameterization", "guidance", "sampler", "readout"),
+    ("prediction_type", "guidance", "sampler", "readout"),
     list(
         product(
             ["probability", "noise", "v", "label"],
@@ -93,18 +98,18 @@ def test_boxes_lie_where_the_saliency_is():
         )
     ),
 )
-@pytest.mark.parametrize("multilabel", [False, True])
+@pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL])
 @torch.no_grad()
 def test_sampling_by_distance_equals_the_dense_form(
-    parameterization, guidance, sampler, readout, multilabel
+    prediction_type, guidance, sampler, readout, task
 ):
     settings = DiffusionSettings(
-        parameterization=parameterization, guidance=guidance, sampler=sampler, readout=readout
+        prediction_type=prediction_type, guidance=guidance, sampler=sampler, readout=readout
     )
-    net = network(settings, multilabel)
+    net = network(settings, task)
     conditions = net.encode(torch.rand(3, 3, 32, 32))
-    by_distance = net.sample(conditions, start(net), num_steps=10)
-    dense = net.sample(conditions, start(net), num_steps=10, dense=True)
+    by_distance = net.sample(conditions, noise(net), num_steps=10)
+    dense = net.sample(conditions, noise(net), num_steps=10, dense=True)
     assert by_distance.shape == (3, 2, 3)
     torch.testing.assert_close(by_distance, dense, atol=1e-5, rtol=0)
 
@@ -120,22 +125,22 @@ def test_encoders_run_once_whatever_the_number_of_steps(parts, num_steps):
     context_calls, denoiser_calls = [], []
     net.context.register_forward_hook(lambda *_: context_calls.append(1))
     net.denoiser.out.register_forward_hook(lambda *_: denoiser_calls.append(1))
-    net.sample(net.encode(torch.rand(2, 3, 32, 32)), start(net), num_steps=num_steps)
+    net.sample(net.encode(torch.rand(2, 3, 32, 32)), noise(net), num_steps=num_steps)
     assert len(calls) == len(set(calls)) == (1 if parts is ONE else 4)
     assert len(context_calls) == 1
     assert len(denoiser_calls) == num_steps
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
+@TASKS
 @torch.no_grad()
-def test_probabilities_of_exclusive_classes_sum_to_1_at_every_step(multilabel):
-    net = network(DiffusionSettings(readout="mean"), multilabel)
+def test_probabilities_of_exclusive_classes_sum_to_1_at_every_step(task):
+    net = network(DiffusionSettings(readout="mean"), task)
     conditions = net.encode(torch.rand(3, 3, 32, 32))
-    one, ten = (net.sample(conditions, start(net), num_steps=n) for n in (1, 10))
+    one, ten = (net.sample(conditions, noise(net), num_steps=n) for n in (1, 10))
     for scores in (one, ten):
         assert ((scores > 0) & (scores < 1)).all()
         sums_to_1 = torch.allclose(scores.sum(dim=2), torch.ones(3, 2), atol=1e-5)
-        assert sums_to_1 == (not multilabel)
+        assert sums_to_1 == task.exclusive
     assert not torch.allclose(one, ten)
 
 
@@ -145,7 +150,7 @@ def test_the_mean_readout_is_the_mean_of_what_each_step_estimates():
     conditions = net.encode(torch.rand(3, 3, 32, 32))
     seen, denoise = [], net.denoise
     net.denoise = lambda *args: seen.append(denoise(*args)) or seen[-1]
-    scores = net.sample(conditions, start(net), num_steps=4)
+    scores = net.sample(conditions, noise(net), num_steps=4)
     assert len(seen) == 4
     expected = torch.stack([scores_by_distance(d.label) for d in seen]).mean(dim=0)
     torch.testing.assert_close(scores, expected)
@@ -154,8 +159,8 @@ def test_the_mean_readout_is_the_mean_of_what_each_step_estimates():
 @torch.no_grad()
 def test_scores_of_an_image_do_not_depend_on_its_neighbours():
     net, images = network(), torch.rand(6, 3, 32, 32)
-    together = net.sample(net.encode(images), start(net), num_steps=5)
-    alone = net.sample(net.encode(images[3:4]), start(net), num_steps=5)
+    together = net.sample(net.encode(images), noise(net), num_steps=5)
+    alone = net.sample(net.encode(images[3:4]), noise(net), num_steps=5)
     torch.testing.assert_close(together[3:4], alone, atol=1e-5, rtol=0)
 
 
@@ -164,29 +169,29 @@ def test_chance_comes_from_the_generator_alone():
     net = network()
     conditions = net.encode(torch.rand(2, 3, 32, 32))
     before = torch.get_rng_state()
-    first = net.sample(conditions, start(net), num_steps=5)
+    first = net.sample(conditions, noise(net), num_steps=5)
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(123)
-    assert torch.equal(net.sample(conditions, start(net), num_steps=5), first)
+    assert torch.equal(net.sample(conditions, noise(net), num_steps=5), first)
 
 
-def test_starts_are_noise_by_distance_or_the_guidance_map_of_two_uniform_draws():
+def test_noise_is_drawn_by_distance_or_is_the_guidance_map_of_two_uniform_draws():
     net = network(DiffusionSettings(start="uniform"))
-    uniform = start(net, 200)
+    uniform = noise(net, 200)
     assert uniform.shape == (200, 6, 3)
     assert uniform.min() >= 0
     assert uniform.max() <= 1
     middle = uniform[:, 0] * 0.4 + uniform[:, 5] * 0.6
     torch.testing.assert_close(uniform[:, 3], middle)
-    gaussian = start(network(), 2000)
+    gaussian = noise(network(), 2000)
     assert gaussian.mean().abs() < 0.05
     assert gaussian.std() == pytest.approx(1, abs=0.05)
 
 
 def test_guidance_is_the_prior_as_logits_or_as_probabilities():
     images = torch.rand(2, 3, 32, 32)
-    for multilabel, squash in ((False, lambda x: x.softmax(-1)), (True, torch.sigmoid)):
-        net = network(multilabel=multilabel)
+    for task, squash in ((MULTICLASS, lambda x: x.softmax(-1)), (MULTILABEL, torch.sigmoid)):
+        net = network(task=task)
         conditions = net.encode(images)
         guidance = net.guidance(conditions)
         torch.testing.assert_close(guidance[:, 0], squash(conditions.global_logits))
@@ -198,7 +203,7 @@ def test_guidance_is_the_prior_as_logits_or_as_probabilities():
 
 def test_a_single_region_works():
     net = network(n_regions=1)
-    scores = net.sample(net.encode(torch.rand(2, 3, 32, 32)), start(net), num_steps=3)
+    scores = net.sample(net.encode(torch.rand(2, 3, 32, 32)), noise(net), num_steps=3)
     assert scores.shape == (2, 2, 3)
 
 
@@ -253,5 +258,65 @@ def test_other_classes_keep_the_backbones_and_the_same_classes_keep_everything()
 
 
 def test_a_backbone_of_another_kind_cannot_be_carried_over():
-    with pytest.raises(InputError, match="warm_start cannot go on"):
+    with pytest.raises(InputError, match="warm_start cannot continue"):
         carry_over(network(), network(backbone=Tiny(9)), heads=True)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses what devices without float64 cannot make."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            assert getattr(tensor, "dtype", None) != torch.float64, func
+        return found
+
+
+@pytest.mark.parametrize("parts", [ONE, FOUR])
+@pytest.mark.parametrize("prediction_type", ["probability", "noise"])
+@pytest.mark.parametrize("sampler", ["ddim", "dpm-solver++"])
+@torch.no_grad()
+def test_a_device_without_float64_can_encode_and_sample(parts, prediction_type, sampler):
+    settings = DiffusionSettings(prediction_type=prediction_type, sampler=sampler)
+    net = network(settings, **parts).to("meta")
+    with NoFloat64():
+        conditions = net.encode(torch.rand(2, 3, 32, 32, device="meta"))
+        drawn = noise(net)
+        scores = net.sample(conditions, drawn, num_steps=4)
+    assert scores.device.type == "meta"
+    assert scores.shape == (2, 2, 3)
+
+
+def test_float64_would_be_noticed():
+    with pytest.raises(AssertionError), NoFloat64():
+        torch.zeros(2, dtype=torch.float64, device="meta")
+
+
+def test_every_auto_of_a_plan_is_replaced_by_what_was_built():
+    plan = plan_of()
+    found = resolved(plan, build_network(plan)).architecture
+    assert (found.n_regions, found.region_size) == (6, 8)
+    again = build_network(resolved(plan, network()))
+    assert again.n_regions == 6
+
+
+@torch.no_grad()
+def test_noise_of_the_label_map_process_serves_any_process_of_the_same_seam():
+    """The network asks its process for noise, start, timesteps and the way back."""
+
+    class Drifting(LabelMapProcess):
+        """Starts at the guidance, as a process that drifts to the prior would."""
+
+        def start(self, noise, guidance):
+            return super().start(noise, guidance) + guidance
+
+    net = network(DiffusionSettings(readout="last"))
+    conditions = net.encode(torch.rand(2, 3, 32, 32))
+    usual = net.sample(conditions, noise(net), num_steps=3)
+    net.process = Drifting(
+        net.process.schedule, start="gaussian", timestep_spacing="trailing", sampler="ddim"
+    )
+    drifting = net.sample(conditions, noise(net), num_steps=3)
+    assert not torch.allclose(drifting, usual)
+    dense = net.sample(conditions, noise(net), num_steps=3, dense=True)
+    torch.testing.assert_close(drifting, dense, atol=1e-5, rtol=0)

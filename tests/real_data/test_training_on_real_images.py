@@ -6,7 +6,8 @@ from scipy.stats import binomtest
 
 from diffmic import DiffMICClassifier
 from diffmic.datasets import read_csv
-from diffmic.inference import STAGES, measure
+from diffmic.inference import STAGES
+from diffmic.tasks import classification_metrics
 
 pytestmark = pytest.mark.real_data
 
@@ -80,5 +81,5 @@ def test_several_findings_at_once_are_learnt_as_multilabel_targets(data_folder):
     rng = np.random.RandomState(0)
     for stage in STAGES:
         proba = clf.predict_proba(X_test, stage=stage)
-        chance = [measure(rng.permutation(y_test), proba)["auc"] for _ in range(500)]
-        assert measure(y_test, proba)["auc"] > np.quantile(chance, 0.99), stage
+        chance = [classification_metrics(rng.permutation(y_test), proba)["auc"] for _ in range(500)]
+        assert classification_metrics(y_test, proba)["auc"] > np.quantile(chance, 0.99), stage

@@ -6,8 +6,10 @@ import torch.nn.functional as F
 
 from diffmic import InputError
 from diffmic.model import Conditions
+from diffmic.random import LocalRNG
+from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
 from diffmic.training import cache as module
-from diffmic.training.cache import ConditionCache, drawing_chances, room_for
+from diffmic.training.cache import ConditionCache, drawing_chances, drawing_ratio, room_for
 
 N_IMAGES, N_VIEWS = 4, 3
 
@@ -31,7 +33,7 @@ def cache():
 
 def test_batches_pair_conditions_with_the_targets_of_their_image(cache):
     seen = set()
-    for conditions, targets, weights in cache.batches(20, 8, torch.ones(N_IMAGES)):
+    for conditions, targets, weights in cache.batches(20, 8, torch.ones(N_IMAGES), LocalRNG(0)):
         rows = conditions.global_logits[:, 0]
         assert len(rows) == 8
         assert torch.equal(targets[:, 0], rows % N_IMAGES)
@@ -42,11 +44,11 @@ def test_batches_pair_conditions_with_the_targets_of_their_image(cache):
 
 
 def test_as_many_batches_come_as_are_asked_for(cache):
-    assert len(list(cache.batches(7, 2, torch.ones(N_IMAGES)))) == 7
+    assert len(list(cache.batches(7, 2, torch.ones(N_IMAGES), LocalRNG(0)))) == 7
 
 
 def test_images_are_drawn_by_their_chances(cache):
-    (_, targets, _), *_ = cache.batches(1, 4000, torch.tensor([0.0, 1.0, 1.0, 2.0]))
+    (_, targets, _), *_ = cache.batches(1, 4000, torch.tensor([0.0, 1.0, 1.0, 2.0]), LocalRNG(0))
     shares = torch.bincount(targets[:, 0].long(), minlength=4) / 4000
     torch.testing.assert_close(shares, torch.tensor([0, 0.25, 0.25, 0.5]), atol=0.03, rtol=0)
 
@@ -63,21 +65,38 @@ def test_scales_are_standard_deviations_over_images_and_regions(cache):
     ("balance", "shares"),
     [(0.0, [8 / 10, 2 / 10]), (1.0, [1 / 2, 1 / 2]), (0.5, [2 / 3, 1 / 3])],
 )
-def test_balance_evens_out_how_often_classes_are_drawn(balance, shares):
+@pytest.mark.parametrize("task", [MULTICLASS, ORDINAL])
+def test_balance_evens_out_how_often_classes_are_drawn(balance, shares, task):
     targets = F.one_hot(torch.tensor([0] * 8 + [1] * 2)).float()
-    chances = drawing_chances(targets, balance, multilabel=False)
+    chances = drawing_chances(targets, balance, task)
     by_class = torch.stack([chances[:8].sum(), chances[8:].sum()]) / chances.sum()
     torch.testing.assert_close(by_class, torch.tensor(shares))
 
 
 def test_multi_label_images_are_drawn_as_they_are():
     targets = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
-    assert drawing_chances(targets, 1.0, multilabel=True).tolist() == [1, 1, 1]
+    assert drawing_chances(targets, 1.0, MULTILABEL).tolist() == [1, 1, 1]
+    assert drawing_ratio(targets, 1.0, MULTILABEL) is None
+
+
+def test_without_balance_nothing_is_drawn_more_often_than_it_occurs():
+    assert drawing_ratio(torch.eye(3), 0.0, MULTICLASS) is None
+
+
+@pytest.mark.parametrize("balance", [0.5, 0.75, 1.0])
+def test_the_ratio_is_how_much_more_often_a_class_is_drawn_than_it_occurs(balance):
+    targets = F.one_hot(torch.tensor([0] * 8 + [1] * 2 + [2] * 5)).float()
+    occurs = targets.mean(dim=0).double()
+    chances = drawing_chances(targets, balance, MULTICLASS).double()
+    drawn = targets.double().T @ chances / chances.sum()
+    ratio = drawing_ratio(targets, balance, MULTICLASS)
+    torch.testing.assert_close(ratio / ratio[0], (drawn / occurs) / (drawn / occurs)[0])
 
 
 def test_a_class_without_images_is_no_trouble():
     targets = F.one_hot(torch.tensor([0, 0, 2]), 3).float()
-    assert torch.isfinite(drawing_chances(targets, 1.0, multilabel=False)).all()
+    assert torch.isfinite(drawing_chances(targets, 1.0, MULTICLASS)).all()
+    assert torch.isfinite(drawing_ratio(targets, 1.0, MULTICLASS)).all()
 
 
 @pytest.mark.parametrize(
@@ -107,7 +126,7 @@ def test_room_is_made_where_there_is_some(cache, monkeypatch):
 def test_batches_of_what_is_kept_elsewhere_go_where_the_targets_are(cache):
     elsewhere = ConditionCache(cache.conditions, cache.targets.to("meta"), cache.weights.to("meta"))
     chances = torch.ones(N_IMAGES, device="cpu")
-    for conditions, targets, weights in elsewhere.batches(2, 8, chances):
+    for conditions, targets, weights in elsewhere.batches(2, 8, chances, LocalRNG(0)):
         found = [*vars(conditions).values(), targets, weights]
         assert {tensor.device.type for tensor in found} == {"meta"}
         assert {len(tensor) for tensor in found} == {8}
@@ -117,7 +136,7 @@ def test_batches_of_what_is_kept_elsewhere_go_where_the_targets_are(cache):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_batches_of_a_cache_on_the_cpu_come_without_waiting_for_the_gpu(cache):
     on_cpu = ConditionCache(cache.conditions, cache.targets.cuda(), cache.weights.cuda())
-    batches = on_cpu.batches(3, 8, torch.ones(N_IMAGES))
+    batches = on_cpu.batches(3, 8, torch.ones(N_IMAGES), LocalRNG(0))
     torch.cuda.set_sync_debug_mode("error")
     try:
         found = list(batches)

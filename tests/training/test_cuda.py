@@ -2,18 +2,20 @@
 
 import copy
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
 from tiny import TinyBackbone, small, stripes
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from diffmic import DiffMICClassifier
-from diffmic.data import PreparedImages, read_inputs
-from diffmic.training import Part
+from diffmic.data import LabelledImages, PreparedImages, read_inputs
+from diffmic.training import resolve_recipe
 from diffmic.training.options import pixels
-from diffmic.training.precision import accelerator_for
 
 pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU"),
@@ -34,6 +36,44 @@ def test_a_model_predicts_the_same_on_the_gpu_and_on_the_cpu(fitted, new_images,
     assert_allclose(
         on_gpu.explain(new_images[0]).saliency, fitted.explain(new_images[0]).saliency, atol=1e-3
     )
+
+
+def test_a_fitted_model_moves_to_the_gpu_and_back(fitted, new_images):
+    expected = fitted.predict_proba(new_images[0])
+    moved = copy.deepcopy(fitted).to("cuda")
+    assert next(moved.network_.parameters()).device.type == "cuda"
+    assert_allclose(moved.predict_proba(new_images[0]), expected, atol=1e-3)
+    assert_allclose(moved.to("cpu").predict_proba(new_images[0]), expected, atol=1e-5)
+
+
+class NoFloat64OnTheGPU(TorchDispatchMode):
+    """Refuses what a device without float64 could not make."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == "cuda":
+                assert tensor.dtype != torch.float64, func
+        return found
+
+
+@pytest.mark.parametrize("recipe", ["default", "paper-v2"])
+def test_no_float64_is_made_on_a_gpu(images, recipe):
+    parameters = small(device="cuda", max_epochs=1, recipe=recipe)
+    if recipe == "paper-v2":
+        short = replace(resolve_recipe("paper-v2"), denoiser_epochs=1, n_positions=9)
+        parameters |= small(
+            device="cuda",
+            max_epochs=1,
+            recipe=short,
+            prior_backbone=TinyBackbone(),
+            region_backbone=TinyBackbone(),
+            n_regions=3,
+            region_size=8,
+        )
+    with NoFloat64OnTheGPU():
+        classifier = DiffMICClassifier(**parameters).fit(*images)
+        classifier.predict_proba(images[0])
 
 
 def test_the_prior_learns_the_same_on_the_gpu_and_on_the_cpu(images, new_images):
@@ -75,23 +115,17 @@ def test_the_gpus_random_state_is_left_alone(images):
 
 def test_batches_of_stage_one_come_without_waiting_for_the_device(images):
     X, y = images
-    part = Part(read_inputs(X).images, torch.eye(3)[y], torch.ones(len(y)))
+    part = LabelledImages(read_inputs(X).images, torch.eye(3)[y], torch.ones(len(y)))
     loader = PreparedImages(part.images, 32).loader(16, shuffle=True, pin_memory=True)
     device = torch.device("cuda")
-    with accelerator_for(device, "no") as accelerator:
-        loader = accelerator.prepare(loader)
-        torch.cuda.set_sync_debug_mode("error")
-        try:
-            found = [
-                (
-                    pixels(batch["image"], device),
-                    *part.labels(batch["index"], device),
-                    batch["index"],
-                )
-                for batch in loader
-            ]
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = [
+            (pixels(batch["image"], device), *part.labels(batch["index"], device), batch["index"])
+            for batch in loader
+        ]
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     for pictures, targets, weights, index in found:
         assert {t.device.type for t in (pictures, targets, weights)} == {"cuda"}
         assert targets.argmax(dim=1).tolist() == y[index].tolist()
@@ -100,7 +134,7 @@ def test_batches_of_stage_one_come_without_waiting_for_the_device(images):
 def test_the_steps_of_the_sampler_never_wait_for_the_device(fitted, new_images, monkeypatch):
     network = copy.deepcopy(fitted.network_).to("cuda").eval()
     images = torch.rand(3, 3, 32, 32, device="cuda")
-    start = network.start(2, torch.Generator().manual_seed(0))
+    noise = network.noise(2, torch.Generator().manual_seed(0))
     denoise = type(network).denoise
 
     def watched(*arguments):
@@ -111,7 +145,7 @@ def test_the_steps_of_the_sampler_never_wait_for_the_device(fitted, new_images, 
     with torch.inference_mode():
         conditions = network.encode(images)
         try:
-            scores = network.sample(conditions, start, num_steps=5)
+            scores = network.sample(conditions, noise, num_steps=5)
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert scores.isfinite().all()

@@ -1,4 +1,4 @@
-"""The validation part: measured after each epoch, calibrated on at the end."""
+"""The validation part: metrics after each epoch; in the end calibration, cross-fitted metrics."""
 
 import copy
 from dataclasses import replace
@@ -9,9 +9,10 @@ import torch
 from tiny import RECIPE, TinyBackbone, small, stripes
 
 from diffmic import DiffMICClassifier
-from diffmic.data import PreparedImages, named_augment
-from diffmic.inference import measure
-from diffmic.training import Part, TrainingOptions
+from diffmic.data import LabelledImages, PreparedImages, named_augment
+from diffmic.inference import Calibration, SamplingOptions
+from diffmic.tasks import classification_metrics
+from diffmic.training import TrainingOptions
 from diffmic.training.evaluation import Evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
@@ -22,12 +23,9 @@ OPTIONS = TrainingOptions(
     batch_size=16,
     learning_rate=1e-2,
     pretrained=False,
-    patience=None,
     augment=None,
     num_workers=0,
-    num_steps=3,
-    n_samples=2,
-    n_views=1,
+    sampling=SamplingOptions(num_steps=3, n_draws=2),
     precision="fp32",
     device=torch.device("cpu"),
     seed=0,
@@ -40,7 +38,11 @@ def part(*, multilabel=False):
     y = np.where(np.random.RandomState(1).rand(30) < 0.2, (y + 1) % 3, y)
     targets = torch.nn.functional.one_hot(torch.from_numpy(y), 3).float()
     targets = targets[:, :2] if multilabel else targets
-    return Part(torch.from_numpy(X)[:, None], targets, torch.ones(30))
+    return LabelledImages(torch.from_numpy(X)[:, None], targets, torch.ones(30))
+
+
+def ratio_of(model):
+    return None if model.drawing_ratio is None else torch.from_numpy(model.drawing_ratio)
 
 
 @pytest.fixture
@@ -67,7 +69,10 @@ def test_stage_one_encodes_it_after_each_epoch(fitted, encodings):
 
 
 def test_encoders_that_learn_in_stage_two_encode_anew(images):
-    classifier = DiffMICClassifier(**small(prior_backbone=TinyBackbone(), max_epochs=1))
+    recipe = replace(RECIPE, cached=False, n_cached_views=0)
+    classifier = DiffMICClassifier(
+        **small(prior_backbone=TinyBackbone(), recipe=recipe, max_epochs=1)
+    )
     network = classifier.fit(*images).network_
     calls = []
     network.image_encoder.register_forward_hook(lambda *_: calls.append(1))
@@ -78,65 +83,85 @@ def test_encoders_that_learn_in_stage_two_encode_anew(images):
 
 
 @pytest.mark.parametrize("stage", ["prior", "diffusion"])
-def test_the_score_is_the_likelihood_under_the_best_temperature(fitted, stage):
-    evaluation = Evaluation(part(), OPTIONS)
-    measures = getattr(evaluation, stage)(fitted.network_)
-    verdict = evaluation.verdicts(fitted.network_, [stage])[stage]
-    assert measures["score"] == -measures["nll"]
-    assert measures["nll"] == pytest.approx(verdict.measures["nll"], abs=1e-6)
-    assert measures["accuracy"] == pytest.approx(verdict.measures["accuracy"])
+def test_the_score_is_the_likelihood_under_the_calibration_that_suits_best(fitted, stage):
+    evaluation = Evaluation(part(), OPTIONS, ratio_of(fitted.model_))
+    metrics = getattr(evaluation, stage)(fitted.network_)
+    verdict = evaluation.verdict(fitted.network_, ["prior", "diffusion"])
+    best = replace(fitted.model_, calibrations=verdict.calibrations)
+    images = PreparedImages(evaluation.part.images, best.image_size)
+    proba = best.probabilities(best.evidence(images), stage)
+    expected = classification_metrics(evaluation.part.targets.argmax(dim=1).numpy(), proba)
+    assert metrics["score"] == -metrics["nll"]
+    assert metrics["nll"] == pytest.approx(expected["nll"], abs=1e-6)
+    assert metrics["accuracy"] == pytest.approx(expected["accuracy"])
 
 
 @pytest.mark.parametrize("n_views", [1, 3])
-@pytest.mark.parametrize("stage", ["prior", "diffusion"])
-def test_a_verdict_agrees_with_what_is_predicted(fitted, stage, n_views):
-    validation = part()
-    options = replace(OPTIONS, n_views=n_views, augment=named_augment("auto"), seed=fitted.seed_)
-    verdict = Evaluation(validation, options).verdicts(fitted.network_, [stage])[stage]
-    calibrated = copy.copy(fitted).set_params(augment="auto", n_views=n_views)
-    calibrated.calibrations_ = {stage: verdict.calibration}
-    proba = calibrated.predict_proba(validation.images, stage=stage)
-    expected = measure(validation.targets.argmax(dim=1), proba)
-    assert verdict.measures["nll"] == pytest.approx(expected["nll"], abs=1e-4)
-    assert verdict.measures["auc"] == pytest.approx(expected["auc"])
-    assert verdict.thresholds is None
+def test_a_verdict_is_of_what_is_predicted(fitted, n_views):
+    """Its calibrations are those that suit the model's own evidence, for as many views."""
+    validation, model = part(), fitted.model_
+    sampling = SamplingOptions(num_steps=3, n_draws=2, n_views=n_views)
+    augment = named_augment("auto")
+    options = replace(OPTIONS, sampling=sampling, augment=augment, seed=model.seed)
+    verdict = Evaluation(validation, options, ratio_of(model)).verdict(
+        model.network, ["prior", "diffusion"]
+    )
+    images = PreparedImages(validation.images, model.image_size)
+    evidence = model.evidence(images, "diffusion", sampling, augment=augment)
+    for stage in ("prior", "diffusion"):
+        expected = Calibration.fit(
+            evidence.logits(stage, model.task),
+            validation.targets,
+            model.task,
+            prior_logits=evidence.prior_logits if stage == "diffusion" else None,
+        )
+        found = verdict.calibrations[stage]
+        assert vars(found) == pytest.approx(vars(expected), abs=1e-3, rel=1e-3)
+    assert verdict.thresholds == {}
 
 
-def test_verdicts_encode_anew_and_once_for_both_stages(fitted, encodings):
+def test_a_verdict_encodes_anew_and_once_for_both_stages(fitted, encodings):
     evaluation = Evaluation(part(), OPTIONS)
     evaluation.diffusion(fitted.network_)
     encodings.clear()
-    verdicts = evaluation.verdicts(fitted.network_, ["prior", "diffusion"])
-    assert verdicts.keys() == {"prior", "diffusion"}
+    verdict = evaluation.verdict(fitted.network_, ["prior", "diffusion"])
+    assert verdict.calibrations.keys() == {"prior", "diffusion"}
+    assert verdict.scores.keys() == {"prior", "diffusion", "diffusion_alone"}
     assert len(encodings) == 2
 
 
-@pytest.mark.parametrize("stage", ["prior", "diffusion"])
-def test_labels_get_thresholds(fitted_multilabel, stage):
-    verdict = Evaluation(part(multilabel=True), OPTIONS).verdicts(
-        fitted_multilabel.network_, [stage]
-    )[stage]
-    assert verdict.thresholds.shape == (2,)
-    assert verdict.calibration.multilabel
-    assert verdict.measures["accuracy"] > 0.7
+def test_a_verdict_of_the_prior_alone_says_nothing_of_the_diffusion(fitted):
+    verdict = Evaluation(part(), OPTIONS).verdict(fitted.network_, ["prior"])
+    assert verdict.calibrations.keys() == verdict.scores.keys() == {"prior"}
+    assert verdict.gain is None
 
 
-def test_evaluating_leaves_the_network_in_the_mode_that_it_was_in(fitted):
+def test_labels_get_thresholds(fitted_multilabel):
+    verdict = Evaluation(part(multilabel=True), OPTIONS).verdict(
+        fitted_multilabel.network_, ["prior", "diffusion"]
+    )
+    for stage in ("prior", "diffusion"):
+        assert verdict.thresholds[stage].shape == (2,)
+        assert verdict.calibrations[stage].shift != 0
+        assert verdict.scores[stage]["label_accuracy"] > 0.7
+
+
+def test_evaluating_is_the_same_in_whatever_mode_the_network_was(fitted):
     evaluation = Evaluation(part(), OPTIONS)
-    network = fitted.network_
+    network = copy.deepcopy(fitted.network_)
+    found = []
     for mode in (True, False):
         network.train(mode)
-        evaluation.prior(network)
-        evaluation.diffusion(network)
-        assert network.training == mode
+        found.append((evaluation.prior(network), evaluation.diffusion(network)))
+    assert found[0] == found[1]
 
 
 def test_the_validation_part_is_not_augmented(fitted):
     def refuse(image):
         raise AssertionError
 
-    options = TrainingOptions(**{**vars(OPTIONS), "augment": refuse})
+    options = replace(OPTIONS, augment=refuse)
     Evaluation(part(), options).prior(fitted.network_)
-    assert isinstance(part().prepared(options, augmented=True), PreparedImages)
+    assert isinstance(options.prepared(part(), augmented=True), PreparedImages)
     with pytest.raises(AssertionError):
-        part().prepared(options, augmented=True)[0]
+        options.prepared(part(), augmented=True)[0]

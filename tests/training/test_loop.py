@@ -1,14 +1,18 @@
 """The loop: epochs, the best state, patience, divergence."""
 
+import copy
+import io
 import math
 
 import pytest
 import torch
-from accelerate import Accelerator
 from torch import nn
 
 from diffmic import TrainingDivergedError
-from diffmic.training.loop import train
+from diffmic.random import LocalRNG
+from diffmic.training.diffusion_stage import moving_average
+from diffmic.training.loop import LoopState, train
+from diffmic.training.precision import MixedPrecision
 
 
 class Counter(nn.Module):
@@ -26,25 +30,37 @@ class Counter(nn.Module):
         return loss * self.losses.pop(0) if self.losses else loss
 
 
-def run(scores=None, *, learner=None, max_epochs=5, patience=10, history=None, **options):
+PRECISION = MixedPrecision(torch.device("cpu"))
+
+
+def state_of(learner, *, history=None, horizon=None):
+    """A state whose learner takes steps of 1, with or without a moving average."""
+    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
+    return LoopState(
+        "prior",
+        learner,
+        optimizer,
+        torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+        LocalRNG(0),
+        PRECISION.scaler(),
+        moving_average(learner, horizon, total_steps=10),
+        history=[] if history is None else history,
+    )
+
+
+def run(scores=None, *, learner=None, max_epochs=5, patience=10, history=None, batches=None):
     """Train a Counter, one step an epoch, under given validation scores."""
     learner = Counter() if learner is None else learner
     remaining = None if scores is None else iter(scores)
-    optimizer = torch.optim.SGD(learner.parameters(), lr=1.0)
     train(
+        state_of(learner, history=history),
         learner,
-        options.pop("batches", lambda epoch: [()]),
-        learner=learner,
+        batches or (lambda epoch: [()]),
         evaluate=None if scores is None else (lambda: {"score": next(remaining), "nll": 0.5}),
-        accelerator=Accelerator(cpu=True),
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+        precision=PRECISION,
         max_epochs=max_epochs,
         patience=patience,
-        stage="prior",
-        history=[] if history is None else history,
         verbose=0,
-        **options,
     )
     return learner.weight.item()
 
@@ -115,10 +131,25 @@ def test_batches_are_asked_for_by_the_number_of_the_epoch():
     assert asked == [1, 2, 3]
 
 
-def test_something_can_be_done_after_each_step():
-    steps = []
-    run(None, batches=lambda epoch: [()] * 2, max_epochs=3, after_step=lambda: steps.append(1))
-    assert len(steps) == 6
+def test_the_moving_average_follows_each_step_and_is_what_is_kept():
+    learner = Counter()
+    state = state_of(learner, horizon=0.2)  # of 10 steps: a decay of ½
+    seen = []
+    train(
+        state,
+        learner,
+        lambda epoch: [()] * 2,
+        evaluate=lambda: seen.append(state.kept.weight.item()) or {"score": 0.0},
+        precision=PRECISION,
+        max_epochs=3,
+        patience=None,
+        verbose=0,
+    )
+    expected = [1.0]  # the first average is a copy
+    for weight in range(2, 7):
+        expected.append((expected[-1] + weight) / 2)
+    assert seen == pytest.approx(expected[1::2])
+    assert learner.weight.item() == pytest.approx(expected[-1])
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -134,12 +165,139 @@ def test_a_loss_that_is_not_finite_stops_training_with_the_best_state(bad, epoch
 
 
 def test_weights_that_are_not_finite_are_called_by_their_name():
-    learner = Counter()
+    class Overflowing(Counter):
+        """Its loss is finite, the step that follows is not."""
 
-    def overflow():
-        with torch.no_grad():
-            learner.weight.fill_(math.inf)
+        def forward(self):
+            return super().forward() * 1e30 * 1e30  # 0, of which the gradient is infinite
 
+    learner = Overflowing()
     with pytest.raises(TrainingDivergedError, match="The weights of the prior stage became NaN or"):
-        run(learner=learner, after_step=overflow)
+        run(learner=learner)
     assert learner.weight.item() == 0
+
+
+@pytest.mark.parametrize("error", [RuntimeError, MemoryError, KeyboardInterrupt])
+def test_an_error_in_an_epoch_leaves_the_best_state_and_the_history_so_far(error):
+    learner, history = Counter(), []
+
+    def batches(epoch):
+        yield ()
+        if epoch == 3:
+            raise error
+
+    with pytest.raises(error):
+        run([2, 1, 0], learner=learner, history=history, batches=batches)
+    assert learner.weight.item() == 1
+    assert [row["epoch"] for row in history] == [1, 2]
+
+
+# --- Going on from a saved state ----------------------------------------------------------------
+
+
+class Noisy(nn.Module):
+    """A small network with dropout and batch norm, whose loss draws noise, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.Dropout(0.3), nn.Linear(8, 2)
+        )
+
+    def forward(self, rows, targets):
+        blurred = rows + 0.1 * torch.randn_like(rows)
+        return nn.functional.mse_loss(self.layers(blurred), targets)
+
+
+def data_of(epoch):
+    draw = torch.Generator().manual_seed(epoch)
+    return [(torch.randn(6, 4, generator=draw), torch.randn(6, 2, generator=draw))] * 3
+
+
+class Noticed(Exception):
+    """Ends a loop in the middle."""
+
+
+def learn(*, average, go_on=None, stop_after=None, max_epochs=5, scores=(3, 5, 4, 1, 2)):
+    """Train a Noisy network; returns the state, or what was saved after an epoch."""
+    with LocalRNG(7) as rng:
+        learner = Noisy()
+        optimizer = torch.optim.AdamW(learner.parameters(), lr=0.05)
+        total_steps = max_epochs * 3
+        state = LoopState(
+            "diffusion" if average else "prior",
+            learner,
+            optimizer,
+            torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=total_steps + 1),
+            rng,
+            PRECISION.scaler(),
+            moving_average(learner, 0.3 if average else None, total_steps),
+        )
+        if go_on is not None:
+            state.load_state_dict(go_on)
+
+        def batches(epoch):
+            if stop_after is not None and epoch > stop_after:
+                saved.append(copy.deepcopy(state.state_dict()))
+                raise Noticed
+            return data_of(epoch)
+
+        def evaluate():
+            epoch = 1 + (state.history[-1]["epoch"] if state.history else 0)
+            return {"score": float(scores[epoch - 1])}
+
+        saved = []
+        try:
+            train(
+                state,
+                learner,
+                batches,
+                evaluate=evaluate,
+                precision=PRECISION,
+                max_epochs=max_epochs,
+                patience=None if average else 10,
+                verbose=0,
+            )
+        except Noticed:
+            return saved[0]
+    return state
+
+
+def assert_same(one, other, where=""):
+    """Equal to the last bit, whatever it is; but for the seconds of a history."""
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            if key != "seconds":
+                assert_same(one[key], other[key], f"{where}.{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for number, pair in enumerate(zip(one, other, strict=True)):
+            assert_same(*pair, f"{where}[{number}]")
+    else:
+        assert one == other, where
+
+
+@pytest.mark.parametrize("average", [False, True], ids=["prior", "denoiser"])
+def test_a_loop_that_goes_on_ends_as_if_it_had_never_stopped(average):
+    undisturbed = learn(average=average)
+    saved = learn(average=average, stop_after=2)
+    assert saved["epoch"] == 2
+    buffer = io.BytesIO()
+    torch.save(saved, buffer)  # it is what a file can hold
+    buffer.seek(0)
+    gone_on = learn(average=average, go_on=torch.load(buffer, weights_only=True))
+    assert_same(gone_on.state_dict(), undisturbed.state_dict())
+    assert [row["epoch"] for row in gone_on.history] == [1, 2, 3, 4, 5]
+
+
+def test_going_on_is_not_the_same_without_the_random_state():
+    undisturbed = learn(average=False)
+    saved = learn(average=False, stop_after=2)
+    saved["rng"] = LocalRNG(7).state_dict() | {"cpu": LocalRNG(8).generator().get_state()}
+    gone_on = learn(average=False, go_on=saved)
+    with pytest.raises(AssertionError):
+        assert_same(gone_on.state_dict(), undisturbed.state_dict())

@@ -61,6 +61,7 @@ def peak_megabytes(n_images):
     return float(done.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads Linux's /proc")
 def test_ten_times_the_images_take_hardly_more_memory():
     # 28 kB of conditions an image: 8 MB of 300 are in memory, 84 MB of 3000 would be too many; so

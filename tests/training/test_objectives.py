@@ -7,35 +7,33 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tiny import RECIPE, TinyBackbone
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from diffmic.model import Architecture, build_network
-from diffmic.training.objectives import (
-    DenoiserObjective,
-    PriorObjective,
-    classification_loss,
-)
+from diffmic.model import Architecture, NetworkPlan, build_network
+from diffmic.random import LocalRNG
+from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
+from diffmic.training.objectives import DenoiserObjective, PriorObjective
+
+TASKS = pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL, ORDINAL])
 
 
-def network(*, region_backbone=None, multilabel=False, recipe=RECIPE, n_regions=6):
-    torch.manual_seed(0)
+def network(*, region_backbone=None, task=MULTICLASS, recipe=RECIPE, n_regions=6):
     architecture = Architecture(
-        backbone=TinyBackbone(),
-        prior_backbone=None,
         region_backbone=region_backbone,
-        pretrained=False,
-        image_size=32,
         n_regions=n_regions,
-        region_size="auto",
         feature_dim=16,
         num_train_timesteps=50,
     )
-    return build_network(architecture, 3, multilabel=multilabel, settings=recipe.diffusion)
+    with LocalRNG(0):
+        return build_network(
+            NetworkPlan(TinyBackbone(), architecture, 32, 3, task, recipe.diffusion)
+        )
 
 
 @pytest.fixture(autouse=True)
 def _chance_of_this_test_alone():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
+    with LocalRNG(0):
         yield
 
 
@@ -61,8 +59,9 @@ def test_exclusive_classes_have_a_cross_entropy(smoothing):
     logits = torch.randn(6, 3)
     labels = TARGETS.argmax(dim=1)
     expected = F.cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none")
-    loss = classification_loss(logits, TARGETS, multilabel=False, label_smoothing=smoothing)
-    torch.testing.assert_close(loss, expected)
+    for task in (MULTICLASS, ORDINAL):
+        loss = task.loss(logits, TARGETS, label_smoothing=smoothing)
+        torch.testing.assert_close(loss, expected)
 
 
 def test_labels_have_the_mean_of_their_binary_cross_entropies():
@@ -70,8 +69,21 @@ def test_labels_have_the_mean_of_their_binary_cross_entropies():
     smooth = torch.where(targets == 1, 0.95, 0.05)
     p = logits.sigmoid()
     expected = -(smooth * p.log() + (1 - smooth) * (1 - p).log()).mean(dim=1)
-    loss = classification_loss(logits, targets, multilabel=True, label_smoothing=0.1)
+    loss = MULTILABEL.loss(logits, targets, label_smoothing=0.1)
     torch.testing.assert_close(loss, expected)
+
+
+def test_confidence_is_the_probability_of_the_true_class():
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    expected = logits.softmax(dim=1)[0, 1].item()
+    found = MULTICLASS.confidence(logits, torch.tensor([[0.0, 1, 0]]))
+    assert found.item() == pytest.approx(expected)
+
+
+def test_multilabel_confidence_is_the_mean_probability_of_each_true_value():
+    p = torch.tensor([0.9, 0.2, 0.6])
+    confidence = MULTILABEL.confidence(torch.logit(p)[None], torch.tensor([[1.0, 0, 0]]))
+    assert confidence.item() == pytest.approx((0.9 + 0.8 + 0.4) / 3, abs=1e-6)
 
 
 # --- Prior --------------------------------------------------------------------------------------
@@ -109,9 +121,9 @@ def test_branch_losses_are_averaged_with_the_fused_ones(images):
     )
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_images_without_weight_do_not_count_for_the_prior(images, multilabel):
-    objective = PriorObjective(network(multilabel=multilabel), RECIPE).eval()
+@TASKS
+def test_images_without_weight_do_not_count_for_the_prior(images, task):
+    objective = PriorObjective(network(task=task), RECIPE).eval()
     weights = torch.tensor([2.0, 2.0, 2.0, 0.0, 0.0, 0.0])
     half = objective(images[:3], TARGETS[:3], WEIGHTS[:3])
     torch.testing.assert_close(objective(images, TARGETS, weights), half)
@@ -168,15 +180,15 @@ def test_fewer_positions_are_drawn_in_proportion_to_their_number():
     torch.testing.assert_close(shares, expected, atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-@pytest.mark.parametrize("parameterization", ["noise", "v", "label"])
+@TASKS
+@pytest.mark.parametrize("prediction_type", ["noise", "v", "label"])
 def test_a_denoiser_that_knows_the_answer_has_no_squared_error(
-    images, monkeypatch, parameterization, multilabel
+    images, monkeypatch, prediction_type, task
 ):
-    settings = replace(RECIPE.diffusion, parameterization=parameterization)
+    settings = replace(RECIPE.diffusion, prediction_type=prediction_type)
     recipe = replace(RECIPE, diffusion=settings, alpha=2.0)
-    of = network(recipe=recipe, multilabel=multilabel)
-    schedule = of.schedule
+    of = network(recipe=recipe, task=task)
+    schedule = of.process.schedule
     monkeypatch.setattr(torch, "randn_like", lambda like: torch.full_like(like, 0.5))
 
     def perfect(guidance, noisy, timesteps, context):
@@ -189,7 +201,7 @@ def test_a_denoiser_that_knows_the_answer_has_no_squared_error(
             "noise": noise,
             "label": label,
             "v": signal_level * noise - noise_level * label,
-        }[parameterization]
+        }[prediction_type]
 
     found = conditions(of, images)
     monkeypatch.setattr(of.denoiser, "forward", perfect)
@@ -203,8 +215,8 @@ def test_images_without_weight_do_not_count_for_the_denoiser(images):
     found = conditions(of, images)
 
     def loss(weights, targets=TARGETS):
-        torch.manual_seed(3)
-        return objective(found, targets, torch.tensor(weights))
+        with LocalRNG(3):
+            return objective(found, targets, torch.tensor(weights))
 
     wrong = TARGETS.clone()
     wrong[4] = 1 - wrong[4]
@@ -213,16 +225,16 @@ def test_images_without_weight_do_not_count_for_the_denoiser(images):
     assert not torch.isclose(loss([1.0] * 6), loss([1.0] * 6, wrong))
 
 
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_probabilities_are_learnt_by_cross_entropy(images, monkeypatch, multilabel):
-    of = network(multilabel=multilabel)
-    assert of.settings.parameterization == "probability"
+@TASKS
+def test_probabilities_are_learnt_by_cross_entropy(images, monkeypatch, task):
+    of = network(task=task)
+    assert of.settings.prediction_type == "probability"
     found = conditions(of, images)
     logits = torch.randn(6, RECIPE.n_positions, 3, generator=torch.Generator().manual_seed(1))
     monkeypatch.setattr(of.denoiser, "forward", lambda *args: logits)
     loss = DenoiserObjective(of, RECIPE)(found, TARGETS, WEIGHTS)
     targets = TARGETS[:, None].expand_as(logits)
-    if multilabel:
+    if task is MULTILABEL:
         errors = F.binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(dim=2)
     else:
         errors = F.cross_entropy(logits.transpose(1, 2), targets.transpose(1, 2), reduction="none")
@@ -269,3 +281,37 @@ def test_feature_noise_is_in_standard_deviations_of_the_features(images, monkeyp
     objective(found, TARGETS, WEIGHTS)
     torch.testing.assert_close(seen["image"], found.image_features + 1.0)
     torch.testing.assert_close(seen["region"], found.region_features + 1.5)
+
+
+# --- Devices ------------------------------------------------------------------------------------
+
+
+class NoFloat64(TorchDispatchMode):
+    """Refuses what devices without float64 cannot make."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            assert getattr(tensor, "dtype", None) != torch.float64, func
+        return found
+
+
+@TASKS
+@pytest.mark.parametrize("regions", ["windows", "crops"])
+@pytest.mark.parametrize("prediction_type", ["probability", "noise"])
+def test_a_device_without_float64_can_learn(regions, prediction_type, task):
+    settings = replace(RECIPE.diffusion, prediction_type=prediction_type)
+    recipe = replace(RECIPE, diffusion=settings, feature_noise=1.0, alpha=2.0)
+    of = network(
+        recipe=recipe, task=task, region_backbone=TinyBackbone() if regions == "crops" else None
+    ).to("meta")
+    images, targets, weights = (t.to("meta") for t in (torch.rand(6, 3, 32, 32), TARGETS, WEIGHTS))
+    scales = torch.ones(16, device="meta"), torch.ones(16, device="meta")
+    with NoFloat64():
+        PriorObjective(of, recipe).train()(images, targets, weights).backward()
+        blurred = recipe if regions == "windows" else replace(recipe, feature_noise=0.0)
+        objective = DenoiserObjective(of, blurred, scales).train()
+        with torch.no_grad():
+            found = of.encode(images)
+        objective(found, targets, weights).backward()
+    assert of.denoiser.out.weight.grad.device.type == "meta"

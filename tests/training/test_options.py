@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import RECIPE
 
-from diffmic.training import Part
+from diffmic.data import LabelledImages
 from diffmic.training.options import learning_rate_schedule, pixels
 
 
@@ -47,7 +47,7 @@ def test_a_few_steps_are_enough(schedule, total_steps):
 
 
 def test_labels_are_looked_up_without_waiting_for_a_device(monkeypatch):
-    part = Part(torch.zeros(4, 1, 8, 8), torch.eye(4), torch.arange(4.0))
+    part = LabelledImages(torch.zeros(4, 1, 8, 8), torch.eye(4), torch.arange(4.0))
     copied = []
     to = torch.Tensor.to
 
@@ -63,7 +63,7 @@ def test_labels_are_looked_up_without_waiting_for_a_device(monkeypatch):
 
 
 def test_labels_are_those_of_the_images_that_were_asked_for():
-    part = Part(torch.zeros(4, 1, 8, 8), torch.eye(4), torch.arange(4.0))
+    part = LabelledImages(torch.zeros(4, 1, 8, 8), torch.eye(4), torch.arange(4.0))
     targets, weights = part.labels(torch.tensor([2, 0]), torch.device("cpu"))
     assert targets.tolist() == [[0, 0, 1, 0], [1, 0, 0, 0]]
     assert weights.tolist() == [2, 0]

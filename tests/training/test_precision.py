@@ -1,16 +1,15 @@
-"""Devices, mixed precision, and Accelerate's state, which belongs to the whole process."""
+"""Devices, and mixed precision where it is asked for or the processor is fast with it."""
 
 import pytest
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState, GradientState, PartialState
 from torch import nn
 
 from diffmic import InputError
-from diffmic.data import PreparedImages
 from diffmic.model.backbone import build_backbone
+from diffmic.training import precision
 from diffmic.training.precision import (
-    accelerator_for,
+    MixedPrecision,
+    has_amx,
     resolve_device,
     round_to_half,
     to_device,
@@ -22,31 +21,18 @@ PLAIN = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1))
 DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
 
 
-@pytest.fixture(autouse=True)
-def fresh_state():
-    """Accelerate's state is empty before and after each test."""
-
-    def clear():
-        for state in (AcceleratorState, PartialState, GradientState):
-            state._shared_state.clear()
-
-    clear()
-    yield
-    clear()
-
-
 def pretend(monkeypatch, *, cuda=False, mps=False, bf16=True, amx=False):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx, raising=False)
+    monkeypatch.setattr(precision, "has_amx", lambda: amx)
 
 
 @pytest.mark.parametrize(
     ("there", "expected"),
     [
         ({}, "cpu"),
-        ({"mps": True}, "mps"),
+        ({"mps": True}, "cpu"),  # it must be asked for until it can be tested
         ({"cuda": True}, "cuda"),
         ({"cuda": 1, "mps": 1}, "cuda"),
     ],
@@ -66,9 +52,9 @@ def test_a_device_that_is_not_there_is_an_error(device):
         resolve_device(device)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("fp32", "no"), ("bf16", "bf16"), ("fp16", "fp16")])
-def test_a_named_precision_is_taken_as_it_is(name, expected):
-    assert training_precision(name, CPU, PLAIN) == expected
+@pytest.mark.parametrize("name", ["fp32", "bf16", "fp16"])
+def test_a_named_precision_is_taken_as_it_is(name):
+    assert training_precision(name, CPU, PLAIN) == MixedPrecision(CPU, name)
 
 
 def test_an_unknown_precision_is_an_error():
@@ -84,15 +70,15 @@ def test_an_unknown_precision_is_an_error():
         (CUDA, {"bf16": False}, PLAIN, "fp16"),
         (CPU, {"amx": True}, PLAIN, "bf16"),
         (CPU, {"amx": True}, DEPTHWISE, "bf16"),
-        (CPU, {"amx": False}, PLAIN, "no"),
-        (torch.device("mps"), {"amx": True}, PLAIN, "no"),
+        (CPU, {"amx": False}, PLAIN, "fp32"),
+        (torch.device("mps"), {"amx": True}, PLAIN, "fp32"),
     ],
 )
 def test_auto_takes_the_precision_that_the_processor_is_fast_with(
     monkeypatch, device, there, network, expected
 ):
     pretend(monkeypatch, **there)
-    assert training_precision("auto", device, network) == expected
+    assert training_precision("auto", device, network) == MixedPrecision(device, expected)
 
 
 def test_networks_with_convolutions_have_channels_last():
@@ -105,46 +91,12 @@ def test_networks_without_convolutions_are_left_as_they_are():
     assert to_device(network, CPU) is network
 
 
-def test_accelerates_state_is_as_before_when_nothing_used_it():
-    with accelerator_for(CPU, "bf16") as accelerator:
-        assert accelerator.mixed_precision == "bf16"
-        assert accelerator.device.type == "cpu"
-    for state in (AcceleratorState, PartialState, GradientState):
-        assert state._shared_state == {}
-
-
-def test_batches_stay_where_they_are_until_they_are_used():
-    """Accelerate would copy all of them to the device, and wait; the index is needed on the CPU."""
-    images = PreparedImages(torch.zeros(4, 3, 8, 8), 8)
-    with accelerator_for(CPU, "no") as accelerator:
-        accelerator.state.device = torch.device("meta")
-        for batch in accelerator.prepare(images.loader(2)):
-            assert {tensor.device for tensor in batch.values()} == {CPU}
-
-
-def test_an_accelerator_of_the_users_own_keeps_its_precision():
-    own = Accelerator(mixed_precision="bf16", cpu=True)
-    for precision in ("no", "bf16"):
-        with accelerator_for(CPU, precision) as accelerator:
-            assert accelerator.mixed_precision == precision
-        assert own.mixed_precision == "bf16"
-        assert Accelerator(cpu=True).mixed_precision == "bf16"
-
-
-def test_accelerates_state_comes_back_after_an_error():
-    Accelerator(mixed_precision="bf16", cpu=True)
-    before = dict(AcceleratorState._shared_state)
-    with pytest.raises(KeyError), accelerator_for(CPU, "no"):
-        raise KeyError
-    assert AcceleratorState._shared_state == before
-
-
-@pytest.mark.parametrize(("size", "expected"), [(8, "no"), (64, "bf16")])
+@pytest.mark.parametrize(("size", "expected"), [(8, "fp32"), (64, "bf16")])
 def test_images_of_a_cell_or_two_are_learnt_from_in_fp32(monkeypatch, size, expected):
     """oneDNN's bf16 gradient of a strided convolution on a single cell is wrong."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True, raising=False)
+    pretend(monkeypatch, amx=True)
     backbone = build_backbone("test_resnet", image_size=size)
-    assert training_precision("auto", torch.device("cpu"), backbone) == expected
+    assert training_precision("auto", CPU, backbone) == MixedPrecision(CPU, expected)
 
 
 def test_rounded_weights_are_what_half_precision_holds_and_large_ones_stay():
@@ -156,3 +108,31 @@ def test_rounded_weights_are_what_half_precision_holds_and_large_ones_stay():
     third = float(torch.tensor(1 / 3).half())
     assert module.weight.tolist() == [third, 1e6, 0.0, 2.0]
     assert module.num_batches_tracked == 70_001
+
+
+def test_amx_is_what_linux_says(monkeypatch):
+    has_amx.cache_clear()
+    texts = {"flags: fpu amx_bf16 avx2 amx_tile": True, "flags: fpu avx2 amx_tile": False}
+    for text, expected in texts.items():
+        monkeypatch.setattr(precision.Path, "read_text", lambda *_, text=text, **__: text)
+        assert has_amx() == expected
+        has_amx.cache_clear()
+
+    def missing(*_, **__):
+        raise FileNotFoundError
+
+    monkeypatch.setattr(precision.Path, "read_text", missing)
+    assert not has_amx()
+    has_amx.cache_clear()
+
+
+@pytest.mark.parametrize(("name", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+def test_forward_passes_are_made_in_the_named_arithmetic(name, expected):
+    with MixedPrecision(CPU, name).autocast():
+        assert nn.Linear(3, 4)(torch.rand(2, 3)).dtype == expected
+    assert nn.Linear(3, 4)(torch.rand(2, 3)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "scaled"), [("fp32", False), ("bf16", False), ("fp16", True)])
+def test_losses_are_scaled_in_fp16_alone(name, scaled):
+    assert MixedPrecision(CPU, name).scaler().is_enabled() == scaled

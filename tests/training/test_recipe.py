@@ -15,11 +15,13 @@ def test_the_default_recipe_has_the_defaults():
 
 def test_the_papers_recipe_is_the_papers():
     paper = resolve_recipe("paper-v2")
-    assert paper.diffusion.parameterization == "noise"
+    assert paper.diffusion.prediction_type == "noise"
     assert (paper.n_positions, paper.alpha, paper.gamma) == (36, 10.0, 1.0)
     assert not paper.branch_losses
     assert not paper.cached
     assert paper.ema is None
+    assert paper.denoiser_epochs == 1000
+    assert paper.balance == 0  # images are drawn as they are
 
 
 def test_a_recipe_is_taken_as_it_is():
@@ -44,7 +46,9 @@ def test_a_recipe_cannot_be_changed_by_accident():
         ({"schedule": "linear"}, "schedule is 'linear'; give 'one-cycle' or 'cosine'"),
         ({"steps_per_epoch": 0}, "steps_per_epoch is 0; it must be an integer of at least 1"),
         ({"batch_size": 1}, "batch_size is 1; it must be an integer of at least 2"),
-        ({"n_views": -1}, "n_views is -1"),
+        ({"n_cached_views": -1}, "n_cached_views is -1"),
+        ({"patience": 0}, "patience is 0; it must be an integer of at least 1"),
+        ({"denoiser_epochs": 0}, "denoiser_epochs is 0; it must be an integer of at least 1"),
         ({"n_positions": 2.5}, "n_positions is 2.5"),
     ],
 )

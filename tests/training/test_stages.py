@@ -2,7 +2,6 @@
 
 import copy
 import math
-from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -11,9 +10,12 @@ import torch
 from tiny import RECIPE, TinyBackbone, stripes
 
 from diffmic import TrainingDivergedError
-from diffmic.data import named_augment
-from diffmic.model import Architecture, build_network
-from diffmic.training import Part, Recipe, TrainingOptions, fit_network, resolve_recipe
+from diffmic.data import LabelledImages, named_augment
+from diffmic.inference import SamplingOptions
+from diffmic.model import Architecture, NetworkPlan, build_network
+from diffmic.random import LocalRNG
+from diffmic.tasks import MULTICLASS
+from diffmic.training import Recipe, TrainingOptions, fit_network, resolve_recipe
 from diffmic.training.cache import ConditionCache
 from diffmic.training.diffusion_stage import (
     build_cache,
@@ -21,7 +23,8 @@ from diffmic.training.diffusion_stage import (
     moving_average,
     train_denoiser,
 )
-from diffmic.training.precision import accelerator_for
+from diffmic.training.objectives import DenoiserObjective
+from diffmic.training.precision import MixedPrecision
 from diffmic.training.prior_stage import parameter_groups, train_prior
 
 OPTIONS = TrainingOptions(
@@ -31,46 +34,38 @@ OPTIONS = TrainingOptions(
     batch_size=16,
     learning_rate=1e-2,
     pretrained=False,
-    patience=None,
     augment=None,
     num_workers=0,
-    num_steps=3,
-    n_samples=2,
-    n_views=1,
+    sampling=SamplingOptions(num_steps=3, n_draws=2),
     precision="fp32",
     device=torch.device("cpu"),
     seed=0,
     verbose=0,
 )
-PAPER = replace(resolve_recipe("paper-v2"), n_positions=9)
-
-
-@pytest.fixture(autouse=True)
-def _chance_of_this_test_alone():
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        yield
+PAPER = replace(resolve_recipe("paper-v2"), n_positions=9, denoiser_epochs=None)
+FP32 = MixedPrecision(OPTIONS.device)
 
 
 def network(*, own_encoders=False, recipe=RECIPE):
     architecture = Architecture(
-        backbone=TinyBackbone(12) if own_encoders else TinyBackbone(),
         prior_backbone=TinyBackbone() if own_encoders else None,
         region_backbone=TinyBackbone() if own_encoders else None,
-        pretrained=False,
-        image_size=32,
         n_regions=3,
         region_size=8,
         feature_dim=16,
         num_train_timesteps=50,
     )
-    return build_network(architecture, 3, multilabel=False, settings=recipe.diffusion)
+    backbone = TinyBackbone(12) if own_encoders else TinyBackbone()
+    with LocalRNG(0):
+        return build_network(
+            NetworkPlan(backbone, architecture, 32, 3, MULTICLASS, recipe.diffusion)
+        )
 
 
 def part(n_images=30, *, size=32):
     X, y = stripes(n_images, size=size)
     targets = torch.nn.functional.one_hot(torch.from_numpy(y), 3).float()
-    return Part(torch.from_numpy(X)[:, None], targets, torch.ones(n_images))
+    return LabelledImages(torch.from_numpy(X)[:, None], targets, torch.ones(n_images))
 
 
 def state(module):
@@ -82,24 +77,19 @@ def changed(module, before):
     return {name for name, t in module.state_dict().items() if not torch.equal(t, before[name])}
 
 
-@contextmanager
-def stage_two(of, options, *, history=None, evaluate=None):
-    with accelerator_for(options.device, "no") as accelerator:
-        train_denoiser(
-            of,
-            part(),
-            options,
-            accelerator=accelerator,
-            evaluate=evaluate,
-            history=[] if history is None else history,
-        )
-    yield
-
-
-def stage_one(of, options, data):
+def stage_two(of, options, *, evaluate=None, precision=FP32):
     history = []
-    with accelerator_for(options.device, "no") as accelerator:
-        train_prior(of, data, options, accelerator=accelerator, evaluate=None, history=history)
+    with LocalRNG(0) as rng:
+        train_denoiser(
+            of, part(), options, precision=precision, rng=rng, evaluate=evaluate, history=history
+        )
+    return history
+
+
+def stage_one(of, options, data, *, precision=FP32):
+    history = []
+    with LocalRNG(0) as rng:
+        train_prior(of, data, options, precision=precision, rng=rng, evaluate=None, history=history)
     return history
 
 
@@ -143,8 +133,8 @@ def test_backbones_and_heads_have_learning_rates_of_their_own():
 def test_stage_two_leaves_the_prior_as_it_is(recipe, own_encoders):
     of = network(own_encoders=own_encoders, recipe=recipe)
     before = state(of)
-    with stage_two(of, replace(OPTIONS, recipe=recipe)):
-        parts = {name.split(".")[0] for name in changed(of, before)}
+    stage_two(of, replace(OPTIONS, recipe=recipe))
+    parts = {name.split(".")[0] for name in changed(of, before)}
     encoders = {"image_encoder", "region_encoder"} if own_encoders else set()
     assert parts == {"context", "denoiser"} | encoders
     assert all(parameter.requires_grad for parameter in of.parameters())
@@ -154,10 +144,9 @@ def test_stage_two_leaves_the_prior_as_it_is(recipe, own_encoders):
 def test_what_is_kept_is_the_moving_average():
     trained = []
     for ema in (None, 0.5):
-        torch.manual_seed(1)
         of = network()
-        with stage_two(of, replace(OPTIONS, recipe=replace(RECIPE, ema=ema))):
-            trained.append(of.denoiser.out.weight)
+        stage_two(of, replace(OPTIONS, recipe=replace(RECIPE, ema=ema)))
+        trained.append(of.denoiser.out.weight)
     assert not torch.allclose(*trained)
 
 
@@ -170,10 +159,10 @@ def test_what_is_evaluated_is_what_is_kept(ema):
         seen.append(state(candidate))
         return {"score": float(len(seen))}
 
-    recipe = replace(RECIPE, ema=ema, half_weights=False)
-    options = replace(OPTIONS, recipe=recipe, max_epochs=3, patience=5)
-    with stage_two(of, options, evaluate=evaluate):
-        assert changed(of, seen[-1]) == set()
+    recipe = replace(RECIPE, ema=ema, half_weights=False, patience=5)
+    stage_two(of, replace(OPTIONS, recipe=recipe, max_epochs=3), evaluate=evaluate)
+    assert len(seen) == 3
+    assert changed(of, seen[-1]) == set()
 
 
 def test_the_moving_average_spans_a_share_of_all_steps():
@@ -193,12 +182,10 @@ def test_a_denoiser_that_diverges_is_left_in_a_good_state(monkeypatch, own_encod
     recipe = PAPER if own_encoders else RECIPE
     of = network(own_encoders=own_encoders, recipe=recipe)
     before = state(of)
-    for loss in ("weighted_mse", "weighted_cross_entropy"):
-        monkeypatch.setattr(
-            f"diffmic.training.objectives.{loss}", lambda *args, **_: args[0].mean() * math.nan
-        )
-    with pytest.raises(TrainingDivergedError), stage_two(of, replace(OPTIONS, recipe=recipe)):
-        pass
+    forward = DenoiserObjective.forward
+    monkeypatch.setattr(DenoiserObjective, "forward", lambda *batch: forward(*batch) * math.nan)
+    with pytest.raises(TrainingDivergedError):
+        stage_two(of, replace(OPTIONS, recipe=recipe))
     assert changed(of, before) == set()
     assert all(parameter.requires_grad for parameter in of.parameters())
 
@@ -207,7 +194,7 @@ def test_a_denoiser_that_diverges_is_left_in_a_good_state(monkeypatch, own_encod
 def test_the_cache_holds_each_image_as_it_is_and_in_augmented_views(augment, views):
     of = network().eval()
     data = part(10)
-    options = replace(OPTIONS, augment=augment, recipe=replace(RECIPE, n_views=2))
+    options = replace(OPTIONS, augment=augment, recipe=replace(RECIPE, n_cached_views=2))
     cache = build_cache(of, data, options)
     assert len(cache.conditions) == 10 * views
     with torch.no_grad():
@@ -255,14 +242,19 @@ def test_stage_two_takes_as_many_steps_as_the_cache_is_worth(monkeypatch):
 
 def test_a_fit_without_validation_calibrates_nothing():
     result = fit_network(network(), part(), None, OPTIONS)
-    assert {c.temperature for c in result.calibrations.values()} == {1.0}
-    assert result.validation_scores == {}
-    assert result.diffusion_trained
+    assert result.verdict.calibrations.keys() == {"prior", "diffusion"}
+    assert {c.temperature for c in result.verdict.calibrations.values()} == {1.0}
+    assert result.verdict.scores == {}
+    assert result.verdict.gain is None
     assert result.stopped is None
 
 
 def test_a_fit_reports_both_stages():
     result = fit_network(network(), part(), part(12), OPTIONS)
     assert [row["stage"] for row in result.history] == ["prior"] * 2 + ["diffusion"] * 2
-    assert result.validation_scores.keys() == {"prior", "diffusion"}
-    assert all(np.isfinite(s["nll"]) for s in result.validation_scores.values())
+    scores = result.verdict.scores
+    assert scores.keys() == {"prior", "diffusion", "diffusion_alone"}
+    assert all(np.isfinite(s["nll"]) for s in scores.values())
+    gain = scores["prior"]["nll"] - scores["diffusion"]["nll"]
+    assert result.verdict.gain.mean == pytest.approx(gain, abs=1e-6)
+    assert result.verdict.gain.standard_error > 0

@@ -2,24 +2,30 @@
 
 import importlib
 import json
+import shutil
 import sys
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hub.hub_server import HubServer, use
+from hub.test_format_1 import downgrade
 from PIL import Image
 from safetensors.torch import load_file
 from tiny import RECIPE, stripes
 from typer.testing import CliRunner
 
 from diffmic import DiffMICClassifier, ModelCard
-from diffmic.hub import names
 from diffmic.hub.card import is_generated
+from diffmic.hub.configuration import FORMAT_VERSION
 from diffmic.hub.files import digest
 from diffmic.hub.names import BUNDLED, REGISTRY
+from diffmic.model import Architecture
+from diffmic.tasks import MULTILABEL, ORDINAL
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = {
@@ -28,9 +34,13 @@ SETTINGS = {
     "image_size": 32,
     "max_epochs": 2,
     "recipe": RECIPE,
-    "feature_dim": 16,
+    "architecture": Architecture(feature_dim=16),
+    "task": "ordinal",
 }
-pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+pytestmark = [
+    pytest.mark.benchmarks,
+    pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning"),
+]
 
 
 @pytest.fixture
@@ -43,7 +53,6 @@ def zoo(monkeypatch):
         "stripes",
         SETTINGS | {"class_names": ["none", "rising", "falling"]},
         ModelCard(summary="Tells stripes.", dataset="Stripes", license="apache-2.0"),
-        ordered=True,
     )
     monkeypatch.setitem(recipes.ZOO, "diffmic-v2-stripes", small)
     return module
@@ -87,7 +96,7 @@ def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_p
     assert f"| quadratic kappa | {record['test']['prior']['kappa']:.3f} |" in card
     paths = [data / "stripes" / f"{i}.png" for i in range(3, 60, 4)]
     y = [int(label) for label in stripes(60)[1][3::4]]
-    for stage, scores in clf.evaluate(paths, y, ordered=True).items():
+    for stage, scores in clf.evaluate(paths, y).items():
         assert scores == pytest.approx(record["test"][stage])
 
 
@@ -171,21 +180,81 @@ def test_an_unknown_name_is_refused_with_the_names_that_there_are(zoo, tmp_path)
 
 def test_models_are_trained_as_the_accuracy_benchmark_trains(zoo, monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    tasks = importlib.import_module("accuracy_bench.tasks").TASKS
+    data_sets = importlib.import_module("accuracy_bench.tasks").DATA_SETS
     for name, recipe in zoo.ZOO.items():
         if name == "diffmic-v2-stripes":
             continue
-        task = tasks[name.removeprefix("diffmic-v2-")]
-        assert recipe.folder == task.folder
-        assert recipe.ordered == task.ordered
-        for parameter in ("image_size", "max_epochs", "augment"):
-            assert recipe.parameters.get(parameter, "auto") == getattr(task, parameter), name
+        data_set = data_sets[name.removeprefix("diffmic-v2-")]
+        assert recipe.folder == data_set.folder
+        for parameter in ("image_size", "max_epochs", "augment", "task"):
+            assert recipe.parameters.get(parameter, "auto") == getattr(data_set, parameter), name
 
 
 def test_every_model_of_the_zoo_has_a_name_that_from_pretrained_knows(zoo):
-    from diffmic import list_pretrained
+    assert set(zoo.ZOO) - {"diffmic-v2-stripes"} == set(REGISTRY)
 
-    assert set(zoo.ZOO) - {"diffmic-v2-stripes"} == set(list_pretrained())
+
+def test_convert_keeps_weights_probabilities_card_and_terms(zoo, data, tmp_path):
+    name, models, results = "diffmic-v2-stripes", tmp_path / "models", tmp_path / "results"
+    places = ("--models", models, "--results", results)
+    assert run(zoo, "train", name, "--data", data, "--verbose", 0, *places).exit_code == 0
+    trained, record = models / name, results / f"{name}.json"
+    downgrade(trained, tmp_path / "old")
+    shutil.copytree(tmp_path / "old", trained, dirs_exist_ok=True)
+    before, files = json.loads(record.read_text()), contents(trained)
+    X = stripes(6, seed=1)[0]
+    old = DiffMICClassifier.from_pretrained(trained)
+    assert old.task_.name == "multiclass"  # format version 1 knows no grades
+
+    outcome = run(zoo, "convert", name, *places)
+    assert outcome.exit_code == 0, outcome.output
+    assert f"{name}: probabilities changed by at most 0, the weights are the same" in outcome.output
+    config = json.loads((trained / "config.json").read_text())
+    assert (config["format_version"], config["task"]) == (FORMAT_VERSION, "ordinal")
+    new = DiffMICClassifier.from_pretrained(trained)
+    assert new.card_ == old.card_
+    assert is_generated((trained / "README.md").read_text())
+    for stage in ("prior", "diffusion"):
+        expected = old.predict_proba(X, stage=stage)
+        np.testing.assert_allclose(new.predict_proba(X, stage=stage), expected, atol=1e-6)
+    assert json.loads(record.read_text()) == before
+    after = contents(trained)
+    assert {file for file in files if after[file] != files[file]} == {"config.json", "README.md"}
+
+
+def test_convert_leaves_files_alone_that_would_predict_otherwise(zoo, data, tmp_path, monkeypatch):
+    name, models, results = "diffmic-v2-stripes", tmp_path / "models", tmp_path / "results"
+    places = ("--models", models, "--results", results)
+    assert run(zoo, "train", name, "--data", data, "--verbose", 0, *places).exit_code == 0
+    clf = DiffMICClassifier.from_pretrained(models / name)
+    with torch.no_grad():  # such weights that half precision moves probabilities
+        for parameter in clf.network_.parameters():
+            parameter.mul_(1 + 1e-3)
+    clf.save_pretrained(models / name)
+    weights = digest((models / name / "model.safetensors").read_bytes())
+    record = results / f"{name}.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"weights_sha256": weights}))
+    before = contents(models / name)
+    monkeypatch.setattr(zoo, "CONVERSION_TOLERANCE", 1e-9)
+    outcome = run(zoo, "convert", name, *places)
+    assert outcome.exit_code != 0
+    assert "nothing was saved" in outcome.output
+    assert contents(models / name) == before
+
+
+def test_the_accuracy_of_single_labels_gets_its_name_of_today(zoo):
+    earlier = {"prior": {"accuracy": 0.9, "nll": 0.2}}
+    multilabel, grades = (SimpleNamespace(task_=task) for task in (MULTILABEL, ORDINAL))
+    today = {"prior": {"label_accuracy": 0.9, "nll": 0.2}}
+    assert zoo.todays(earlier, multilabel) == today
+    both = {"prior": {"accuracy": 0.4, "label_accuracy": 0.9}}
+    assert zoo.todays(both, multilabel) == both
+    assert zoo.todays(earlier, grades) == earlier
+
+
+def contents(folder):
+    """What each file of a folder holds."""
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def test_a_trial_does_not_replace_the_models_of_the_zoo(zoo, data, tmp_path):
@@ -199,14 +268,14 @@ def test_a_trial_does_not_replace_the_models_of_the_zoo(zoo, data, tmp_path):
 
 @pytest.mark.skipif(not (ROOT / "zoo" / "models").is_dir(), reason="not a checkout")
 @pytest.mark.parametrize("name", sorted(set(REGISTRY) - {p.name for p in BUNDLED.glob("*/")}))
-def test_a_model_of_the_checkout_is_the_one_that_was_measured(name, monkeypatch):
+def test_a_model_of_the_checkout_is_the_one_that_was_measured(name):
     folder = ROOT / "zoo" / "models" / name
     weights = digest((folder / "model.safetensors").read_bytes())
     record = json.loads((ROOT / "zoo" / "results" / f"{name}.json").read_text())
     assert weights == record["weights_sha256"] == REGISTRY[name].sha256
     assert is_generated((folder / "README.md").read_text())
     assert "These weights carry the terms" in (folder / "NOTICE").read_text()
-    monkeypatch.setattr(names, "CHECKOUT", folder.parent)  # the tests may run an installed package
-    clf = DiffMICClassifier.from_pretrained(name)
+    assert json.loads((folder / "config.json").read_text())["format_version"] == FORMAT_VERSION
+    clf = DiffMICClassifier.from_pretrained(folder)
     assert clf.card_.test_scores == record["test"]
     assert clf.predict_proba(torch.rand(2, 3, 64, 64)).shape == (2, len(clf.classes_))

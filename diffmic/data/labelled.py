@@ -1,0 +1,57 @@
+"""Labelled images: one split of the data, with its targets and weights."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Subset
+
+from .preprocessing import Augment, PreparedImages
+from .sources import ImageSource
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledImages:
+    """Images of one split of the data, with targets and weights.
+
+    Attributes
+    ----------
+    images : ImageSource
+    targets : Tensor of shape (n, C), float32, on the CPU
+        One-hot or indicator rows.
+    weights : Tensor of shape (n,), float32, on the CPU
+        Sample weights. Those of the training part, which only the losses use, have mean 1.
+    loss_weights : Tensor of shape (n,) or None
+        Weights in the validation loss used for early stopping, if they differ from ``weights``:
+        they include class weights, which the calibration does not use.
+    """
+
+    images: ImageSource
+    targets: Tensor
+    weights: Tensor
+    loss_weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def prepared(
+        self, image_size: int, *, augment: Augment | None = None, seed: int = 0
+    ) -> PreparedImages:
+        """The images resized for the network; see :class:`PreparedImages`."""
+        return PreparedImages(self.images, image_size, augment=augment, seed=seed)
+
+    def labels(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Targets and weights of the images at ``index`` (on the CPU), moved to a device."""
+        return (
+            self.targets[index].to(device, non_blocking=True),
+            self.weights[index].to(device, non_blocking=True),
+        )
+
+    def subset(self, index: Sequence[int]) -> "LabelledImages":
+        """Some of the images, with their targets and weights."""
+        images: Any = Subset(self.images, index)  # type: ignore[arg-type]
+        rows = torch.as_tensor(index, dtype=torch.long)
+        loss_weights = None if self.loss_weights is None else self.loss_weights[rows]
+        return LabelledImages(images, self.targets[rows], self.weights[rows], loss_weights)

@@ -1,0 +1,52 @@
+"""Interpretation of ``validation_data``: a pair (X, y), or a set of labelled images."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def as_pair(validation_data: Any) -> tuple[Any, Any]:
+    """X and y of ``validation_data``; y is None if X itself contains the labels.
+
+    A sequence of length two can be a pair (X, y), or two items (image, label) of a dataset. Its
+    members decide: X contains many images, whereas an item starts with a single image.
+
+    Raises
+    ------
+    InputError
+        The two members can be interpreted either way.
+    """
+    if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
+        return validation_data, None
+    first, second = validation_data
+    if isinstance(first, dict):  # an item; X is never a dict
+        return validation_data, None
+    if not (_starts_with_image(first) and _starts_with_image(second)):
+        return first, second
+    if _is_image(first[1]) or _is_image(second[1]):
+        raise InputError(
+            "validation_data has two members that both start with an image, so it is not clear "
+            "whether they are (X, y) or two items (image, label). Give X and y as arrays: "
+            "(np.array(images), np.array(labels)), or the items as a torch Dataset."
+        )
+    return validation_data, None
+
+
+def _starts_with_image(member: Any) -> bool:
+    """Whether a member may be an item (image, label, ...)."""
+    return isinstance(member, (tuple, list)) and len(member) > 1 and _is_image(member[0])
+
+
+def _is_image(value: Any) -> bool:
+    """Whether a value is a single image. A string is one if such a file exists, else a label."""
+    if isinstance(value, str):
+        return os.path.isfile(value)
+    if isinstance(value, (np.ndarray, Tensor)):
+        return value.ndim in (2, 3)
+    return isinstance(value, (Path, Image.Image))

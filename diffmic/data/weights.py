@@ -1,0 +1,85 @@
+"""Sample weights: ``sample_weight`` and ``class_weight``, validated and combined."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.utils.class_weight import compute_class_weight
+
+from ..errors import InputError
+from .targets import TargetEncoding, as_array
+
+
+def sample_weights(sample_weight: Any, n_images: int) -> NDArray[np.float64]:
+    """``sample_weight`` as an array (n,); None gives every image the weight 1.
+
+    Raises
+    ------
+    InputError
+        Weights are not finite numbers of at least 0, or all are zero.
+    """
+    if sample_weight is None:
+        return np.ones(n_images)
+    weights = _numbers(sample_weight, "sample_weight")
+    if not weights.any():
+        raise InputError("sample_weight is zero for every image: there is nothing to learn from.")
+    return weights
+
+
+def class_weights(
+    targets: NDArray[np.float32], encoding: TargetEncoding, class_weight: Any
+) -> NDArray[np.float64]:
+    """Class weights, (C,).
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n, C)
+        One-hot or indicator targets of the training part, from which ``"balanced"`` is computed.
+    encoding : TargetEncoding
+    class_weight : None, "balanced" or dict
+        As in scikit-learn; a class that is not in the dict has weight 1.
+
+    Raises
+    ------
+    InputError
+        A class does not exist, or weights are not finite numbers of at least 0.
+    """
+    if class_weight is None:
+        return np.ones(targets.shape[1])
+    names = encoding.classes.tolist()
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        numbers, present = np.arange(len(names)), targets.any(axis=0)
+        labels = np.repeat(numbers, targets.sum(axis=0).astype(int))
+        balanced = np.ones(len(names))
+        balanced[present] = compute_class_weight("balanced", classes=numbers[present], y=labels)
+        return balanced
+    if not isinstance(class_weight, dict):
+        raise InputError(f"class_weight is {class_weight!r}; give None, 'balanced' or a dict.")
+    unknown = [name for name in class_weight if name not in names]
+    if unknown:
+        raise InputError(f"class_weight contains {unknown}, but the classes are {names}.")
+    return _numbers([class_weight.get(name, 1.0) for name in names], "class_weight")
+
+
+def by_class(targets: NDArray[np.float32], per_class: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Class weight (n,) of each image; the mean over several labels, 1 without a label."""
+    n_labels = targets.sum(axis=1)
+    weights: NDArray[np.float64] = (targets @ per_class) / np.maximum(n_labels, 1)
+    weights[n_labels == 0] = 1
+    return weights
+
+
+def _numbers(values: Any, name: str) -> NDArray[np.float64]:
+    """Weights as float64, after a check that they are finite and at least 0."""
+    found = as_array(values, name)
+    try:
+        numbers: NDArray[np.float64] = found.astype(np.float64)
+    except (TypeError, ValueError):
+        numbers = np.full(found.shape, np.nan)
+    if numbers.ndim != 1 or not np.isfinite(numbers).all() or (numbers < 0).any():
+        wrong = found[~(np.isfinite(numbers) & (numbers >= 0))].ravel().tolist()[:3]
+        raise InputError(
+            f"{name} must hold finite numbers of at least 0, one each; found shape {found.shape}"
+            + (f" with {wrong}." if wrong else ".")
+        )
+    return numbers

@@ -1,0 +1,1 @@
+"""Implementation of the estimator's methods, as functions on plain values."""

@@ -1,0 +1,96 @@
+"""Fitted attributes of the estimator: read-only views of ``model_``."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.exceptions import NotFittedError
+
+from ..errors import InputError
+from ..inference import STAGES, Calibration, FittedModel, Stage
+from ..model import DiffMICNetwork
+from ..tasks import Task
+
+
+class FittedAttributes:
+    """Attributes that exist once the estimator has a ``model_``."""
+
+    model_: FittedModel
+
+    def _fitted(self) -> FittedModel:
+        """The fitted model; each prediction reads it once and uses the same model throughout."""
+        model: FittedModel | None = vars(self).get("model_")
+        if model is None:
+            raise NotFittedError(
+                f"This {type(self).__name__} instance is not fitted yet. Call 'fit' with "
+                "appropriate arguments, or load a model with 'from_pretrained', first."
+            )
+        return model
+
+    def _trained(self, stage: Stage) -> FittedModel:
+        """The fitted model, after a check that the stage was trained."""
+        model = self._fitted()
+        if stage not in STAGES:
+            raise InputError(f"stage is {stage!r}; give one of {STAGES}.")
+        if stage not in model.calibrations:
+            raise NotFittedError(
+                "Training stopped before the diffusion stage had learnt anything. Use "
+                "stage='prior' for the probabilities of the prior, or call fit again."
+            )
+        return model
+
+    @property
+    def classes_(self) -> NDArray[Any]:
+        """Class labels as passed to ``fit``; for multi-label, the column indices; shape (C,)."""
+        return self._fitted().classes
+
+    @property
+    def task_(self) -> Task:
+        """Type of the task: ``task_.name`` is "multiclass", "multilabel" or "ordinal"."""
+        return self._fitted().task
+
+    @property
+    def network_(self) -> DiffMICNetwork:
+        """The trained network; predictions run it through the engine made by :meth:`compile`."""
+        return self._fitted().network
+
+    @property
+    def image_size_(self) -> int:
+        """Side of the network's input, in pixels."""
+        return self._fitted().image_size
+
+    @property
+    def channels_(self) -> int:
+        """Number of channels of the training images, 1 or 3; separates colour and gray arrays."""
+        return self._fitted().channels
+
+    @property
+    def calibrations_(self) -> Mapping[Stage, Calibration]:
+        """Calibration of each trained stage: maps logits to probabilities."""
+        return self._fitted().calibrations
+
+    @property
+    def thresholds_(self) -> Mapping[Stage, NDArray[np.float64]]:
+        """Multi-label: decision thresholds on the probabilities, (L,), for each stage."""
+        return self._fitted().thresholds
+
+    @property
+    def validation_scores_(self) -> Mapping[str, dict[str, float]]:
+        """Cross-fitted validation metrics of ``prior``, ``diffusion`` and ``diffusion_alone``."""
+        return self._fitted().record.validation_scores
+
+    @property
+    def history_(self) -> list[dict[str, Any]]:
+        """One row per epoch of each stage: training loss, validation metrics, seconds."""
+        return self._fitted().record.history
+
+    @property
+    def versions_(self) -> Mapping[str, str]:
+        """Versions of the packages that the model was fitted with."""
+        return self._fitted().record.versions
+
+    @property
+    def seed_(self) -> int:
+        """Integer seed derived from ``random_state``."""
+        return self._fitted().seed

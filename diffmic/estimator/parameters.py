@@ -1,0 +1,151 @@
+"""Validation of the estimator's parameters, before training or prediction starts."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.preprocessing import AUGMENTS
+from ..errors import InputError
+from ..inference import SamplingOptions
+from ..model import resolve_architecture
+from ..tasks import TASKS
+from ..training import resolve_recipe
+from ..training.precision import PRECISIONS
+
+WHOLE = ("num_steps", "n_draws", "n_views", "max_epochs", "batch_size")
+
+
+def check_parameters(parameters: Mapping[str, Any]) -> None:
+    """Check the type and range of all constructor parameters.
+
+    Raises
+    ------
+    InputError
+        A parameter is invalid; the message names it, its value and what is needed.
+    """
+    for name in WHOLE:
+        check_whole(name, parameters[name])
+    if parameters["image_size"] != "auto":
+        check_whole("image_size", parameters["image_size"], also="'auto' or ")
+    check_whole("num_workers", parameters["num_workers"], least=0)
+    if parameters["batch_size"] < 2:
+        raise InputError("batch_size is 1; batch norm needs at least 2 images to learn from.")
+    resolve_recipe(parameters["recipe"])
+    architecture = resolve_architecture(parameters["architecture"])
+    check_num_steps(parameters["num_steps"], architecture.num_train_timesteps)
+    if parameters["task"] != "auto" and parameters["task"] not in TASKS:
+        raise InputError(f"task is {parameters['task']!r}; give 'auto' or one of {list(TASKS)}.")
+    rate = parameters["learning_rate"]
+    if not isinstance(rate, (int, float, np.number)) or not 0 < rate < sys.float_info.max:
+        raise InputError(f"learning_rate is {rate!r}; it must be a number above 0.")
+    fraction = parameters["validation_fraction"]
+    if fraction is not None and (not isinstance(fraction, Real) or not 0 < float(fraction) < 1):
+        raise InputError(
+            f"validation_fraction is {fraction!r}; it must lie between 0 and 1, or be None for no "
+            "validation part."
+        )
+    check_precision(parameters["precision"])
+    pretrained = parameters["pretrained"]
+    if not isinstance(pretrained, (bool, str, Path)):
+        raise InputError(f"pretrained is {pretrained!r}; give True, False, or a file of weights.")
+    names = parameters["class_names"]
+    if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
+        raise InputError(f"class_names is {names!r}; give a list with one name per class, or None.")
+    augment = parameters["augment"]
+    known = augment in AUGMENTS if isinstance(augment, str) else augment is None
+    if not known and not callable(augment):
+        raise InputError(
+            f"augment is {augment!r}; give one of {list(AUGMENTS)}, None, or a "
+            "torchvision.transforms.v2 transform."
+        )
+
+
+def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> None:
+    """Check that a parameter is an integer of at least ``least``.
+
+    Raises
+    ------
+    InputError
+        It is not; ``also`` names values that are allowed besides.
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
+        raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least {least}.")
+
+
+def check_precision(precision: Any) -> None:
+    """Check that a precision is known.
+
+    Raises
+    ------
+    InputError
+        Unknown precision.
+    """
+    if precision != "auto" and precision not in PRECISIONS:
+        raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
+
+
+def check_prediction(parameters: Mapping[str, Any]) -> None:
+    """Check the parameters that predictions use.
+
+    Raises
+    ------
+    InputError
+        ``batch_size`` or ``num_workers`` is invalid.
+    """
+    check_whole("batch_size", parameters["batch_size"])
+    check_whole("num_workers", parameters["num_workers"], least=0)
+
+
+def sampling_options(
+    parameters: Mapping[str, Any], asked: Mapping[str, int | None], num_train_timesteps: int
+) -> SamplingOptions:
+    """Sampling options of a prediction: those passed to the method, else the estimator's.
+
+    Raises
+    ------
+    InputError
+        An option is invalid.
+    """
+    options: dict[str, Any] = {
+        name: parameters[name] if asked.get(name) is None else asked[name]
+        for name in ("num_steps", "n_draws", "n_views")
+    }
+    check_num_steps(options["num_steps"], num_train_timesteps)
+    check_whole("n_draws", options["n_draws"])
+    check_n_views(options["n_views"], parameters["augment"])
+    return SamplingOptions(**options)
+
+
+def check_n_views(n_views: int, augment: Any) -> None:
+    """Check the number of test-time views: more than one needs an augmentation.
+
+    Raises
+    ------
+    InputError
+        It is no integer of at least 1, or ``augment`` is None and there are several views.
+    """
+    check_whole("n_views", n_views)
+    if n_views > 1 and augment is None:
+        raise InputError(
+            f"n_views is {n_views} and augment is None, but test-time views need an augmentation. "
+            "Set augment, for example to 'auto', or n_views=1."
+        )
+
+
+def check_num_steps(num_steps: int, num_train_timesteps: int) -> None:
+    """Check that the sampler takes no more steps than the noise schedule has timesteps.
+
+    Raises
+    ------
+    InputError
+        ``num_steps`` is no integer in 1..num_train_timesteps.
+    """
+    if not isinstance(num_steps, Integral) or not 1 <= num_steps <= num_train_timesteps:
+        raise InputError(
+            f"num_steps is {num_steps!r}; it must be an integer between 1 and num_train_timesteps, "
+            f"which is {num_train_timesteps}."
+        )

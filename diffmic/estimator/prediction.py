@@ -1,0 +1,72 @@
+"""Conditions and evidence of X, given a model and the estimator's parameters."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..data import PreparedImages, PreparedStream, Stream, read_inputs
+from ..inference import Evidence, FittedModel, Stage
+from ..model import Conditions
+from .parameters import check_prediction, sampling_options
+from .preparation import augmentation
+
+Parameters = Mapping[str, Any]
+
+
+def evidence_for(
+    model: FittedModel,
+    parameters: Parameters,
+    X: Any,
+    stage: Stage,
+    asked: Mapping[str, int | None] | None = None,
+) -> Evidence:
+    """Uncalibrated evidence of a model for the images X.
+
+    Parameters
+    ----------
+    model : FittedModel
+    parameters : mapping
+        Constructor parameters of the estimator.
+    X : as in ``DiffMICClassifier.predict_proba``
+    stage : {"diffusion", "prior"}
+        Stage whose evidence is computed.
+    asked : mapping or None
+        Sampling options of this prediction; the estimator's replace any that are None or missing.
+
+    Raises
+    ------
+    InputError
+        X or a parameter cannot be used.
+    """
+    options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
+    images, num_workers = _prepared(model, parameters, X)
+    return model.evidence(
+        images,
+        stage,
+        options,
+        batch_size=parameters["batch_size"],
+        num_workers=num_workers,
+        augment=augmentation(parameters["augment"]) if options.n_views > 1 else None,
+    )
+
+
+def conditions_for(
+    model: FittedModel, parameters: Parameters, X: Any
+) -> Iterator[tuple[Conditions, Tensor]]:
+    """Conditions of each batch of X, and the original sizes (B, 2) of its images, in pixels."""
+    images, num_workers = _prepared(model, parameters, X)
+    return model.conditions(images, batch_size=parameters["batch_size"], num_workers=num_workers)
+
+
+def _prepared(
+    model: FittedModel, parameters: Parameters, X: Any
+) -> tuple[PreparedImages | PreparedStream, int]:
+    """X as images resized for the network, and the number of worker processes that load it."""
+    check_prediction(parameters)
+    inputs = Stream.of(X) or read_inputs(X, known_channels=model.channels)
+    own = inputs.num_workers
+    num_workers: int = parameters["num_workers"] if own is None else own
+    if isinstance(inputs, Stream):
+        return PreparedStream(inputs, model.image_size), num_workers
+    return PreparedImages(inputs.images, model.image_size), num_workers

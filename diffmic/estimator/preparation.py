@@ -1,0 +1,211 @@
+"""Preparation of a fit from the arguments of ``fit``, and the fitted model that results."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+
+from ..data import TargetEncoding, TrainingData, named_augment, read_training_data
+from ..data.preprocessing import Augment
+from ..errors import InputError, warn_user
+from ..inference import Engine, FitRecord, FittedModel, SamplingOptions
+from ..model import (
+    DiffMICNetwork,
+    NetworkPlan,
+    build_network,
+    carry_over,
+    default_image_size,
+    resolve_architecture,
+    resolved,
+)
+from ..random import LocalRNG, derived_seed, draw_seed
+from ..training import (
+    FitResult,
+    Learnt,
+    Recipe,
+    TrainingOptions,
+    resolve_device,
+    resolve_recipe,
+)
+from .parameters import check_n_views, check_parameters
+
+PACKAGES = ("diffmic", "torch", "timm")
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """Data, options and network of a fit, all validated.
+
+    Attributes
+    ----------
+    data : TrainingData
+    options : TrainingOptions
+    plan : NetworkPlan
+        Plan of the network, with every "auto" resolved.
+    network : DiffMICNetwork
+        Network to be trained.
+    learnt : Learnt or None
+        State of the denoiser after an earlier fit (warm start); None: it has not been trained.
+    """
+
+    data: TrainingData
+    options: TrainingOptions
+    plan: NetworkPlan
+    network: DiffMICNetwork
+    learnt: Learnt | None
+    versions: dict[str, str]
+
+
+def prepare_fit(
+    parameters: Mapping[str, Any], X: Any, y: Any, learnt: FittedModel | None, **given: Any
+) -> FitPlan:
+    """Read and validate the data, and build the network.
+
+    Parameters
+    ----------
+    parameters : mapping
+        Constructor parameters of the estimator.
+    X, y : as in ``DiffMICClassifier.fit``
+    learnt : FittedModel or None
+        Model to continue from (warm start).
+    **given
+        Other arguments of ``fit``.
+
+    Raises
+    ------
+    InputError, PretrainedWeightsError
+        As in ``DiffMICClassifier.fit``.
+    """
+    p = dict(parameters)
+    check_parameters(p)
+    check_n_views(p["n_views"], p["augment"])
+    recipe = _recipe(p)
+    device, seed = resolve_device(p["device"]), draw_seed(p["random_state"])
+    data = read_training_data(
+        X,
+        y,
+        validation_fraction=p["validation_fraction"],
+        class_weight=p["class_weight"],
+        task=p["task"],
+        rng=np.random.RandomState(seed),
+        verbose=p["verbose"],
+        **given,
+    )
+    _check_class_names(p["class_names"], data.encoding)
+    plan = NetworkPlan(
+        backbone=p["backbone"],
+        architecture=resolve_architecture(p["architecture"]),
+        image_size=_image_size(p, data, learnt),
+        num_classes=len(data.encoding.classes),
+        task=data.encoding.task,
+        diffusion=recipe.diffusion,
+        context_dropout=recipe.context_dropout,
+    )
+    named = isinstance(p["backbone"], str) and bool(p["pretrained"])
+    options = TrainingOptions(
+        recipe=recipe,
+        image_size=plan.image_size,
+        max_epochs=p["max_epochs"],
+        batch_size=data.batch_size or p["batch_size"],
+        learning_rate=p["learning_rate"],
+        pretrained=learnt is not None or named,
+        augment=augmentation(p["augment"]),
+        num_workers=p["num_workers"] if data.num_workers is None else data.num_workers,
+        sampling=SamplingOptions(p["num_steps"], p["n_draws"], p["n_views"]),
+        precision=p["precision"],
+        device=device,
+        seed=seed,
+        verbose=p["verbose"],
+    )
+    options.prepared(data.training, augmented=True)[0]  # checks the output of augment
+    with LocalRNG(derived_seed(seed, 0)):
+        network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
+    same = learnt is not None and _same_classes(learnt, data.encoding)
+    if learnt is not None:
+        _go_on(learnt, network, data.encoding, same)
+    known = learnt if same and learnt is not None and "diffusion" in learnt.calibrations else None
+    return FitPlan(
+        data,
+        options,
+        resolved(plan, network),
+        network,
+        None if known is None else Learnt(known.drawing_ratio),
+        {package: version(package) for package in PACKAGES},
+    )
+
+
+def fitted_model(plan: FitPlan, result: FitResult) -> FittedModel:
+    """The fitted model that results from a fit, run by the network as it is."""
+    options, verdict = plan.options, result.verdict
+    return FittedModel(
+        network=plan.network,
+        plan=plan.plan,
+        classes=plan.data.encoding.classes,
+        channels=plan.data.image_shape[0],
+        calibrations=verdict.calibrations,
+        thresholds=verdict.thresholds,
+        sampling=options.sampling,
+        seed=options.seed,
+        engine=Engine(plan.network),
+        drawing_ratio=result.drawing_ratio,
+        record=FitRecord(verdict.scores, result.history, plan.versions),
+    )
+
+
+def augmentation(augment: Any) -> Augment | None:
+    """The augmentation function for the estimator's ``augment``; None: no augmentation."""
+    return named_augment(augment) if isinstance(augment, str) else augment
+
+
+def _recipe(p: Mapping[str, Any]) -> Recipe:
+    """The recipe of this fit, after a check that it can train the architecture."""
+    recipe = resolve_recipe(p["recipe"])
+    architecture = resolve_architecture(p["architecture"])
+    own = [n for n in ("prior_backbone", "region_backbone") if getattr(architecture, n) is not None]
+    if own and recipe.cached:
+        raise InputError(
+            f"The architecture has a {own[0]}, so the context has encoders that it does not share "
+            "with the prior; the recipe trains on cached features of the prior and would leave "
+            "them untrained. Use recipe='paper-v2', or a Recipe with cached=False, "
+            "feature_noise=0.0 and n_cached_views=0."
+        )
+    # Class weights in the loss replace class-balanced sampling: both would correct twice.
+    return recipe if p["class_weight"] is None else replace(recipe, balance=0.0)
+
+
+def _check_class_names(class_names: Any, encoding: TargetEncoding) -> None:
+    names = None if class_names is None else list(class_names)
+    if names is not None and len(names) != len(encoding.classes):
+        raise InputError(
+            f"class_names has {len(names)} names, but y holds "
+            f"{len(encoding.classes)} classes: {encoding.classes.tolist()}."
+        )
+
+
+def _image_size(p: Mapping[str, Any], data: TrainingData, learnt: FittedModel | None) -> int:
+    if p["image_size"] != "auto":
+        return int(p["image_size"])
+    if learnt is not None:
+        return learnt.image_size
+    backbones = [p["backbone"], resolve_architecture(p["architecture"]).prior_backbone]
+    longest_side = max(data.image_shape[1:])
+    return max(default_image_size(b, longest_side) for b in backbones if b is not None)
+
+
+def _same_classes(learnt: FittedModel, encoding: TargetEncoding) -> bool:
+    """Whether task and classes are unchanged, so that the heads can be kept."""
+    return learnt.task is encoding.task and np.array_equal(learnt.classes, encoding.classes)
+
+
+def _go_on(
+    learnt: FittedModel, network: DiffMICNetwork, encoding: TargetEncoding, same: bool
+) -> None:
+    carry_over(learnt.network, network, heads=same)
+    if not same and np.isin(encoding.classes, learnt.classes).any():
+        warn_user(
+            f"warm_start: the classes changed from {learnt.classes.tolist()[:20]} to "
+            f"{encoding.classes.tolist()[:20]}: keeping the backbone weights and re-initialising "
+            "the heads."
+        )

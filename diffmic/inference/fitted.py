@@ -1,0 +1,165 @@
+"""Fitted model: a frozen object with everything that predictions depend on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data import PreparedImages, PreparedStream
+from ..data.preprocessing import Augment
+from ..model import Conditions, DiffMICNetwork, NetworkPlan
+from ..tasks import Task
+from .calibration import Calibration
+from .engine import Engine
+from .evidence import Evidence, SamplingOptions, Stage, encode_images, evidence_of
+
+Metrics = dict[str, float]
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """Record of the fit that produced a model.
+
+    Attributes
+    ----------
+    validation_scores : dict of str to dict of str to float
+        Cross-fitted metrics on the validation part for ``"prior"``, ``"diffusion"`` and
+        ``"diffusion_alone"``, the diffusion without the logits of the prior. Empty without a
+        validation part.
+    history : list of dict
+        One row per epoch of each stage.
+    versions : dict of str to str
+        Versions of the packages used for the fit.
+    """
+
+    validation_scores: Mapping[str, Metrics] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class FittedModel:
+    """Trained network with its calibration, produced by a fit and saved or loaded by the hub.
+
+    Attributes
+    ----------
+    network : DiffMICNetwork
+        Trained network, in evaluation mode.
+    plan : NetworkPlan
+        Plan from which the network was built, with every "auto" resolved.
+    classes : ndarray of shape (C,)
+        Class labels as passed to ``fit``; for multi-label, the column indices.
+    channels : int
+        Number of channels of the training images, 1 or 3.
+    calibrations : dict of str to Calibration
+        Calibration of each trained stage: maps logits to probabilities.
+    thresholds : dict of str to ndarray of shape (L,)
+        Multi-label: decision thresholds on the probabilities, for each stage.
+    sampling : SamplingOptions
+        Sampling options for which calibrations and thresholds were fitted.
+    seed : int
+        Seed of the noise of predictions.
+    engine : Engine
+        Engine with which predictions run the network.
+    drawing_ratio : ndarray of shape (C,) or None
+        Ratio of the sampling frequency of each class in stage two to its actual frequency, up to a
+        common factor; None: all equal.
+    record : FitRecord
+        Record of the fit.
+    """
+
+    network: DiffMICNetwork
+    plan: NetworkPlan
+    classes: NDArray[Any]
+    channels: int
+    calibrations: Mapping[Stage, Calibration]
+    thresholds: Mapping[Stage, NDArray[np.float64]]
+    sampling: SamplingOptions
+    seed: int
+    engine: Engine
+    drawing_ratio: NDArray[np.float64] | None = None
+    record: FitRecord = field(default_factory=FitRecord)
+
+    @property
+    def task(self) -> Task:
+        """Type of task."""
+        return self.plan.task
+
+    @property
+    def image_size(self) -> int:
+        """Side of the network's input, in pixels."""
+        return self.plan.image_size
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return self.engine.device
+
+    def with_engine(self, engine: Engine) -> "FittedModel":
+        """The same model with another engine."""
+        return replace(self, engine=engine)
+
+    def conditions(
+        self,
+        images: PreparedImages | PreparedStream,
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        n_views: int = 1,
+        augment: Augment | None = None,
+    ) -> Iterator[tuple[Conditions, Tensor]]:
+        """Conditions of each batch, and the original sizes (B, 2) of its images, in pixels."""
+        return encode_images(
+            self.engine,
+            images,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            n_views=n_views,
+            augment=augment,
+            seed=self.seed,
+        )
+
+    def evidence(
+        self,
+        images: PreparedImages | PreparedStream,
+        stage: Stage = "diffusion",
+        options: SamplingOptions | None = None,
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        augment: Augment | None = None,
+    ) -> Evidence:
+        """Evidence of a stage for the images; it always contains the logits of the prior."""
+        options = options or self.sampling
+        batches = self.conditions(
+            images,
+            batch_size=batch_size,
+            num_workers=num_workers,
+            n_views=options.n_views,
+            augment=augment if options.n_views > 1 else None,
+        )
+        ratio = self.drawing_ratio
+        return evidence_of(
+            self.engine,
+            (conditions for conditions, _ in batches),
+            stage,
+            options,
+            seed=self.seed,
+            drawing_ratio=None if ratio is None else torch.from_numpy(ratio),
+        )
+
+    def probabilities(self, evidence: Evidence, stage: Stage) -> NDArray[np.float64]:
+        """Calibrated probabilities (n, C)."""
+        logits = self.calibrations[stage].logits(
+            evidence.logits(stage, self.task), evidence.prior_logits.double()
+        )
+        proba: NDArray[np.float64] = self.task.probabilities(logits).numpy()
+        return proba
+
+    def decisions(self, proba: NDArray[np.float64], stage: Stage) -> NDArray[Any]:
+        """Predicted labels (n,), or an indicator matrix (n, L), from probabilities."""
+        return self.task.decide(proba, self.classes, self.thresholds.get(stage))

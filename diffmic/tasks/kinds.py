@@ -1,0 +1,205 @@
+"""The three types of tasks, each with its probabilities, loss, decision and metrics."""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from ..errors import InputError
+from .metrics import multiclass_metrics, multilabel_metrics
+
+
+class Task(ABC):
+    """Type of classification task, which determines how targets and logits are interpreted.
+
+    The last dimension of logits, scores, probabilities and targets is the classes.
+
+    Attributes
+    ----------
+    name : str
+        Name in saved models and messages.
+    exclusive : bool
+        Whether each image has exactly one class and y one label per image; else y is an indicator
+        matrix.
+    has_thresholds : bool
+        Whether decisions compare each label's probability with a threshold.
+    """
+
+    name: ClassVar[str]
+    exclusive: ClassVar[bool] = True
+    has_thresholds: ClassVar[bool] = False
+
+    @abstractmethod
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Logits (..., C) → probabilities (..., C)."""
+
+    @abstractmethod
+    def logits(self, proba: Tensor) -> Tensor:
+        """Probabilities → logits: an inverse of :meth:`probabilities`, for values in (0, 1)."""
+
+    @abstractmethod
+    def loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        """Cross-entropy of each row, (..., C) → (...); multi-label: mean binary cross-entropy."""
+
+    @abstractmethod
+    def confidence(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Probability of the true class, (..., C) → (...); multi-label: mean over the labels."""
+
+    @abstractmethod
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """Whether the decision from uncalibrated logits is correct, (..., C) → (...), bool."""
+
+    @abstractmethod
+    def decide(
+        self, proba: NDArray[np.float64], classes: NDArray[Any], thresholds: ArrayLike | None = None
+    ) -> NDArray[Any]:
+        """Predicted labels: of shape (n,), or an indicator matrix (n, L)."""
+
+    @abstractmethod
+    def metrics(
+        self,
+        y_true: NDArray[Any],
+        proba: NDArray[np.float64],
+        classes: NDArray[Any],
+        thresholds: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        """Metrics of probabilities (n, C) against labels (n,) or an indicator (n, L)."""
+
+    @abstractmethod
+    def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+        """One-hot or indicator rows (n, C) as ``y_true`` of :meth:`metrics`."""
+
+    @property
+    @abstractmethod
+    def squash(self) -> Literal["softmax", "sigmoid"]:
+        """Name of the function that maps logits to probabilities."""
+
+    def __repr__(self) -> str:
+        return f"<task {self.name}>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return task_named, (self.name,)  # unpickling returns the one instance of each task
+
+
+class Multiclass(Task):
+    """Multi-class task: each image has exactly one class."""
+
+    name = "multiclass"
+    squash = "softmax"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.softmax(dim=-1)
+
+    def logits(self, proba: Tensor) -> Tensor:
+        return proba.log()
+
+    def loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        smooth = targets * (1 - label_smoothing) + label_smoothing / targets.shape[-1]
+        return -(smooth * logits.log_softmax(dim=-1)).sum(dim=-1)
+
+    def confidence(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return (logits.softmax(dim=-1) * targets).sum(dim=-1)
+
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return logits.argmax(dim=-1) == targets.argmax(dim=-1)
+
+    def decide(
+        self, proba: NDArray[np.float64], classes: NDArray[Any], thresholds: ArrayLike | None = None
+    ) -> NDArray[Any]:
+        predicted: NDArray[Any] = classes[proba.argmax(axis=1)]
+        return predicted
+
+    def metrics(
+        self,
+        y_true: NDArray[Any],
+        proba: NDArray[np.float64],
+        classes: NDArray[Any],
+        thresholds: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        return multiclass_metrics(y_true, proba, classes)
+
+    def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+        found: NDArray[Any] = classes[targets.argmax(axis=1)]
+        return found
+
+
+class Ordinal(Multiclass):
+    """Ordinal task: exclusive classes that are grades, in the order of ``classes_``."""
+
+    name = "ordinal"
+
+    def metrics(
+        self,
+        y_true: NDArray[Any],
+        proba: NDArray[np.float64],
+        classes: NDArray[Any],
+        thresholds: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        return multiclass_metrics(y_true, proba, classes, ordered=True)
+
+
+class Multilabel(Task):
+    """Multi-label task: each image has any number of independent labels."""
+
+    name = "multilabel"
+    squash = "sigmoid"
+    exclusive = False
+    has_thresholds = True
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        return logits.sigmoid()
+
+    def logits(self, proba: Tensor) -> Tensor:
+        return torch.logit(proba)
+
+    def loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        smooth = targets * (1 - label_smoothing) + label_smoothing / 2
+        errors = F.binary_cross_entropy_with_logits(
+            logits, smooth.expand_as(logits), reduction="none"
+        )
+        return errors.mean(dim=-1)
+
+    def confidence(self, logits: Tensor, targets: Tensor) -> Tensor:
+        proba = logits.sigmoid()
+        return (proba * targets + (1 - proba) * (1 - targets)).mean(dim=-1)
+
+    def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return ((logits > 0) == (targets > 0.5)).all(dim=-1)
+
+    def decide(
+        self, proba: NDArray[np.float64], classes: NDArray[Any], thresholds: ArrayLike | None = None
+    ) -> NDArray[Any]:
+        return (proba >= np.asarray(0.5 if thresholds is None else thresholds)).astype(int)
+
+    def metrics(
+        self,
+        y_true: NDArray[Any],
+        proba: NDArray[np.float64],
+        classes: NDArray[Any],
+        thresholds: ArrayLike | None = None,
+    ) -> dict[str, float]:
+        return multilabel_metrics(y_true, proba, self.decide(proba, classes, thresholds))
+
+    def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
+        return targets.astype(int)
+
+
+MULTICLASS, MULTILABEL, ORDINAL = Multiclass(), Multilabel(), Ordinal()
+TASKS: dict[str, Task] = {task.name: task for task in (MULTICLASS, MULTILABEL, ORDINAL)}
+
+
+def task_named(name: str) -> Task:
+    """Task with the given name.
+
+    Raises
+    ------
+    InputError
+        There is no such task.
+    """
+    if name not in TASKS:
+        raise InputError(f"task is {name!r}; give one of {list(TASKS)}.")
+    return TASKS[name]

@@ -1,0 +1,88 @@
+"""Where the prior looked: regions, saliency, and what they cost."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from tiny import small, stripes
+
+from diffmic import DiffMICClassifier
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+
+
+def test_explain_has_the_promised_shapes(fitted, new_images):
+    explanation = fitted.explain(new_images[0])
+    assert explanation.saliency.shape == (30, 3, 4, 4)
+    assert explanation.boxes.shape == (30, 6, 4)
+    assert explanation.attention.shape == (30, 6)
+    assert_allclose(explanation.attention.sum(axis=1), 1, atol=1e-5)
+    for proba in (explanation.global_proba, explanation.local_proba):
+        assert proba.shape == (30, 3)
+        assert_allclose(proba.sum(axis=1), 1, atol=1e-5)
+
+
+def test_labels_that_do_not_exclude_each_other_are_explained_by_sigmoids(
+    fitted_multilabel, indicators
+):
+    proba = fitted_multilabel.explain(indicators[0]).global_proba
+    assert not np.allclose(proba.sum(axis=1), 1, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [(48, 80), (100, 20)])
+def test_boxes_are_in_pixels_of_the_image_as_it_was_passed(fitted, size):
+    X, _ = stripes(12, size=size)
+    explanation = fitted.explain(X)
+    height, width = size
+    assert explanation.heatmap(7).shape == (3, height, width)
+    x0, y0, x1, y1 = np.moveaxis(explanation.boxes, 2, 0)
+    # The saliency map has 4 × 4 cells, and a region is one of them.
+    assert_allclose(x1 - x0, width / 4, rtol=1e-5)
+    assert_allclose(y1 - y0, height / 4, rtol=1e-5)
+    assert x0.min() >= 0
+    assert y0.min() >= 0
+    assert x1.max() == pytest.approx(width)
+    assert y1.max() == pytest.approx(height)
+
+
+def test_boxes_follow_what_is_salient(fitted, new_images):
+    explanation = fitted.explain(new_images[0])
+    first = explanation.boxes[:, 0].astype(int) // 8  # x, y of the first region in cells
+    cells = torch.from_numpy(explanation.saliency)
+    scaled = (cells - cells.amin((2, 3), keepdim=True)) / (
+        cells.amax((2, 3), keepdim=True) - cells.amin((2, 3), keepdim=True)
+    )
+    importance = scaled.sum(dim=1)
+    rank = (importance.flatten(1) > importance[range(30), first[:, 1], first[:, 0], None]).sum(1)
+    assert (rank == 0).all()
+
+
+def test_images_of_mixed_sizes_are_explained_each_in_its_own_pixels(fitted):
+    small_image, large_image = stripes(1, size=(32, 32))[0][0], stripes(1, size=(64, 96))[0][0]
+    explanation = fitted.explain([small_image, large_image])
+    assert explanation.saliency.shape == (2, 3, 4, 4)
+    assert [explanation.heatmap(i).shape for i in (0, 1)] == [(3, 32, 32), (3, 64, 96)]
+    assert_allclose(np.diff(explanation.boxes[:, :, [0, 2]])[:, 0, 0], [8, 24])
+    assert_allclose(np.diff(explanation.boxes[:, :, [1, 3]])[:, 0, 0], [8, 16])
+
+
+def test_explanations_of_many_large_images_are_small():
+    X = np.zeros((50, 1000, 800), np.uint8)
+    X += np.arange(50, dtype=np.uint8)[:, None, None]
+    classifier = DiffMICClassifier(**small(max_epochs=1)).fit(*stripes(60))
+    explanation = classifier.explain(X)
+    n_bytes = sum(value.nbytes for value in vars(explanation).values())
+    assert len(explanation) == 50
+    assert n_bytes < 5e6  # at the images' own size it would be 480 MB
+    assert explanation.heatmap(49).shape == (3, 1000, 800)
+
+
+def test_a_heatmap_is_the_saliency_of_its_image_enlarged(fitted, new_images):
+    explanation = fitted.explain(new_images[0])
+    for index in (0, 17, -1):
+        heatmap = explanation.heatmap(index)
+        assert heatmap.shape == (3, 32, 32)
+        # Bilinear interpolation keeps the mean of the inner cells' centres.
+        centres = (heatmap[:, 3::8, 3::8] + heatmap[:, 4::8, 4::8]) / 2
+        assert_allclose(centres, explanation.saliency[index], atol=0.15 * np.ptp(heatmap))
+        assert heatmap.max() <= explanation.saliency[index].max() + 1e-5

@@ -1,0 +1,213 @@
+"""Whatever ends a fit early (divergence, Ctrl-C, lack of memory), what was learnt is kept."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_array_equal
+from sklearn.exceptions import NotFittedError
+from tiny import RECIPE, small
+from torch.utils.data import Dataset
+
+from diffmic import DiffMICClassifier, TrainingDivergedError
+from diffmic.inference import Calibration
+from diffmic.training.objectives import DenoiserObjective, PriorObjective
+
+pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+
+
+def rows(classifier, stage):
+    return [row for row in classifier.history_ if row["stage"] == stage]
+
+
+OBJECTIVES = {"prior": PriorObjective, "diffusion": DenoiserObjective}
+
+
+def diverge(monkeypatch, stage, epoch):
+    """Make the loss of a stage NaN from one of its epochs on."""
+    objective = OBJECTIVES[stage]
+    forward, train = objective.forward, objective.train
+    epochs = []
+
+    def counting(self, mode=True):
+        epochs.append(mode)
+        return train(self, mode)
+
+    def failing(self, *batch):
+        loss = forward(self, *batch)
+        return loss * float("nan") if len(epochs) >= epoch else loss
+
+    monkeypatch.setattr(objective, "train", counting)
+    monkeypatch.setattr(objective, "forward", failing)
+
+
+def interrupt(monkeypatch, stage, epoch):
+    """Press Ctrl-C in one of a stage's epochs."""
+    objective = OBJECTIVES[stage]
+    train = objective.train
+    epochs = []
+
+    def counting(self, mode=True):
+        epochs.append(mode)
+        if len(epochs) == epoch:
+            raise KeyboardInterrupt
+        return train(self, mode)
+
+    monkeypatch.setattr(objective, "train", counting)
+
+
+@pytest.mark.parametrize("warm_start", [True, False])
+def test_a_fit_that_learns_nothing_leaves_what_was_fitted_before(images, new_images, warm_start):
+    classifier = DiffMICClassifier(**small(warm_start=warm_start)).fit(*images)
+    expected = classifier.predict_proba(new_images[0])
+    with pytest.raises(TrainingDivergedError):
+        classifier.set_params(learning_rate=1e30).fit(*images)
+    assert_array_equal(classifier.predict_proba(new_images[0]), expected)
+
+
+def test_an_interrupted_warm_start_still_has_its_diffusion_stage(images, new_images, monkeypatch):
+    classifier = DiffMICClassifier(**small(warm_start=True, max_epochs=4)).fit(*images)
+    interrupt(monkeypatch, "prior", 3)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*images)
+    assert len(rows(classifier, "prior")) == 2
+    assert np.isfinite(classifier.predict_proba(new_images[0])).all()
+
+
+def test_an_interrupted_fit_keeps_the_epochs_that_it_had(images, new_images, monkeypatch):
+    interrupt(monkeypatch, "diffusion", 3)
+    classifier = DiffMICClassifier(**small(max_epochs=4))
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*images)
+    assert (len(rows(classifier, "prior")), len(rows(classifier, "diffusion"))) == (4, 2)
+    assert np.isfinite(classifier.predict_proba(new_images[0])).all()
+    assert set(classifier.validation_scores_) == {"prior", "diffusion", "diffusion_alone"}
+
+
+@pytest.mark.parametrize("epoch", [1, 4])
+@pytest.mark.parametrize("stage", OBJECTIVES)
+def test_a_loss_that_is_not_finite_stops_the_fit_and_the_last_good_state_is_kept(
+    images, new_images, monkeypatch, stage, epoch
+):
+    diverge(monkeypatch, stage, epoch)
+    recipe = replace(RECIPE, half_weights=False, ema=None)  # what was measured is what is kept
+    classifier = DiffMICClassifier(**small(max_epochs=10, augment=None, recipe=recipe))
+    with pytest.raises(TrainingDivergedError, match=f"{stage} stage .* in epoch {epoch};"):
+        classifier.fit(*images, validation_data=new_images)
+    if (stage, epoch) == ("prior", 1):  # nothing was learnt
+        with pytest.raises(NotFittedError):
+            classifier.predict(new_images[0])
+        return
+    assert len(rows(classifier, stage)) == epoch - 1
+    for tensor in classifier.network_.state_dict().values():
+        assert torch.isfinite(tensor).all()
+    prior = classifier.predict_proba(new_images[0], stage="prior")
+    assert np.isfinite(prior).all()
+    for reached in ("prior", "diffusion"):
+        scores = [row["validation_score"] for row in rows(classifier, reached)]
+        if scores:
+            nll = classifier.evaluate(*new_images)[reached]["nll"]
+            assert nll == pytest.approx(-max(scores), abs=1e-5)
+    if stage == "prior" or epoch == 1:
+        with pytest.raises(NotFittedError, match="stage='prior'"):
+            classifier.predict_proba(new_images[0])
+    else:
+        assert np.isfinite(classifier.predict_proba(new_images[0])).all()
+        assert set(classifier.validation_scores_) == {"prior", "diffusion", "diffusion_alone"}
+
+
+# --- An image source that fails ------------------------------------------------------------------
+
+
+class Source(Dataset):
+    """Images with their labels, which counts what is read; one of the reads raises an error."""
+
+    def __init__(self, images, fails_at=None, error=None):
+        self.images, self.fails_at, self.error = images, fails_at, error
+        self.n_reads = 0
+
+    def __len__(self):
+        return len(self.images[0])
+
+    def __getitem__(self, index):
+        self.n_reads += 1
+        if self.n_reads == self.fails_at:
+            raise self.error
+        return self.images[0][index], int(self.images[1][index])
+
+
+# Every epoch of stage two reads the images, too.
+UNCACHED = replace(RECIPE, cached=False, n_cached_views=0, denoiser_epochs=3, patience=None)
+
+
+def failing_fit(images, error, *, reads_before_the_end, **parameters):
+    """A fit that ends by an error of its image source, so many reads before it would be done."""
+    parameters = small(max_epochs=2, augment=None, **parameters)
+    source = Source(images)
+    DiffMICClassifier(**parameters).fit(source)
+    source = Source(images, source.n_reads - reads_before_the_end, error)
+    classifier = DiffMICClassifier(**parameters)
+    with pytest.raises(type(error)) as caught:
+        classifier.fit(source)
+    assert caught.value is error
+    return classifier
+
+
+ERRORS = pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), MemoryError("full"), RuntimeError("CUDA out of memory")],
+    ids=repr,
+)
+
+
+@ERRORS
+def test_an_image_source_that_fails_during_the_last_calibration_loses_nothing(
+    images, new_images, error
+):
+    classifier = failing_fit(images, error, reads_before_the_end=3)
+    assert [len(rows(classifier, stage)) for stage in ("prior", "diffusion")] == [2, 2]
+    assert set(classifier.calibrations_) == {"prior", "diffusion"}
+    assert set(classifier.calibrations_.values()) == {Calibration()}  # there was none
+    assert classifier.validation_scores_ == {}
+    whole = DiffMICClassifier(**small(max_epochs=2, augment=None)).fit(*images)
+    own, other = classifier.network_.state_dict(), whole.network_.state_dict()
+    assert all(torch.equal(own[name], other[name]) for name in other)
+    for stage in ("prior", "diffusion"):
+        assert np.isfinite(classifier.predict_proba(new_images[0], stage=stage)).all()
+
+
+@ERRORS
+def test_an_image_source_that_fails_before_stage_two_has_learnt_leaves_the_prior(
+    images, new_images, error
+):
+    # The cache of conditions is two views of 45 images, then 15 are read to validate and calibrate.
+    classifier = failing_fit(images, error, reads_before_the_end=15 + 15 + 20)
+    assert [len(rows(classifier, stage)) for stage in ("prior", "diffusion")] == [2, 0]
+    assert set(classifier.calibrations_) == set(classifier.validation_scores_) == {"prior"}
+    assert classifier.calibrations_["prior"] != Calibration()
+    assert np.isfinite(classifier.predict_proba(new_images[0], stage="prior")).all()
+    with pytest.raises(NotFittedError, match="stage='prior'"):
+        classifier.predict_proba(new_images[0])
+    assert set(classifier.evaluate(*new_images)) == {"prior"}
+
+
+@ERRORS
+def test_an_image_source_that_fails_in_stage_two_leaves_the_epochs_before(
+    images, new_images, error
+):
+    classifier = failing_fit(images, error, reads_before_the_end=60, recipe=UNCACHED)
+    assert len(rows(classifier, "prior")) == 2
+    assert 1 <= len(rows(classifier, "diffusion")) < 3
+    assert set(classifier.validation_scores_) == {"prior", "diffusion", "diffusion_alone"}
+    assert classifier.calibrations_["prior"] != Calibration()
+    assert np.isfinite(classifier.predict_proba(new_images[0])).all()
+
+
+def test_an_image_source_that_fails_before_anything_is_learnt_leaves_an_unfitted_classifier(images):
+    classifier = DiffMICClassifier(**small(augment=None))
+    with pytest.raises(MemoryError):
+        classifier.fit(Source(images, 70, MemoryError()))
+    assert not hasattr(classifier, "model_")
+    with pytest.raises(NotFittedError):
+        classifier.predict(images[0])
