@@ -11,6 +11,7 @@ from string import Template
 from typing import Any
 
 from ..errors import InputError
+from ..inference import Calibration
 
 Scores = Mapping[Any, Mapping[str, float]]  # stage → metric → value
 
@@ -185,11 +186,17 @@ def _calibration(config: Mapping[str, Any]) -> str:
         return "The diffusion stage was not trained."
     if all(c["temperature"] == 1 and not c["prior_weight"] for c in found.values()):
         return "Probabilities are not calibrated."
+    prior, diffusion = (Calibration(**found[stage]) for stage in ("prior", "diffusion"))
+    if diffusion.gives_no_weight:
+        own = "the diffusion's are those of the prior, since calibration gives its scores no weight"
+    else:
+        own = (
+            f"the diffusion's by one of {diffusion.temperature:.2f} and "
+            f"{diffusion.prior_weight:.2f} times the prior's logits added"
+        )
     return (
         "Probabilities of both stages are calibrated on the validation part: the prior's by a "
-        f"temperature of {found['prior']['temperature']:.2f}, the diffusion's by one of "
-        f"{found['diffusion']['temperature']:.2f} and {found['diffusion']['prior_weight']:.2f} "
-        "times the prior's logits added."
+        f"temperature of {prior.temperature:.2f}, {own}."
     )
 
 

@@ -13,6 +13,7 @@ from tiny import small, stripes
 
 from diffmic import DiffMICClassifier, InputError, ModelCard
 from diffmic.hub.card import is_generated, sealed
+from diffmic.inference import Calibration
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 
@@ -216,3 +217,13 @@ def test_a_seal_breaks_with_any_change(change):
 def test_a_card_of_another_kind_is_refused(classifier, tmp_path):
     with pytest.raises(InputError, match=r"card is dict; give a diffmic\.ModelCard"):
         classifier.save_pretrained(tmp_path, card={"summary": "stripes"})
+
+
+def test_a_diffusion_without_weight_is_said_to_have_none(fitted, tmp_path):
+    clf = copy.copy(fitted)
+    calibrations = {**clf.calibrations_, "diffusion": Calibration(1e6, 0.0, 1.1)}
+    clf.model_ = replace(clf.model_, calibrations=calibrations)
+    clf.save_pretrained(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "calibration gives its scores no weight" in text
+    assert "1000000" not in text
