@@ -21,7 +21,7 @@ from accuracy_bench.tasks import DataSet, Parts
 from diffmic import DiffMICClassifier, DiffMICWarning
 from diffmic.data import LabelledImages, PreparedImages, read_inputs
 from diffmic.datasets import make_lesions
-from diffmic.estimator import preparation
+from diffmic.estimator import engines
 from diffmic.inference import Engine, encode_images
 from diffmic.tasks import MULTICLASS
 from diffmic.training import diffusion_stage, evaluation
@@ -106,7 +106,7 @@ def _ours(settings: Settings, train: Any, val: Any, epochs: int) -> tuple[Any, d
         "stage two": (whole_fit, "train_denoiser"),
         "validation in stage two": (evaluation.Evaluation, "diffusion"),
         "calibration": (evaluation.Evaluation, "verdict"),
-        "making the engine": (preparation, "prediction_engine"),
+        "making the engine": (engines, "prediction_engine"),
     }
     with warnings.catch_warnings(), stopwatch(watched) as seconds:
         warnings.simplefilter("ignore", DiffMICWarning)
