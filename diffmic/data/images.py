@@ -154,7 +154,7 @@ def _from_pil(image: Image.Image) -> Tensor:
     if image.mode.startswith("I") or image.mode == "F":
         pixels = np.array(image, dtype=np.float32)
         if image.mode != "F":  # 16-bit gray, whichever mode Pillow gives it
-            if image.mode == "I" and not 255 < pixels.max() <= 65535:
+            if image.mode == "I" and pixels.any() and not 255 < pixels.max() <= 65535:
                 raise InputError(
                     f"32-bit pixels of at most {pixels.max():g}: their range is not known. Convert "
                     "them to 8 bits (mode L), 16 bits (mode I;16) or to floats in 0–1."

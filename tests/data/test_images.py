@@ -250,3 +250,9 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
 def test_8_bits_in_a_mode_of_32_are_refused():
     with pytest.raises(InputError, match="at most 200: their range is not known"):
         as_image(Image.fromarray(np.full((4, 4), 200, np.int32)))
+
+
+def test_a_black_image_of_32_bits_is_black_whatever_its_range():
+    image = Image.fromarray(np.zeros((4, 4), np.int32))
+    assert image.mode == "I"
+    assert as_image(image).max() == 0
