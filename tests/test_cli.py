@@ -1,11 +1,13 @@
 """The command line."""
 
+import pytest
 from typer.testing import CliRunner
 
 from diffmic.cli import app
 from diffmic.demo import table
 
 
+@pytest.mark.slow
 def test_the_demo_trains_prints_both_stages_and_saves_model_and_picture(tmp_path):
     options = ["--folder", str(tmp_path), "--images", "60", "--epochs", "1"]
     result = CliRunner().invoke(app, ["demo", *options])

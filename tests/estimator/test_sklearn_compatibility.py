@@ -21,7 +21,7 @@ from tiny import TinyBackbone, small, stripes
 
 from diffmic import DiffMICClassifier
 
-pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")]
 
 
 def tiny_classifier(**parameters):

@@ -29,6 +29,7 @@ def test_warm_start_goes_on_from_the_fitted_network(images, fits):
     assert all(torch.equal(begun[name], learnt[name]) for name in learnt)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("other", ["more classes", "other classes", "multi-label"])
 def test_warm_start_on_other_classes_keeps_the_backbone_and_has_new_heads(images, fits, other):
     X, y = images
