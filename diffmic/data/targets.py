@@ -70,7 +70,8 @@ class TargetEncoding:
         if kind is ORDINAL and classes.dtype.kind not in "biuf":
             raise InputError(
                 f"task is 'ordinal', and y holds the words {classes.tolist()[:10]}, whose order is "
-                "unknown. Give the grades as numbers, and words for them as class_names."
+                "unknown. Give the grades as numbers, and words for them as class_names; or set "
+                "task='auto' if the classes have no order."
             )
         return cls(classes, kind)
 
