@@ -9,23 +9,23 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import Tags
 
-from .data.training_data import read_labelled
-from .errors import InputError
 from .estimator.engines import Engines
 from .estimator.persistence import Persistence
-from .estimator.prediction import conditions_for, evidence_for
+from .estimator.prediction import evidence_for
 from .estimator.preparation import fitted_model, prepare_fit
 from .estimator.presets import preset_parameters
 from .estimator.reports import report
+from .estimator.results import Results
 from .hub import ModelCard
-from .inference import STAGES, Explanation, Stage, explain
-from .model import Architecture, Conditions
+from .inference import Stage
+from .model import Architecture
 from .training import Recipe, fit_network
 
 
 class DiffMICClassifier(
     Engines,
     Persistence,
+    Results,
     ClassifierMixin,  # type: ignore[misc]
     TransformerMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -316,80 +316,6 @@ class DiffMICClassifier(
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
         evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
         return model.decisions(model.probabilities(evidence, stage), stage)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Accuracy, as in :meth:`evaluate`; multi-label: fraction of images with all labels right.
-
-        Parameters
-        ----------
-        X, y : as in :meth:`fit`
-        sample_weight : array-like of shape (n,) or None
-        """
-        from sklearn.metrics import accuracy_score
-
-        model = self._trained("diffusion")
-        images, truth = read_labelled(X, y, known_channels=model.channels, task=model.task)
-        evidence = evidence_for(model, self.get_params(deep=False), images, "diffusion")
-        predicted = model.decisions(model.probabilities(evidence, "diffusion"), "diffusion")
-        try:
-            return float(accuracy_score(truth, predicted, sample_weight=sample_weight))
-        except ValueError as reason:
-            raise InputError(
-                f"y cannot be compared with the classes {model.classes.tolist()[:20]}: {reason}"
-            ) from reason
-
-    def evaluate(
-        self,
-        X: Any,
-        y: Any = None,
-        *,
-        num_steps: int | None = None,
-        n_draws: int | None = None,
-        n_views: int | None = None,
-    ) -> dict[Stage, dict[str, float]]:
-        """Metrics of both stages; parameters are those of :meth:`fit` and :meth:`predict_proba`.
-
-        Returns
-        -------
-        dict of str to dict of str to float
-            For each trained stage, the metrics of :func:`diffmic.tasks.classification_metrics`.
-        """
-        model = self._fitted()
-        stages = [stage for stage in STAGES if stage in model.calibrations]
-        images, truth = read_labelled(X, y, known_channels=model.channels, task=model.task)
-        asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence = evidence_for(model, self.get_params(deep=False), images, stages[0], asked)
-        return {
-            stage: model.task.metrics(
-                truth,
-                model.probabilities(evidence, stage),
-                model.classes,
-                model.thresholds.get(stage),
-            )
-            for stage in stages
-        }
-
-    def transform(self, X: Any) -> NDArray[np.float32]:
-        """Embeddings: pooled features (n, D) of the image encoder, without test-time views."""
-        batches = conditions_for(self._fitted(), self.get_params(deep=False), X)
-        return torch.cat([c.image_features.cpu() for c, _ in batches]).numpy()
-
-    def explain(self, X: Any) -> Explanation:
-        """Saliency, regions and uncalibrated probabilities of the prior, without test-time views.
-
-        Parameters
-        ----------
-        X : as in :meth:`fit`
-
-        Returns
-        -------
-        Explanation
-            ``saliency`` (n, C, h, w), ``boxes`` (n, K, 4) in pixels of the images as they were
-            passed, ``attention`` (n, K), ``global_proba`` and ``local_proba`` (n, C).
-        """
-        model = self._fitted()
-        conditions, sizes = zip(*conditions_for(model, self.get_params(deep=False), X), strict=True)
-        return explain(Conditions.cat(conditions), torch.cat(sizes), model.task)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
