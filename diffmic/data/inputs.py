@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 from ..errors import InputError
 from .images import CHANNELS, as_tensor, channels_first, checked_range
 from .loaders import batch_size_of, items_of
+from .names import Names, dataset_names
 from .sources import ArrayImages, DatasetImages, FileImages, ImageSource, ListImages, Survey
 from .streams import Stream
 from .targets import as_array
@@ -32,6 +33,8 @@ class Inputs:
         Options of the DataLoader, if X is one.
     survey : Survey or None
         Summary of all images, if they were read along with the targets.
+    names : mapping or None
+        Display names of the labels, by raw label, or by column for multi-label; None: X has none.
     """
 
     images: ImageSource
@@ -39,6 +42,7 @@ class Inputs:
     batch_size: int | None = None
     num_workers: int | None = None
     survey: Survey | None = None
+    names: Names | None = None
 
 
 def read_inputs(
@@ -72,10 +76,17 @@ def read_inputs(
     """
     if isinstance(X, Inputs):
         return X
+    inputs = _read(X, with_targets, known_channels, progress)
+    if inputs.targets is None:
+        return inputs
+    return replace(inputs, names=dataset_names(X, inputs.targets))
+
+
+def _read(X: Any, with_targets: bool, known_channels: int | None, progress: str | None) -> Inputs:
     if (stream := Stream.of(X)) is not None:
         return _from_stream(stream, with_targets)
     if isinstance(X, DataLoader):
-        inputs = read_inputs(items_of(X), with_targets=with_targets, progress=progress)
+        inputs = _read(items_of(X), with_targets, known_channels, progress)
         return replace(inputs, batch_size=batch_size_of(X), num_workers=X.num_workers)
     if isinstance(X, (np.ndarray, Tensor)):
         if getattr(X.dtype, "kind", "") in ("O", "U", "S", "T"):
@@ -95,7 +106,7 @@ def read_inputs(
                 f"X is a table with the columns {[str(column) for column in X.columns][:10]}; give "
                 "the column of image paths, or an array of images."
             )
-        return read_inputs(X.to_numpy(), known_channels=known_channels)
+        return _read(X.to_numpy(), with_targets, known_channels, progress)
     raise InputError(
         f"X is a {type(X).__name__}; give an array or tensor of images, a list of paths or PIL "
         "images, a Dataset of (image, target), or a DataLoader."
@@ -201,19 +212,16 @@ def _stacked(targets: list[Any]) -> Any:
 
 
 def _known_targets(dataset: Any) -> Any:
-    """Targets that a Dataset stores separately; None: they must be read from its items."""
-    if isinstance(dataset, Subset):
+    """Targets that are certain to be those of the items; None: they must be read from these.
+
+    What a Dataset stores beside its items, such as ``targets``, need not be what they give.
+    """
+    if type(dataset) is Subset:
         known = _known_targets(dataset.dataset)
         return None if known is None else known[np.asarray(dataset.indices)]
-    if isinstance(dataset, TensorDataset) and len(dataset.tensors) > 1:
-        # A subclass that overrides __getitem__ may change the targets, too.
-        own_items = type(dataset).__getitem__ is not TensorDataset.__getitem__
-        return None if own_items else dataset.tensors[1].cpu().numpy()
-    targets = getattr(dataset, "targets", None)
-    if targets is None or getattr(dataset, "target_transform", None) is not None:
-        return None
-    targets = np.asarray(targets)
-    return targets if targets.shape[:1] == (len(dataset),) else None
+    if type(dataset) is TensorDataset and len(dataset.tensors) > 1:
+        return dataset.tensors[1].cpu().numpy()
+    return None
 
 
 def _from_stream(stream: Stream, with_targets: bool) -> Inputs:

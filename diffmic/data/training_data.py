@@ -11,6 +11,7 @@ from ..errors import InputError, warn_user
 from ..tasks import Task
 from .inputs import Inputs, holds_targets, read_inputs, survey_of
 from .labelled import LabelledImages
+from .names import table_names
 from .splits import validation_split
 from .targets import TargetEncoding, as_targets, check_lengths
 from .validation import as_pair
@@ -155,7 +156,9 @@ def _pair(
         known_channels=known_channels,
         progress=progress,
     )
-    return inputs, inputs.targets if y is None else y
+    if y is None:
+        return inputs, inputs.targets
+    return replace(inputs, names=table_names(y)), y
 
 
 def _labelled(inputs: Inputs, encoded: NDArray[np.float32], sample_weight: Any) -> LabelledImages:

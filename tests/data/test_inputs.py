@@ -239,26 +239,37 @@ def test_indicator_targets_of_a_dataset_are_a_matrix():
 
 
 @pytest.mark.parametrize("wrap", [lambda data: data, DataLoader])
-@pytest.mark.parametrize("subset", [lambda data: data, lambda data: Subset(data, [3, 0])])
-def test_known_targets_are_taken_without_reading_the_images(wrap, subset):
-    data = Vision()
-    inputs = read_inputs(wrap(subset(data)), with_targets=True)
-    assert list(inputs.targets) == [
-        LABELS[i] for i in ([3, 0] if subset(data) != data else range(N))
-    ]
-    assert len(set(data.read)) == 1  # the first image, to see whether it can be read
-
-
 @pytest.mark.parametrize("subset", [lambda data: data, lambda data: Subset(data, range(N))])
-def test_transformed_targets_are_read_one_by_one(subset):
-    data = subset(Vision(target_transform=lambda label: label % 2))
-    assert read_inputs(data, with_targets=True).targets.tolist() == (LABELS % 2).tolist()
+@pytest.mark.parametrize("stated", [[0] * N, LABELS[::-1].tolist(), [0] * 99, 7])
+def test_labels_are_those_of_the_items_whatever_a_dataset_states_beside_them(wrap, subset, stated):
+    data = Vision(target_transform=lambda label: label % 2)
+    data.targets = data.labels = data.classes = stated
+    inputs = read_inputs(wrap(subset(data)), with_targets=True)
+    assert inputs.targets.tolist() == (LABELS % 2).tolist()
+    assert data.read == list(range(N))
 
 
-def test_targets_of_another_length_than_the_dataset_are_not_believed():
-    data = Vision()
-    data.targets = [0] * 99
-    assert read_inputs(data, with_targets=True).targets.tolist() == LABELS.tolist()
+@pytest.mark.parametrize("subset", [lambda data: data, lambda data: Subset(data, [4, 0, 2])])
+def test_labels_of_a_subclass_are_those_of_its_items(subset):
+    class Turned(TensorDataset):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image, 2 - label
+
+    class TurnedSubset(Subset):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image, label + 5
+
+        def __getitems__(self, indices):
+            return [self[index] for index in indices]
+
+    tensors = torch.from_numpy(RGB), torch.from_numpy(LABELS)
+    chosen = LABELS[list(subset(range(N)))]
+    data = subset(Turned(*tensors))
+    assert read_inputs(data, with_targets=True).targets.tolist() == (2 - chosen).tolist()
+    data = TurnedSubset(TensorDataset(*tensors), [3, 1])
+    assert read_inputs(data, with_targets=True).targets.tolist() == (LABELS[[3, 1]] + 5).tolist()
 
 
 def test_targets_are_left_alone_where_they_are_not_wanted(dataset):
@@ -462,16 +473,6 @@ def test_a_collate_fn_of_sampled_batches_is_refused():
     loader = DataLoader(data, sampler=batches, batch_size=None, collate_fn=lambda batch: batch)
     with pytest.raises(InputError, match="BatchSampler as sampler and a collate_fn"):
         read_inputs(loader)
-
-
-def test_targets_that_a_tensor_dataset_changes_are_read_from_its_items():
-    class Flipped(TensorDataset):
-        def __getitem__(self, index):
-            image, label = super().__getitem__(index)
-            return image, 2 - label
-
-    data = Flipped(torch.from_numpy(RGB), torch.from_numpy(LABELS))
-    assert read_inputs(data, with_targets=True).targets.tolist() == (2 - LABELS).tolist()
 
 
 def test_targets_and_images_of_items_are_read_in_one_pass():

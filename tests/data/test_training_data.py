@@ -343,11 +343,11 @@ class Counted(Dataset):
 
 
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: DataLoader(data, batch_size=4)])
-@pytest.mark.parametrize(("attributes", "n_read"), [({}, N), ({"targets": Y.tolist()}, N + 1)])
-def test_items_are_read_once_before_training(wrap, attributes, n_read):
+@pytest.mark.parametrize("attributes", [{}, {"targets": Y.tolist()}])
+def test_items_are_read_once_before_training(wrap, attributes):
     data = Counted(**attributes)
     found = read(wrap(data), None)
-    assert data.n_read == n_read
+    assert data.n_read == N
     assert found.image_shape == (1, 4, 4)
     assert sorted(numbers(found.training) + numbers(found.validation)) == list(range(N))
 

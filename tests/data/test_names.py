@@ -1,0 +1,166 @@
+"""Names of classes come along with the data, unless its labels are not those that were named."""
+
+import warnings
+from types import SimpleNamespace
+
+import numpy as np
+import pandas
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+from torchvision.datasets import ImageFolder
+
+from diffmic.data import read_inputs
+from diffmic.data.names import table_names
+from diffmic.errors import DiffMICWarning
+
+NAMES = ["benign", "malignant", "normal"]
+LABELS = [0, 1, 2, 2, 1, 0]
+
+
+class Named(Dataset):
+    def __init__(self, labels=LABELS, **stated):
+        self.labels_of_items = labels
+        vars(self).update(stated)
+
+    def __len__(self):
+        return len(self.labels_of_items)
+
+    def __getitem__(self, index):
+        return torch.zeros(1, 4, 4, dtype=torch.uint8), self.labels_of_items[index]
+
+
+class NamedStream(IterableDataset):
+    classes = NAMES
+
+    def __iter__(self):
+        yield from Named()
+
+
+class HuggingFace(Named):
+    """The protocol of ``datasets.Dataset`` as far as it matters here."""
+
+    def __init__(self, labels=LABELS, column=None):
+        super().__init__(labels)
+        self.column = labels if column is None else column
+        self.features = {"image": object(), "label": SimpleNamespace(names=NAMES)}
+
+    def __getitem__(self, key):
+        if key == "label":
+            return self.column
+        image, label = super().__getitem__(key)
+        return {"image": image, "label": label}
+
+    def with_format(self, kind):
+        return self
+
+
+def names(X):
+    found = read_inputs(X, with_targets=True).names
+    return None if found is None else dict(found)
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [
+        {"classes": NAMES},
+        {"classes": tuple(NAMES)},
+        {"classes": np.array(NAMES)},
+        {"classes": dict(enumerate(NAMES))},
+        {"class_to_idx": {"normal": 2, "benign": 0, "malignant": 1}},
+        {"info": {"task": "multi-class", "label": {"0": NAMES[0], "1": NAMES[1], "2": NAMES[2]}}},
+    ],
+    ids=["list", "tuple", "array", "dict", "class_to_idx", "MedMNIST"],
+)
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda data: data,
+        lambda data: Subset(data, [5, 4, 3]),
+        lambda data: ConcatDataset([data, data]),
+        lambda data: DataLoader(data, 2),
+        lambda data: DataLoader(Subset(ConcatDataset([data, data]), range(7)), 2, shuffle=True),
+    ],
+    ids=["alone", "subset", "concatenated", "loader", "all"],
+)
+def test_names_are_found_wherever_a_dataset_keeps_them(stated, wrap):
+    assert names(wrap(Named(**stated))) == dict(enumerate(NAMES))
+
+
+@pytest.mark.parametrize("X", [NamedStream(), HuggingFace(), DataLoader(NamedStream(), 2)])
+def test_names_of_streams_and_of_hugging_face_are_found(X):
+    assert names(X) == dict(enumerate(NAMES))
+
+
+def test_labels_of_one_column_are_named():
+    assert names(Named([np.array([i]) for i in LABELS], classes=NAMES)) == dict(enumerate(NAMES))
+
+
+def test_names_of_indicator_columns_are_found():
+    rows = [np.eye(3)[i] for i in LABELS]
+    assert names(Named(rows, pathologies=NAMES)) == dict(enumerate(NAMES))
+    assert names(Named(rows, classes=NAMES[:2])) is None
+
+
+@pytest.mark.parametrize(
+    "stated",
+    [{}, {"classes": [0, 1, 2]}, {"classes": 3}, {"classes": "abc"}, {"info": None}],
+)
+def test_what_names_nothing_is_passed_over(stated):
+    assert names(Named(**stated)) is None
+
+
+def test_labels_that_are_words_need_no_names():
+    assert names(Named([NAMES[i] for i in LABELS], classes=NAMES)) is None
+
+
+def test_datasets_that_disagree_give_no_names():
+    other = Named(classes=NAMES[::-1])
+    assert names(ConcatDataset([Named(classes=NAMES), other])) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        Named([0, 1, 1, 0], classes=NAMES),
+        Named([0, 1, 1, 0], classes=NAMES[:2], targets=[1, 0, 0, 1]),
+        Named([0, 1, 5], classes=NAMES),
+        HuggingFace([0, 1, 1, 0], column=[0, 1, 2, 0]),
+    ],
+    ids=["fewer", "others stated", "unknown", "Hugging Face, mapped"],
+)
+def test_names_that_may_not_fit_the_labels_are_not_used_with_a_warning(data):
+    with pytest.warns(DiffMICWarning, match="names the classes .*Pass class_names"):
+        assert names(data) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [Named([0, 2, 2], classes=NAMES, targets=[0, 2, 2]), HuggingFace([0, 2, 2])],
+    ids=["targets", "column"],
+)
+def test_a_part_without_some_classes_keeps_its_names_if_its_labels_are_those_stated(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert names(data) == dict(enumerate(NAMES))
+
+
+def test_an_image_folder_names_its_classes_until_its_labels_are_changed(tmp_path):
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.new("L", (4, 4)).save(tmp_path / name / f"{i}.png")
+    data = ImageFolder(tmp_path)
+    assert names(data) == names(Subset(data, range(4))) | {2: "normal"} == dict(enumerate(NAMES))
+    data.samples = [(path, int(label > 0)) for path, label in data.samples]
+    with pytest.warns(DiffMICWarning, match="'targets' differ"):
+        assert names(data) is None
+
+
+def test_columns_of_a_table_are_names():
+    table = pandas.DataFrame(np.eye(3, dtype=int), columns=NAMES)
+    assert table_names(table) == dict(enumerate(NAMES))
+    assert table_names(table[["benign"]]) is None
+    assert table_names(table["benign"]) is None
+    assert table_names(np.eye(3)) is None
