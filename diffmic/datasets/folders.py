@@ -1,199 +1,226 @@
-"""Image datasets on disk: a folder per class, or a CSV file with file, label and split."""
+"""Image datasets on disk with a folder per class."""
 
-import csv
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import InputError, warn_user
+from .image_files import is_hidden, is_image_file, is_system_file
+from .table import SPLIT_NAMES, ImageTable, some, warn_about_spelling
+from .values import numbers_or_texts
 
-IMAGE_SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
-
-
-@dataclass(frozen=True)
-class ImageTable:
-    """Table of image paths with labels and, where known, splits and groups.
-
-    Attributes
-    ----------
-    paths : list of Path
-        Paths of the n images.
-    labels : ndarray of shape (n,) or (n, L)
-        One label per image, or an indicator matrix.
-    label_names : list of str
-        Names of the classes, or of the columns of the indicator matrix.
-    splits : ndarray of shape (n,) or None
-        Name of the split of each image, such as train, val or test.
-    groups : ndarray of shape (n,) or None
-        Group of each image, such as its patient or lesion.
-    """
-
-    paths: list[Path]
-    labels: NDArray[Any]
-    label_names: list[str]
-    splits: NDArray[np.str_] | None = None
-    groups: NDArray[np.str_] | None = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def part(self, *names: str) -> "ImageTable":
-        """Table of the images whose split has one of these names.
-
-        Raises
-        ------
-        InputError
-            There are no such images, or no splits.
-        """
-        if self.splits is None:
-            raise InputError("The images have no splits; fit splits off a validation part itself.")
-        index = np.flatnonzero(np.isin(self.splits, names))
-        if len(index) == 0:
-            raise InputError(
-                f"No image has the split {' or '.join(map(repr, names))}; there are "
-                f"{np.unique(self.splits).tolist()}."
-            )
-        return ImageTable(
-            [self.paths[i] for i in index],
-            self.labels[index],
-            self.label_names,
-            self.splits[index],
-            self.groups[index] if self.groups is not None else None,
-        )
+_LEVELS = ("label", "split", "group", "*")
 
 
-def read_folders(folder: str | Path) -> ImageTable:
+def read_folders(
+    folder: str | Path, *, levels: str = "auto", exclude: str | Sequence[str] = ()
+) -> ImageTable:
     """Read a dataset with a folder per class: ``folder/label/image.png``.
 
-    If the folders of the first level are ``train``, ``val``, ``validation`` or ``test``, they are
+    If the folders of the first level are ``train``, ``val``, ``test`` or the like, they are
     the splits: ``folder/train/label/image.png``.
+
+    Every file that Pillow or DICOM's suffixes declare an image is read, and every other file that
+    begins like one. Links are followed. Hidden folders and files are left out. A warning says
+    what was left out.
 
     Parameters
     ----------
     folder : str or Path
         Root folder of the dataset.
+    levels : str
+        What the folders of each level are, from the root: ``"label"``, ``"split/label"``,
+        ``"label/group"`` for a folder per patient within each class, ``"*/label"`` to pass over a
+        level. Folders below the last level are read, too. ``"auto"``: ``"label"`` or
+        ``"split/label"``, with no folders below.
+    exclude : str or sequence of str
+        Patterns of names to leave out, such as ``"*_mask*"``; files and folders are compared.
 
     Returns
     -------
     ImageTable
+        Labels are integers if all folders of classes have integers as names.
 
     Raises
     ------
     InputError
-        The folder does not exist, contains no images, or has another structure.
+        The folder does not exist or cannot be read, contains no images, or has another structure;
+        or two links lead to one folder.
     """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {str(folder)!r}.")
-    files = sorted(
-        file
-        for file in folder.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".")
-    )
-    parts = [f.relative_to(folder).parts for f in files]
-    splits_known = bool(parts) and all(
-        len(p) == 3 and p[0] in ("train", "val", "validation", "test") for p in parts
-    )
-    depth = 3 if splits_known else 2
-    stray = next((f for f, p in zip(files, parts, strict=True) if len(p) != depth), None)
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        file = f" {str(root)!r} is a file; read_csv reads tables." if root.is_file() else ""
+        raise InputError(f"There is no folder {str(root)!r}.{file}")
+    walk = _Walk(root, [exclude] if isinstance(exclude, str) else list(exclude))
+    files = sorted(walk.files(root, (os.path.realpath(root),)))
+    parts = [file.relative_to(root).parts for file in files]
+    order = _auto_levels(root, parts) if levels == "auto" else _checked_levels(levels)
+    stray = next((f for f, p in zip(files, parts, strict=True) if len(p) <= len(order)), None)
     if not files or stray:
-        raise InputError(
-            f"{str(folder)!r} must hold a folder per class with images in it (or train, val and "
-            f"test folders with such class folders); found {len(files)} images"
-            + (f", and {str(stray)!r} in another place." if stray else ".")
-        )
-    labels = np.asarray([p[-2] for p in parts])
-    splits = np.asarray([p[0] for p in parts]) if splits_known else None
-    return ImageTable(files, labels, np.unique(labels).tolist(), splits)
+        found = f", and {str(stray)!r} in another place." if stray else "."
+        raise InputError(f"{_needed(root, order)}; found {len(files)} images{found}{walk.told()}")
+    depth = order.index("label")
+    labels = [p[depth] for p in parts]
+    splits = np.asarray([p[order.index("split")] for p in parts]) if "split" in order else None
+    groups = np.asarray([p[order.index("group")] for p in parts]) if "group" in order else None
+    _check_linked_twice(files, labels, None if splits is None else splits.tolist())
+    y = numbers_or_texts(labels)
+    _warn_about_names(root, sorted(set(labels)), files)
+    with_images = {p[: depth + 1] for p in parts}
+    walk.warn([c for c in sorted(walk.folders) if len(c) == depth + 1 and c not in with_images])
+    return ImageTable(files, y, [str(name) for name in np.unique(y).tolist()], splits, groups)
 
 
-def read_csv(
-    file: str | Path, *, group: str | None = None, labels: Sequence[str] | None = None
-) -> ImageTable:
-    """Read a dataset from a CSV file with the columns ``file``, ``label`` and optionally ``split``.
+class _Walk:
+    """Walk through a folder that remembers what it left out."""
 
-    Parameters
-    ----------
-    file : str or Path
-        CSV file in UTF-8, with image paths relative to its folder. Without a column ``label`` the
-        task is multi-label, and all columns that contain only 0 and 1 are labels.
-    group : str or None
-        Name of the column with the group, such as the patient or lesion.
-    labels : sequence of str or None
-        Names of the label columns of a multi-label task; None: as described above.
+    def __init__(self, root: Path, exclude: Sequence[str]) -> None:
+        self.root, self.exclude = root, exclude
+        self.folders: set[tuple[str, ...]] = set()
+        self.left_out: dict[str, list[str]] = defaultdict(list)
+        self._seen: dict[str, Path] = {}
 
-    Returns
-    -------
-    ImageTable
+    def files(self, folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+        """Image files in a folder and in those below; ``above`` are the folders it lies in."""
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+        except OSError as reason:
+            raise InputError(f"The folder {str(folder)!r} cannot be read: {reason}") from reason
+        for entry in entries:
+            path = Path(entry.path)
+            name = str(path.relative_to(self.root))
+            if self._excluded(entry.name, name) or is_system_file(entry.name):
+                continue
+            if is_hidden(entry.name):
+                self.left_out["hidden file(s) or folder(s)"].append(name)
+            elif path.is_dir():
+                yield from self._below(path, above)
+            elif not path.is_file():
+                if entry.is_symlink():
+                    self.left_out["link(s) that lead nowhere"].append(name)
+            elif is_image_file(path):
+                yield path
+            elif folder != self.root:  # a table or licence beside the classes is in no class
+                self.left_out["file(s) that are no image"].append(name)
 
-    Raises
-    ------
-    InputError
-        The file does not exist, has no rows, or lacks columns or cells.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise InputError(f"There is no file {str(file)!r}.")
-    columns, rows = _read_rows(file)
-    if "file" not in columns or (group is not None and group not in columns):
-        needed = ["file", "label"] + ([group] if group else [])
-        raise InputError(f"{str(file)!r} needs the columns {needed}; found {columns}.")
-    if not rows:
-        raise InputError(f"{str(file)!r} has no rows below its header.")
-    for number, row in enumerate(rows, start=1):
-        empty = [column for column in ("file", "label", "split", group) if row.get(column) == ""]
+    def _below(self, folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
+        real = os.path.realpath(folder)
+        name = folder.relative_to(self.root)
+        if real in above:
+            self.left_out["link(s) to a folder that they lie in"].append(str(name))
+            return
+        if real in self._seen:
+            raise InputError(
+                f"{str(folder)!r} and {str(self._seen[real])!r} are one folder, so its images "
+                "would be read twice. Remove the link, or leave it out with exclude=."
+            )
+        self._seen[real] = folder
+        self.folders.add(name.parts)
+        yield from self.files(folder, (*above, real))
+
+    def _excluded(self, name: str, relative: str) -> bool:
+        return any(fnmatch(name, p) or fnmatch(relative, p) for p in self.exclude)
+
+    def told(self) -> str:
+        """What was left out, as a sentence; empty if nothing was."""
+        said = [f"{len(names)} {kind} ({some(names)})" for kind, names in self.left_out.items()]
+        return f" Left out: {'; '.join(said)}." if said else ""
+
+    def warn(self, empty: list[tuple[str, ...]]) -> None:
+        """Warn of what was left out, classes without images among it."""
         if empty:
-            raise InputError(
-                f"Row {number} of {str(file)!r} has nothing in the column {empty[0]!r}."
-            )
-    if "label" in columns and labels is None:
-        y = _numbers([row["label"] for row in rows])
-        names = [str(name) for name in np.unique(y).tolist()]
+            names = [os.path.join(*parts) for parts in empty]
+            self.left_out["class folder(s) without an image that can be read"] = names
+        if self.left_out:
+            warn_user(f"read_folders({str(self.root)!r}) does not return everything.{self.told()}")
+
+
+def _auto_levels(root: Path, parts: list[tuple[str, ...]]) -> list[str]:
+    """Levels that fit all images: splits and classes, or classes alone."""
+    first = {p[0] for p in parts}
+    splits = bool(parts) and all(name.casefold() in SPLIT_NAMES for name in first)
+    shallow = next((p for p in parts if len(p) < 3), None)
+    order = ["split", "label"] if splits and shallow is None else ["label"]
+    deep = next((p for p in parts if len(p) > len(order) + 1), None)
+    if deep is None:
+        return order
+    if splits and shallow is not None:
+        deep = shallow
+        way_out = "Read a split whose images all lie in class folders as a folder of its own."
+    elif order == ["label"] and len(first) == 1:
+        inner = root / deep[0]
+        way_out = f"If the classes are the folders in {str(inner)!r}, read that folder."
     else:
-        binary = [
-            column
-            for column in columns
-            if column not in ("file", "split", group)
-            and {row[column] for row in rows} <= {"0", "1"}
-        ]
-        names = binary if labels is None else list(labels)
-        if len(names) < 2 or not set(names) <= set(binary):
-            raise InputError(
-                f"{str(file)!r} needs a column 'label', or at least 2 columns of 0 and 1"
-                + ("" if labels is None else f", {names}")
-                + f"; those of 0 and 1 are {binary}."
-            )
-        y = np.asarray([[int(row[name]) for name in names] for row in rows])
-    return ImageTable(
-        [file.parent / row["file"] for row in rows],
-        y,
-        names,
-        np.asarray([row["split"] for row in rows]) if "split" in columns else None,
-        np.asarray([row[group] for row in rows]) if group is not None else None,
+        way_out = (
+            "Say what the folders of each level are: levels='label/group' if the classes hold a "
+            "folder per patient, 'label' if the folders in them mean nothing, 'group/label' or "
+            "'*/label' if the classes are the inner ones."
+            if order == ["label"]
+            else "Say what the folders of each level are, such as levels='split/label/group'."
+        )
+    raise InputError(
+        f"{_needed(root, order)}; found {len(parts)} images, and {str(root.joinpath(*deep))!r} "
+        f"in another place. {way_out}"
     )
 
 
-def _read_rows(file: Path) -> tuple[list[str], list[dict[str | None, str]]]:
-    """Column names and rows of a CSV file."""
-    try:
-        with file.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, restval="")
-            columns = list(reader.fieldnames or [])
-            rows: list[dict[str | None, str]] = list(reader)
-    except (UnicodeDecodeError, csv.Error) as reason:
-        raise InputError(f"{str(file)!r} cannot be read: {reason}. Save it as UTF-8.") from reason
-    for number, row in enumerate(rows, start=1):
-        if None in row:  # the key under which csv stores surplus cells
-            raise InputError(f"Row {number} of {str(file)!r} has more cells than the header.")
-    return columns, rows
+def _checked_levels(levels: str) -> list[str]:
+    order = levels.split("/") if isinstance(levels, str) else []
+    named = [level for level in order if level != "*"]
+    if not order or set(order) - set(_LEVELS) or named.count("label") != 1:
+        raise InputError(
+            f"levels is {levels!r}; give 'auto', or {', '.join(_LEVELS[:3])} and * joined by '/', "
+            "with label once."
+        )
+    if len(named) > len(set(named)):
+        raise InputError(f"levels is {levels!r}; each of {_LEVELS[:3]} can stand there once.")
+    return order
 
 
-def _numbers(texts: list[str]) -> NDArray[Any]:
-    """Integers if all texts are integers without leading zeros; else the texts themselves."""
-    whole = all(re.fullmatch(r"0|-?[1-9]\d*", text, re.ASCII) for text in texts)
-    return np.asarray([int(text) for text in texts] if whole else texts)
+def _needed(root: Path, order: list[str]) -> str:
+    shape = "/".join("…" if level == "*" else level for level in order)
+    if order == ["label"]:
+        return (
+            f"{str(root)!r} must hold a folder per class with images in it (or train, val and test "
+            "folders with such class folders)"
+        )
+    return f"{str(root)!r} must hold a folder per class with images in it, as {shape}/image.png"
+
+
+def _check_linked_twice(files: list[Path], labels: list[str], splits: list[str] | None) -> None:
+    """Refuse files that links put into two classes or two splits."""
+    if not any(file.is_symlink() for file in files):
+        return
+    known: dict[str, int] = {}
+    for number, file in enumerate(files):
+        first = known.setdefault(os.path.realpath(file), number)
+        if labels[first] != labels[number] or (splits and splits[first] != splits[number]):
+            raise InputError(
+                f"{str(files[first])!r} and {str(file)!r} are one file, through a link, and lie in "
+                "two classes or splits. Remove one of them."
+            )
+
+
+def _warn_about_names(root: Path, classes: list[str], files: list[Path]) -> None:
+    """Point out class folders that are probably one class, or splits, and masks among images."""
+    warn_about_spelling(classes, f"class folders of {str(root)!r}")
+    if classes and all(name.casefold() in SPLIT_NAMES for name in classes):
+        warn_user(
+            f"The classes of {str(root)!r} are {classes}, which are names of splits. Images must "
+            "lie in class folders within them; if only one has such folders, read that one."
+        )
+    places = {(file.parent, file.stem) for file in files}
+    masks = [
+        f
+        for f in files
+        if (f.parent, f.stem.lower().split("_mask")[0]) in places and "_mask" in f.stem.lower()
+    ]
+    if masks:
+        warn_user(
+            f"{len(masks)} files seem to be masks of the images beside them ({masks[0].name}, …) "
+            "and are read as images. Leave them out with exclude='*_mask*'."
+        )

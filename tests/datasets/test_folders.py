@@ -1,23 +1,19 @@
-"""Images on disk: folders of classes, and tables."""
+"""Images on disk: folders of classes."""
 
-import numpy as np
+import os
+
 import pytest
 from PIL import Image
 
+from diffmic import DiffMICWarning
 from diffmic.data import read_inputs
-from diffmic.datasets import read_csv, read_folders
+from diffmic.datasets import read_folders
 from diffmic.errors import InputError
 
 
 def save(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("L", (4, 4)).save(path)
-
-
-def table(folder, text, name="labels.csv", encoding="utf-8"):
-    file = folder / name
-    file.write_text(text, encoding=encoding)
-    return file
 
 
 def test_a_folder_per_class_names_the_labels(tmp_path):
@@ -57,7 +53,7 @@ def test_classes_may_be_called_train_and_test(tmp_path):
         ([], r"found 0 images\."),
         (["1.png"], r"found 1 images, and '.*1\.png' in another place"),
         (["a/1.png", "b/deep/2.png"], r"found 2 images, and '.*2\.png' in another place"),
-        (["train/a/1.png", "valid/a/2.png"], r"found 2 images, and '.*1\.png' in another place"),
+        (["train/a/1.png", "other/a/2.png"], r"found 2 images, and '.*2\.png' in another place"),
     ],
 )
 def test_folders_of_another_shape_are_an_error_that_names_a_file(tmp_path, files, message):
@@ -72,104 +68,6 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
         read_folders(tmp_path / "none")
 
 
-def test_a_table_names_files_labels_splits_and_groups(tmp_path):
-    save(tmp_path / "images/1.png")
-    file = table(
-        tmp_path,
-        "file,label,split,patient,age\nimages/1.png,nv,train,P1,\nimages/2.png,mel,test,P2,45\n",
-    )
-    found = read_csv(str(file), group="patient")
-    assert found.paths == [tmp_path / "images/1.png", tmp_path / "images/2.png"]
-    assert found.labels.tolist() == ["nv", "mel"]
-    assert found.label_names == ["mel", "nv"]
-    assert found.splits.tolist() == ["train", "test"]
-    assert found.groups.tolist() == ["P1", "P2"]
-    part = found.part("train")
-    assert part.groups.tolist() == ["P1"]
-    assert len(read_inputs(part.paths).images) == 1
-
-
-@pytest.mark.parametrize(
-    ("labels", "expected", "names"),
-    [
-        (["2", "0", "-1"], [2, 0, -1], ["-1", "0", "2"]),
-        (["2", "b", "2"], ["2", "b", "2"], ["2", "b"]),
-        (["1.5", "²", "--1"], ["1.5", "²", "--1"], ["--1", "1.5", "²"]),
-        (["3", "٣"], ["3", "٣"], ["3", "٣"]),
-        (["1_0", "10", "a,b"], ["1_0", "10", "a,b"], ["10", "1_0", "a,b"]),
-    ],
-)
-def test_labels_are_whole_numbers_where_all_are_and_else_words(tmp_path, labels, expected, names):
-    rows = "".join(f'{i}.png,"{label}"\n' for i, label in enumerate(labels))
-    found = read_csv(table(tmp_path, "file,label\n" + rows))
-    assert found.labels.tolist() == expected
-    assert found.label_names == names
-    assert found.splits is None
-    assert found.groups is None
-
-
-def test_columns_of_0_and_1_are_labels_where_there_is_no_label(tmp_path):
-    file = table(
-        tmp_path, "file,Mass,age,Nodule,split,patient\n1.png,1,30,0,train,1\n2.png,0,1,0,test,0\n"
-    )
-    found = read_csv(file, group="patient")
-    assert found.label_names == ["Mass", "Nodule"]
-    np.testing.assert_array_equal(found.labels, [[1, 0], [0, 0]])
-    assert found.part("test").labels.tolist() == [[0, 0]]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
-    file = table(tmp_path, "file,label\n1.png,a\n", encoding="utf-8-sig")
-    assert read_csv(file).labels.tolist() == ["a"]
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"needs the columns \['file', 'label'\]; found \[\]"),
-        ("file;label\n1.png;a\n", r"needs the columns .*; found \['file;label'\]"),
-        ("path,label\n1.png,a\n", r"needs the columns .*; found \['path', 'label'\]"),
-        ("file,label\n", "has no rows below its header"),
-        ("file,age\n1.png,30\n", "needs a column 'label', or at least 2 columns of 0 and 1"),
-        ("file,label\n1.png,a\n2.png,\n", "Row 2 of .* has nothing in the column 'label'"),
-        ("file,label\n1.png\n", "Row 1 of .* has nothing in the column 'label'"),
-        ("file,label\n,a\n", "Row 1 of .* has nothing in the column 'file'"),
-        ("file,label,split\n1.png,a,\n", "Row 1 of .* has nothing in the column 'split'"),
-        ("file,label\n1.png,a,b\n", "Row 1 of .* has more cells than the header"),
-    ],
-)
-def test_a_table_that_cannot_be_used_is_an_error(tmp_path, text, message):
-    with pytest.raises(InputError, match=message):
-        read_csv(table(tmp_path, text))
-
-
-def test_a_missing_group_is_an_error(tmp_path):
-    file = table(tmp_path, "file,label,patient\n1.png,a,\n")
-    with pytest.raises(InputError, match=r"Row 1 of .* nothing in the column 'patient'"):
-        read_csv(file, group="patient")
-    with pytest.raises(InputError, match=r"needs the columns \['file', 'label', 'lesion'\]"):
-        read_csv(file, group="lesion")
-
-
-def test_a_table_in_another_encoding_is_an_error(tmp_path):
-    file = table(tmp_path, "file,label\n1.png,gutärtig\n", encoding="latin-1")
-    with pytest.raises(InputError, match=r"labels\.csv' cannot be read: .*Save it as UTF-8"):
-        read_csv(file)
-
-
-def test_a_missing_table_is_an_error_that_names_it(tmp_path):
-    with pytest.raises(InputError, match=r"no file '.*none\.csv'"):
-        read_csv(tmp_path / "none.csv")
-
-
-def test_a_split_that_is_not_there_is_an_error_that_names_those_that_are(tmp_path):
-    found = read_csv(table(tmp_path, "file,label,split\n1.png,a,train\n2.png,b,test\n"))
-    with pytest.raises(InputError, match=r"split 'val' or 'dev'; there are \['test', 'train'\]"):
-        found.part("val", "dev")
-    with pytest.raises(InputError, match="no splits"):
-        read_csv(table(tmp_path, "file,label\n1.png,a\n")).part("train")
-
-
 def test_files_that_begin_with_a_dot_are_no_images(tmp_path):
     for name in ("a/1.png", "b/2.png", "b/._2.png"):
         file = tmp_path / name
@@ -178,16 +76,212 @@ def test_files_that_begin_with_a_dot_are_no_images(tmp_path):
     assert [file.name for file in read_folders(tmp_path).paths] == ["1.png", "2.png"]
 
 
-def test_labels_with_leading_zeros_stay_texts(tmp_path):
-    found = read_csv(table(tmp_path, "file,label\n1.png,01\n2.png,1\n"))
-    assert found.labels.tolist() == ["01", "1"]
+@pytest.mark.filterwarnings("error")
+def test_folders_and_files_that_are_links_are_read(tmp_path):
+    save(tmp_path / "elsewhere/1.png")
+    save(tmp_path / "data/benign/1.png")
+    (tmp_path / "data/malignant").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    save(tmp_path / "single.png")
+    (tmp_path / "data/benign/2.png").symlink_to(tmp_path / "single.png")
+    found = read_folders(tmp_path / "data")
+    assert found.labels.tolist() == ["benign", "benign", "malignant"]
+    assert len(read_inputs(found.paths).images) == 3
 
 
-def test_the_columns_of_labels_can_be_named(tmp_path):
-    file = table(tmp_path, "file,male,edema,mass,age\n1.png,0,1,0,3\n2.png,1,0,1,4\n")
-    assert read_csv(file).label_names == ["male", "edema", "mass"]
-    found = read_csv(file, labels=["mass", "edema"])
-    assert found.label_names == ["mass", "edema"]
-    assert found.labels.tolist() == [[0, 1], [1, 0]]
-    with pytest.raises(InputError, match=r"columns of 0 and 1, \['mass', 'age'\]; .* \['male'"):
-        read_csv(file, labels=["mass", "age"])
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "suffix", ["bmp", "gif", "jp2", "jpe", "pgm", "ppm", "tga", "TIF", "webp", "ico", "qoi", "pcx"]
+)
+def test_every_format_that_pillow_reads_is_read(tmp_path, suffix):
+    (tmp_path / "a").mkdir()
+    Image.new("L", (16, 16)).convert("RGB" if suffix == "qoi" else "L").save(
+        tmp_path / f"a/1.{suffix}"
+    )
+    assert [path.name for path in read_folders(tmp_path).paths] == [f"1.{suffix}"]
+
+
+@pytest.mark.filterwarnings("error")
+def test_dicom_is_known_by_its_suffix_or_by_how_it_begins(tmp_path):
+    for name in ("a/1.dcm", "a/2.DCM", "a/IM0001", "a/1.2.840.5", "b/3.dicom"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
+    assert len(read_folders(tmp_path)) == 5
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_image_without_a_suffix_is_known_by_its_content(tmp_path):
+    for name in ("a/scan", "a/scan.v2"):
+        save(tmp_path / "x.png")
+        (tmp_path / "a").mkdir(exist_ok=True)
+        (tmp_path / "x.png").rename(tmp_path / name)
+    assert [path.name for path in read_folders(tmp_path).paths] == ["scan", "scan.v2"]
+
+
+def test_hidden_folders_and_files_are_no_data_and_said(tmp_path):
+    for name in ("a/1.png", ".ipynb_checkpoints/1.png", "a/.ipynb_checkpoints/1.png", "a/.2.png"):
+        save(tmp_path / name)
+    save(tmp_path / "__MACOSX/a/1.png")
+    with pytest.warns(
+        DiffMICWarning, match=r"4 hidden file\(s\) or folder\(s\) \(\.ipynb_checkpoints, .*\)"
+    ) as told:
+        found = read_folders(tmp_path)
+    assert len(told) == 1
+    assert found.label_names == ["a"]
+    assert len(found) == 1
+
+
+@pytest.mark.filterwarnings("error")
+def test_files_of_the_system_are_not_worth_a_word(tmp_path):
+    save(tmp_path / "a/1.png")
+    for name in ("a/.DS_Store", "a/Thumbs.db", "a/desktop.ini", "a/._1.png", "README.md"):
+        (tmp_path / name).write_text("x")
+    assert len(read_folders(tmp_path)) == 1
+
+
+def test_what_is_left_out_is_counted_and_named_in_one_warning(tmp_path):
+    save(tmp_path / "a/1.png")
+    for name in ("a/notes.txt", "a/scan.npy", "volumes/v.nii.gz", "a/table.h5", "a/film.mpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n" if name.endswith("h5") else b"x")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a/gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "a/round").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.warns(DiffMICWarning) as told:
+        found = read_folders(tmp_path)
+    assert len(found) == 1
+    assert len(told) == 1
+    message = str(told[0].message)
+    assert "5 file(s) that are no image (a/film.mpg, a/notes.txt, a/scan.npy, …)" in message
+    assert "2 class folder(s) without an image that can be read (empty, volumes)" in message
+    assert "1 link(s) that lead nowhere (a/gone.png)" in message
+    assert "1 link(s) to a folder that they lie in (a/round)" in message
+    assert told[0].filename == __file__
+
+
+def test_a_folder_that_is_linked_twice_is_refused(tmp_path):
+    save(tmp_path / "malignant/1.png")
+    (tmp_path / "malign").symlink_to(tmp_path / "malignant", target_is_directory=True)
+    with pytest.raises(InputError, match=r"malign' are one folder|malignant' are one folder|one f"):
+        read_folders(tmp_path)
+    assert len(read_folders(tmp_path, exclude="malign")) == 1
+
+
+def test_a_file_that_is_linked_into_two_classes_is_refused(tmp_path):
+    save(tmp_path / "a/1.png")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/1.png").symlink_to(tmp_path / "a/1.png")
+    with pytest.raises(InputError, match="are one file, through a link, and lie in two classes"):
+        read_folders(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("Benign", "benign"), ("be nign", "be_nign"), ("é", "e\u0301")])
+def test_classes_that_look_alike_are_pointed_out(tmp_path, names):
+    for name in names:
+        save(tmp_path / name / "1.png")
+    if len(list(tmp_path.iterdir())) < 2:
+        pytest.skip("this file system keeps one of the two names")
+    with pytest.warns(DiffMICWarning, match="differ in case, spaces or accents alone"):
+        assert len(read_folders(tmp_path).label_names) == 2
+
+
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("train", "valid"), ("TRAIN", "dev")])
+def test_splits_go_by_many_names(tmp_path, names):
+    for name in names:
+        save(tmp_path / name / "a/1.png")
+    found = read_folders(tmp_path)
+    assert sorted(found.splits.tolist()) == sorted(names)
+    assert found.label_names == ["a"]
+
+
+def test_images_beside_the_classes_of_a_split_are_an_error(tmp_path):
+    save(tmp_path / "train/a/1.png")
+    save(tmp_path / "test/2.png")
+    with pytest.raises(InputError, match=r"2\.png' in another place\. Read a split whose"):
+        read_folders(tmp_path)
+    assert len(read_folders(tmp_path / "train")) == 1
+
+
+def test_classes_that_are_called_like_splits_are_pointed_out(tmp_path):
+    save(tmp_path / "train/1.png")
+    save(tmp_path / "test/2.png")
+    with pytest.warns(DiffMICWarning, match="which are names of splits"):
+        read_folders(tmp_path)
+
+
+def test_a_folder_per_patient_within_each_class_names_the_groups(tmp_path):
+    for name in ("benign/P1/1.png", "benign/P1/left/2.png", "malignant/P2/1.png"):
+        save(tmp_path / name)
+    with pytest.raises(InputError, match="levels='label/group' if the classes hold a folder per"):
+        read_folders(tmp_path)
+    found = read_folders(tmp_path, levels="label/group")
+    assert found.labels.tolist() == ["benign", "benign", "malignant"]
+    assert found.groups.tolist() == ["P1", "P1", "P2"]
+    assert read_folders(tmp_path, levels="label").labels.tolist() == found.labels.tolist()
+    inner = read_folders(tmp_path, levels="*/label")
+    assert inner.label_names == ["P1", "P2"]
+
+
+def test_a_folder_around_the_classes_is_pointed_out(tmp_path):
+    save(tmp_path / "archive/a/1.png")
+    save(tmp_path / "archive/b/1.png")
+    with pytest.raises(InputError, match=r"If the classes are the folders in '.*archive'"):
+        read_folders(tmp_path)
+
+
+@pytest.mark.parametrize("levels", ["", "labels", "split", "label/label", "label/group/group", 3])
+def test_levels_that_cannot_be_are_an_error(tmp_path, levels):
+    save(tmp_path / "a/1.png")
+    with pytest.raises(InputError, match=f"levels is {levels!r}; "):
+        read_folders(tmp_path, levels=levels)
+
+
+def test_an_image_above_its_level_is_an_error(tmp_path):
+    save(tmp_path / "a/P1/1.png")
+    save(tmp_path / "a/2.png")
+    with pytest.raises(InputError, match=r"as label/group/image\.png; .*2\.png' in another place"):
+        read_folders(tmp_path, levels="label/group")
+
+
+@pytest.mark.filterwarnings("error")
+def test_masks_beside_images_are_pointed_out_and_can_be_left_out(tmp_path):
+    for name in ("a/1.png", "a/1_mask.png", "a/1_mask_1.png", "a/2.png"):
+        save(tmp_path / name)
+    with pytest.raises(DiffMICWarning, match=r"2 files seem to be masks .*exclude='\*_mask\*'"):
+        read_folders(tmp_path)
+    found = read_folders(tmp_path, exclude=["*_mask*"])
+    assert [path.name for path in found.paths] == ["1.png", "2.png"]
+
+
+def test_classes_that_are_numbers_are_numbers(tmp_path):
+    for name in ("10", "2", "0"):
+        save(tmp_path / name / "1.png")
+    found = read_folders(tmp_path)
+    assert found.labels.tolist() == [0, 10, 2]
+    assert found.label_names == ["0", "2", "10"]
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "a/1.png")
+    assert len(read_folders("~")) == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
+    save(tmp_path / "a/1.png")
+    (tmp_path / "b").mkdir()
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("b"):
+            raise PermissionError("not for you")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(InputError, match=r"b' cannot be read: not for you"):
+        read_folders(tmp_path)
+
+
+def test_a_file_is_no_folder(tmp_path):
+    save(tmp_path / "1.png")
+    with pytest.raises(InputError, match="is a file; read_csv reads tables"):
+        read_folders(tmp_path / "1.png")

@@ -1,0 +1,64 @@
+"""Which files are images: by their suffix where it says so, else by how they begin."""
+
+import warnings
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageFile
+
+_DICOM = (".dcm", ".dicom", ".ima")
+_NO_PIXELS = {"MPEG", "IPTC"}  # Pillow knows these files, but shows no image of them
+_SYSTEM_FILES = {
+    *(".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".directory"),
+    *(".gitkeep", ".keep", ".gitignore", ".gitattributes"),
+}
+_SYSTEM_FOLDERS = {
+    *("__macosx", "@eadir", "$recycle.bin", "system volume information", "lost+found"),
+    "__pycache__",
+}
+
+
+@cache
+def image_suffixes() -> frozenset[str]:
+    """Lower-case suffixes of image files: those that Pillow reads, and DICOM's."""
+    pillows = [suffix for suffix, name in Image.registered_extensions().items() if _shown(name)]
+    return frozenset({*pillows, *_DICOM})
+
+
+def is_image_file(file: Path) -> bool:
+    """Whether a file is an image; a file without a known suffix is opened to see."""
+    return file.suffix.lower() in image_suffixes() or _begins_like_an_image(file)
+
+
+def is_system_file(name: str) -> bool:
+    """Whether a file belongs to the operating system or to git: nobody misses it."""
+    return name.lower() in _SYSTEM_FILES or name.startswith("._")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is hidden, or belongs to the operating system."""
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
+
+
+def _shown(name: str) -> bool:
+    opener = Image.OPEN.get(name, (None, None))[0]
+    stub = isinstance(opener, type) and issubclass(opener, ImageFile.StubImageFile)
+    return opener is not None and not stub and name not in _NO_PIXELS
+
+
+def _begins_like_an_image(file: Path) -> bool:
+    image_suffixes()  # loads Pillow's formats
+    # A format without a check of the first bytes takes other files for its own.
+    formats = [name for name, (_, check) in Image.OPEN.items() if check and _shown(name)]
+    try:
+        with file.open("rb") as stream, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # very large images, odd headers: told when read
+            if stream.read(132)[128:] == b"DICM":
+                return True
+            stream.seek(0)
+            with Image.open(stream, formats=formats):
+                return True
+    except Image.DecompressionBombError:
+        return True
+    except Exception:  # whatever a format's reader makes of another file's bytes
+        return False
