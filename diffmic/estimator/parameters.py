@@ -10,6 +10,7 @@ import numpy as np
 
 from ..data.preprocessing import AUGMENTS
 from ..errors import InputError
+from ..hub.configuration import LARGEST_IMAGE
 from ..inference import SamplingOptions
 from ..model import resolve_architecture
 from ..tasks import TASKS
@@ -32,8 +33,12 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     if parameters["image_size"] != "auto":
         check_whole("image_size", parameters["image_size"], also="'auto' or ")
     check_whole("num_workers", parameters["num_workers"], least=0)
-    if parameters["batch_size"] < 2:
-        raise InputError("batch_size is 1; batch norm needs at least 2 images to learn from.")
+    side = parameters["image_size"]
+    if side != "auto" and side > LARGEST_IMAGE:
+        raise InputError(
+            f"image_size is {side}; the largest is {LARGEST_IMAGE}. It is the side to which images "
+            "are resized, and does not have to be that of the files."
+        )
     resolve_recipe(parameters["recipe"])
     architecture = resolve_architecture(parameters["architecture"])
     check_num_steps(parameters["num_steps"], architecture.num_train_timesteps)

@@ -38,15 +38,16 @@ class Persistence(FittedAttributes):
     ) -> None:
         """Save the fitted estimator as ``config.json``, ``model.safetensors`` and ``README.md``.
 
-        Code is not saved: a module passed as ``backbone`` must be passed again when loading. A
-        transform passed as ``augment`` is loaded as ``"auto"``, a dict of class weights as None,
-        and a file passed as ``pretrained`` as False. An interrupted save leaves an earlier saved
-        model intact.
+        Code is not saved: a module passed as ``backbone`` must be passed again when loading, and
+        so must a transform passed as ``augment``, which is otherwise loaded as ``"auto"``. A dict
+        of class weights is loaded as None, and a file passed as ``pretrained`` as False. The files
+        are loaded once before they replace an earlier saved model, which an interrupted or
+        refused save leaves as it was.
 
         Parameters
         ----------
         path : str or Path
-            Target folder; it is created if it does not exist.
+            Target folder; it is created if it does not exist. ``~`` is the home folder.
         dtype : {"float32", "float16"}, default="float32"
             Data type of the weights in the file. Half precision halves the file size; compare the
             probabilities before you rely on it.
@@ -57,8 +58,8 @@ class Persistence(FittedAttributes):
         Raises
         ------
         InputError
-            Weights that half precision cannot represent; several test-time views with a custom
-            transform; no path, or the path of a file.
+            Nothing was written: a parameter, or the weights in half precision, cannot be saved so
+            that they can be loaded; or the path is none, a file, or the folder of something else.
         NotFittedError
             There is no fitted model.
         """
@@ -131,6 +132,7 @@ class Persistence(FittedAttributes):
         token: str | bool | None = None,
         local_files_only: bool = False,
         backbone: torch.nn.Module | None = None,
+        augment: Any = None,
         device: str = "auto",
     ) -> Self:
         """Load a fitted estimator from a folder, by its short name, or from the Hugging Face Hub.
@@ -153,6 +155,9 @@ class Persistence(FittedAttributes):
         backbone : torch.nn.Module or None
             Module to use as the backbone; required if the model was fitted with a module instead
             of a named backbone, since code is not saved.
+        augment : callable or None
+            Transform to use as ``augment`` if the model was fitted with a custom one; required if
+            its predictions average several test-time views. None: ``"auto"``.
         device : str, default="auto"
             PyTorch device for predictions and further fits, as in the constructor.
 
@@ -184,6 +189,7 @@ class Persistence(FittedAttributes):
             folder,
             defaults=_parameters(cls()),
             backbone=backbone,
+            augment=augment,
             device=target,
             checksum=checksum,
         )
@@ -211,12 +217,7 @@ class Persistence(FittedAttributes):
     ) -> None:
         """Save into a folder; the usage example in the card loads the model by ``name``."""
         model, parameters = self._fitted(), _parameters(self)
-        if parameters["n_views"] > 1 and not isinstance(parameters["augment"], str):
-            raise InputError(
-                f"n_views is {parameters['n_views']}, and the views come from a custom transform: "
-                "code is not saved, and the calibration would not be valid for other views. Fit "
-                "with augment='auto' or 'rotations', or with n_views=1."
-            )
+        check_parameters(parameters)
         told = self.card_ if card is None else checked_card(card)
         save_model(folder, SavedModel(model, parameters, told), dtype=dtype, name=name)
         self.card_ = told

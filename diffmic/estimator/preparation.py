@@ -6,12 +6,16 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+from torch import nn
+from torch.utils.data import DataLoader
 
 from ..data import TargetEncoding, TrainingData, named_augment, read_training_data
 from ..data.preprocessing import Augment
 from ..errors import InputError, warn_user
+from ..hub.parameters import plain_classes
 from ..inference import Engine, FitRecord, FittedModel, SamplingOptions
 from ..model import (
+    Architecture,
     DiffMICNetwork,
     NetworkPlan,
     build_network,
@@ -80,6 +84,11 @@ def prepare_fit(
     """
     p = dict(parameters)
     check_parameters(p)
+    if p["batch_size"] < 2 and not isinstance(X, DataLoader):  # which has a batch size of its own
+        raise InputError(
+            "batch_size is 1; batch norm needs at least 2 images to learn from. A fitted model "
+            "predicts with any: set_params(batch_size=1)."
+        )
     check_n_views(p["n_views"], p["augment"])
     recipe = _recipe(p)
     device, seed = resolve_device(p["device"]), draw_seed(p["random_state"])
@@ -94,6 +103,8 @@ def prepare_fit(
         **given,
     )
     _check_class_names(p["class_names"], data.encoding)
+    plain_classes(data.encoding.classes)  # labels that cannot be saved are refused before the work
+    _warn_of_modules(resolve_architecture(p["architecture"]))
     plan = NetworkPlan(
         backbone=p["backbone"],
         architecture=resolve_architecture(p["architecture"]),
@@ -182,6 +193,17 @@ def _check_class_names(class_names: Any, encoding: TargetEncoding) -> None:
             f"class_names has {len(names)} names, but y holds "
             f"{len(encoding.classes)} classes: {encoding.classes.tolist()}."
         )
+
+
+def _warn_of_modules(architecture: Architecture) -> None:
+    """Warn of code that cannot be passed again when a saved model is loaded."""
+    for name in ("prior_backbone", "region_backbone"):
+        if isinstance(getattr(architecture, name), nn.Module):
+            warn_user(
+                f"The architecture's {name} is a module: save_pretrained will refuse the fitted "
+                "model, because only backbone can be passed again when loading. To save it, use a "
+                "timm name there, or pickle the estimator."
+            )
 
 
 def _image_size(p: Mapping[str, Any], data: TrainingData, learnt: FittedModel | None) -> int:

@@ -144,6 +144,7 @@ def card_text(
     validation_scores : dict
         Cross-fitted metrics on the validation part.
     """
+    name = _utf_8(name)
     classes, network, sampling = config["classes"], config["network"], config["sampling"]
     names = [_in_a_line(name) for name in config["parameters"]["class_names"] or classes]
     backbone = network["backbone"]
@@ -171,7 +172,12 @@ def card_text(
         n_draws=sampling["n_draws"],
         versions=", ".join(f"{package} {number}" for package, number in config["versions"].items()),
     )
-    return sealed(f"---\n{_metadata(card, name)}---\n{text}")
+    return sealed(f"---\n{_metadata(card, name)}---\n{_utf_8(text)}")
+
+
+def _utf_8(text: str) -> str:
+    """Text with a question mark for what is not UTF-8, as in the names of some files."""
+    return text.encode(errors="replace").decode()
 
 
 def _in_a_line(name: object) -> str:

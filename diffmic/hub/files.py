@@ -6,7 +6,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -37,6 +37,7 @@ def save_files(
     *,
     card: str | None = None,
     dtype: DType = "float32",
+    check: Callable[[Path], object] = lambda folder: None,
 ) -> None:
     """Write configuration, weights and card; an interruption leaves either the old or new files.
 
@@ -52,42 +53,78 @@ def save_files(
         Text of the model card; an existing card written by hand is kept.
     dtype : {"float32", "float16"}
         Data type of the stored weights.
+    check : callable
+        Called with the folder of the complete new files before they replace others; it raises a
+        :class:`ModelFileError` if they cannot be loaded.
 
     Raises
     ------
     InputError
         Unknown ``dtype``, weights too large for half precision, values that JSON cannot represent,
-        or a file in place of the folder.
+        a file in place of the folder, or a model that could not be loaded again.
     """
     weights = safetensors.torch.save(stored_tensors(network, dtype), metadata={"format": "pt"})
     told = {"format_version": FORMAT_VERSION, **config, "weights_sha256": digest(weights)}
+    contents = {WEIGHTS_FILE: weights, CONFIG_FILE: _as_json(told)}
+    if card is not None:
+        contents[CARD_FILE] = card.encode()
+    made = not folder.exists()
     try:
-        text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError, ValueError) as reason:
+        raise InputError(
+            f"No folder can be made at {str(folder)!r}: this path, or the path of one of its "
+            f"parent folders, is a file ({reason}). Give another path."
+        ) from reason
+    try:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
+            new = Path(name) / "new"
+            new.mkdir()
+            for file, content in contents.items():
+                _write(new / file, content)
+            _check(check, new, folder)
+            _complete(new, folder)
+        finish_save(folder)
+    finally:
+        if made:
+            with suppress(OSError):  # it is only empty if nothing was saved
+                folder.rmdir()
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file, down to the disk."""
+    with file.open("wb") as written:
+        written.write(content)
+        written.flush()
+        os.fsync(written.fileno())
+
+
+def _check(check: Callable[[Path], object], new: Path, folder: Path) -> None:
+    """Try to load a complete save before it replaces what is in the folder."""
+    try:
+        check(new)
+    except ModelFileError as reason:
+        said = str(reason).replace(str(new), str(folder))
+        raise InputError(
+            f"The model is not saved, because it could not be loaded again. {said} (What was "
+            f"in {str(folder)!r} before is unchanged.)"
+        ) from reason
+
+
+def _as_json(values: Mapping[str, Any]) -> bytes:
+    """Values as readable JSON; names that are not UTF-8, as of some files, are escaped."""
+    options: dict[str, Any] = {"indent": 2, "allow_nan": False, "default": _plain}
+    try:
+        text = json.dumps(values, ensure_ascii=False, **options)
+        try:
+            return text.encode() + b"\n"
+        except UnicodeEncodeError:
+            return json.dumps(values, ensure_ascii=True, **options).encode() + b"\n"
     except (TypeError, ValueError) as reason:
         raise InputError(
             f"The model cannot be written as JSON: {reason}. Fit with labels that are integers or "
             "strings, and pass metrics that are numbers."
         ) from reason
-    contents = {WEIGHTS_FILE: weights, CONFIG_FILE: text.encode() + b"\n"}
-    if card is not None:
-        contents[CARD_FILE] = card.encode()
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as reason:
-        raise InputError(
-            f"No folder can be made at {str(folder)!r}: this path, or the path of one of its "
-            "parent folders, is a file. Give another path."
-        ) from reason
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as name:
-        new = Path(name) / "new"
-        new.mkdir()
-        for file, content in contents.items():
-            with (new / file).open("wb") as written:
-                written.write(content)
-                written.flush()
-                os.fsync(written.fileno())
-        _complete(new, folder)
-    finish_save(folder)
 
 
 def _plain(value: Any) -> Any:
@@ -255,9 +292,16 @@ def check_tensors(found: Mapping[str, Stored], network: nn.Module, *, where: str
         )
 
 
+# Names of data types in safetensors, for tensors of backbones given as modules.
+_NAMES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16"}
+_NAMES |= {torch.int64: "I64", torch.int32: "I32", torch.int16: "I16", torch.int8: "I8"}
+_NAMES |= {torch.uint8: "U8", torch.bool: "BOOL"}
+
+
 def _types(tensor: Tensor) -> tuple[str, ...]:
     """Data types, in safetensors' names, in which a tensor may be stored."""
-    return ("F32", "F16") if tensor.is_floating_point() else ("I64",)
+    own = _NAMES.get(tensor.dtype, "none")
+    return (own, "F32", "F16") if tensor.is_floating_point() else (own,)
 
 
 def load_weights(folder: Path, network: nn.Module) -> None:
@@ -269,7 +313,9 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         A tensor contains NaN or infinity.
     """
     tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
-    if bad := sorted(name for name, tensor in tensors.items() if not tensor.isfinite().all()):
+    finite = {name: own.isfinite().cpu() for name, own in network.state_dict().items()}
+    # A mask may be infinite, but then it is so before anything is loaded, too.
+    if bad := sorted(n for n, tensor in tensors.items() if (tensor.isfinite() < finite[n]).any()):
         raise ModelFileError(
             f"{bad[:5]} of {str(folder / WEIGHTS_FILE)!r} hold NaN or infinity, so the model "
             "cannot predict. Train again, and save the model."

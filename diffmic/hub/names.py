@@ -103,9 +103,11 @@ def locate(
     """
     if name == "":
         raise InputError("name is empty; give the folder of a saved model, or its name.")
-    if os.path.isdir(name):  # a Path would raise if the name is too long
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):  # a Path would raise if the name is too long
         _refuse_revision(revision, f"{str(name)!r} is a folder")
-        return Path(name), None
+        return Path(folder), None
+    cache_dir = None if cache_dir is None else os.path.expanduser(cache_dir)
     hub = {"cache_dir": cache_dir, "token": token, "local_files_only": local_files_only}
     entry = REGISTRY.get(name) if isinstance(name, str) else None
     if isinstance(name, str) and entry is not None:
@@ -118,8 +120,8 @@ def locate(
                 f"package. In a checkout of diffmic's repository load the folder zoo/models/{name} "
                 f"or train the model there: python -m zoo train {name} --data FOLDER."
             )
-        folder = download(entry.repository, revision or entry.revision, **hub)
-        return folder, entry.sha256 if revision is None else None
+        downloaded = download(entry.repository, revision or entry.revision, **hub)
+        return downloaded, entry.sha256 if revision is None else None
     repository, at, named = str(name).partition("@")
     is_repository = REPOSITORY.fullmatch(repository) and bool(at) == bool(named)
     if isinstance(name, Path) or not is_repository or os.path.exists(name):

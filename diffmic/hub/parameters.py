@@ -1,13 +1,16 @@
 """Conversion of constructor parameters and settings to JSON values, and back."""
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
+from contextlib import suppress
+from dataclasses import asdict, fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import InputError, ModelFileError
@@ -21,12 +24,15 @@ Settings = TypeVar(
     "Settings", Architecture, Calibration, DiffusionSettings, ModelCard, Recipe, SamplingOptions
 )
 
-# Only for training and test-time views; values that JSON cannot represent get these defaults.
-TRAINING_PARAMETERS = {"augment": "auto", "random_state": None, "class_weight": None}
+# Only for training; values that JSON cannot represent are saved as None, the default.
+TRAINING_PARAMETERS = ("random_state", "class_weight")
 
 
 def read_parameters(
-    saved: Mapping[str, Any], defaults: Mapping[str, Any], backbone: str | nn.Module
+    saved: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    backbone: str | nn.Module,
+    augment: Any = None,
 ) -> dict[str, Any]:
     """Constructor parameters from the values that :func:`plain_parameters` made.
 
@@ -46,6 +52,7 @@ def read_parameters(
             "It may have been saved by a newer one: update diffmic."
         )
     parameters = {**defaults, **saved, "backbone": backbone}
+    parameters["augment"] = _chosen_augment(parameters, augment)
     if not isinstance(parameters["pretrained"], bool):
         raise InputError(f"pretrained is {parameters['pretrained']!r}, not true or false")
     if isinstance(parameters["architecture"], dict):
@@ -89,12 +96,73 @@ def chosen_backbone(saved: Any, given: nn.Module | None) -> str | nn.Module:
     return str(saved)
 
 
+def custom_augment(augment: Any) -> Any:
+    """The augmentation if it is code of the user, which is not saved; else None."""
+    return None if isinstance(augment, (str, type(None))) else augment
+
+
+def _chosen_augment(parameters: Mapping[str, Any], given: Any) -> Any:
+    """Augmentation of a saved model: its name, or the transform that the user passes for it."""
+    saved = parameters["augment"]
+    if not isinstance(saved, dict):
+        if given is not None:
+            raise ModelFileError(
+                f"The model has augment={saved!r}: leave out augment=... , and use set_params to "
+                "change it for further fits."
+            )
+        return saved
+    if given is None and parameters["n_views"] > 1:
+        raise ModelFileError(
+            f"The model predicts with {parameters['n_views']} views of each image, made by a "
+            f"transform of your own, {saved['transform']}; code is not saved. Pass that transform "
+            "as augment=... ."
+        )
+    return "auto" if given is None else given
+
+
+def plain_classes(classes: NDArray[Any]) -> list[Any]:
+    """Class labels as JSON values, after a check that they come back as they are.
+
+    Raises
+    ------
+    InputError
+        A saved model cannot hold them.
+    """
+    plain = classes.tolist()
+    with suppress(AttributeError, TypeError, ValueError):
+        held = json.loads(json.dumps(plain, allow_nan=False, default=lambda label: label.item()))
+        kinds = {type(label) for label in held}
+        one_kind = len(kinds) == 1 and kinds <= {bool, int, float, str}
+        # Times of numpy may become integers, which are not what they were.
+        if one_kind and classes.dtype.kind in "biufUO" and read_classes(held).tolist() == plain:
+            return list(held)
+    names = sorted({type(label).__name__ for label in classes})
+    raise InputError(
+        f"The classes {[*classes][:5]} are of the type {' and '.join(names)}, which the file of a "
+        "saved model cannot hold. Give labels that are all integers or all strings, for example "
+        "[str(label) for label in y]."
+    )
+
+
+def read_classes(classes: list[Any]) -> NDArray[Any]:
+    """Class labels of a file as an array; integers stay integers, however large they are."""
+    found = np.asarray(classes)
+    if found.dtype.kind == "f" and all(type(label) is int for label in classes):
+        return np.asarray(classes, np.uint64 if min(classes) >= 0 else object)
+    return found
+
+
 def plain_backbone(backbone: str | nn.Module) -> str | dict[str, str]:
     """Backbone as a JSON value."""
     if isinstance(backbone, str):
         return backbone
-    kind = type(backbone)
-    return {"module": f"{kind.__module__}.{kind.__qualname__}"}
+    return {"module": _named(backbone)}
+
+
+def _named(value: Any) -> str:
+    """Name of the class, or of the function, that a value is."""
+    kind = value if hasattr(value, "__qualname__") else type(value)
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def instance(kind: type[Settings], values: dict[str, Any]) -> Settings:
@@ -121,21 +189,29 @@ def plain_architecture(architecture: Architecture) -> dict[str, Any]:
                 f"{name} is a module of your own. Code is not saved, and only backbone can be "
                 "passed again when loading. To save the model, use a timm name here."
             )
-    return asdict(architecture)
+    return _plain_fields(architecture, Architecture)
+
+
+def _plain_fields(value: Any, kind: type[Settings]) -> dict[str, Any]:
+    """Fields of settings as JSON values, without those that a subclass adds."""
+    names = {field.name for field in fields(kind)}
+    return {name: each for name, each in asdict(value).items() if name in names}
 
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor parameters as JSON values."""
     plain = {name: value for name, value in parameters.items() if name != "device"}
+    if (transform := custom_augment(plain["augment"])) is not None:
+        plain["augment"] = {"transform": _named(transform)}
     for name, value in plain.items():
         if name in TRAINING_PARAMETERS and not isinstance(value, (str, Integral, type(None))):
-            plain[name] = TRAINING_PARAMETERS[name]
+            plain[name] = None
         elif name == "backbone":
             plain[name] = plain_backbone(value)
         elif isinstance(value, Architecture):
             plain[name] = plain_architecture(value)
-        elif is_dataclass(value) and not isinstance(value, type):
-            plain[name] = asdict(value)
+        elif isinstance(value, Recipe):
+            plain[name] = _plain_fields(value, Recipe)
         elif isinstance(value, (np.ndarray, np.generic)):
             plain[name] = value.tolist()
     if plain["class_names"] is not None:

@@ -7,6 +7,7 @@ from ..errors import DiffMICWarning, HubError
 from .configuration import CONFIG_FILE
 from .files import CARD_FILE, WEIGHTS_FILE, written_by_a_person
 from .names import said_by_the_hub
+from .target import is_our_config, what_a_config_is
 
 NOTICE_FILE = "NOTICE"  # licence terms of the weights
 
@@ -43,7 +44,7 @@ def push_folder(
     Raises
     ------
     HubError
-        The Hub cannot be reached or refuses the upload.
+        The Hub cannot be reached or refuses the upload, or the repository holds another model.
     """
     from huggingface_hub import CommitOperationAdd, HfApi
     from huggingface_hub.errors import LocalTokenNotFoundError
@@ -57,6 +58,7 @@ def push_folder(
                 f"{repository} already exists and is public: leave out private=True, or choose "
                 "another name."
             )
+        _refuse_another_model(api, repository, found)
         names = [CONFIG_FILE, WEIGHTS_FILE]
         if (folder / NOTICE_FILE).is_file():
             names.append(NOTICE_FILE)
@@ -87,6 +89,23 @@ def push_folder(
         said = said_by_the_hub(reason).rstrip(".")
         raise HubError(f"{repository} could not be pushed to the Hub: {said}.{advice}") from reason
     return commit.pr_url or commit.commit_url
+
+
+def _refuse_another_model(api, repository: str, found) -> None:  # type: ignore[no-untyped-def]
+    """Refuse to replace the configuration or the weights of a model of another program."""
+    names = {file.rfilename for file in found.siblings or ()}
+    if not names & {CONFIG_FILE, WEIGHTS_FILE}:
+        return
+    what = f"its {WEIGHTS_FILE} has no {CONFIG_FILE}"
+    if CONFIG_FILE in names:
+        config = Path(api.hf_hub_download(repository, CONFIG_FILE, revision=found.sha))
+        if is_our_config(config):
+            return
+        what = f"its {CONFIG_FILE} {what_a_config_is(config)}"
+    raise HubError(
+        f"{repository} holds another model: {what}, and would be replaced. Nothing was uploaded; "
+        "give another name."
+    )
 
 
 def _has_card_of_a_person(api, repository: str, revision: str | None) -> bool:  # type: ignore[no-untyped-def]

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..errors import InputError, ModelFileError
+from ..errors import ModelFileError
 from ..inference import Calibration, Engine, FitRecord, FittedModel, SamplingOptions
 from ..model import (
     Backbone,
@@ -38,13 +37,17 @@ from .files import (
 )
 from .parameters import (
     chosen_backbone,
+    custom_augment,
     instance,
     plain_architecture,
     plain_backbone,
+    plain_classes,
     plain_parameters,
     read_architecture,
+    read_classes,
     read_parameters,
 )
+from .target import save_target
 
 NETWORK_KEYS = ("backbone", "architecture", "diffusion")
 CONFIG_KEYS = {
@@ -103,17 +106,16 @@ def save_model(
     Raises
     ------
     InputError
-        ``folder`` is no path or is a file, or the model cannot be represented in the files.
+        ``folder`` is no path, is a file, or belongs to something else; the model cannot be
+        represented in the files, or not be loaded from them. What was there before is unchanged.
     """
-    if not isinstance(folder, (str, os.PathLike)) or folder == "":
-        raise InputError(f"path is {folder!r}; give the folder in which to save the model.")
-    folder = Path(folder)
+    folder = save_target(folder)
     model, names = saved.model, _local_names(saved.model)
     card = replace(saved.card, base_model=saved.card.base_model or _base_model(saved))
     parameters = plain_parameters(saved.parameters)
     config: dict[str, Any] = {
         "task": model.task.name,
-        "classes": model.classes.tolist(),
+        "classes": plain_classes(model.classes),
         "network": {
             "backbone": names.get("backbone", plain_backbone(model.plan.backbone)),
             "architecture": plain_architecture(model.plan.architecture)
@@ -138,7 +140,21 @@ def save_model(
         config=config,
         validation_scores=model.record.validation_scores,
     )
-    save_files(folder, config, model.network, card=text, dtype=dtype)
+    save_files(
+        folder, config, model.network, card=text, dtype=dtype, check=lambda new: _load(new, saved)
+    )
+
+
+def _load(folder: Path, saved: SavedModel) -> SavedModel:
+    """What loading the files of a model gives, with the code that the user would pass again."""
+    backbone = saved.model.plan.backbone
+    return load_model(
+        folder,
+        defaults=saved.parameters,
+        backbone=None if isinstance(backbone, str) else backbone,
+        augment=custom_augment(saved.parameters["augment"]),
+        device=torch.device("cpu"),
+    )
 
 
 def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
@@ -194,6 +210,7 @@ def load_model(
     defaults: Mapping[str, Any],
     backbone: nn.Module | None,
     device: torch.device,
+    augment: Any = None,
     checksum: str | None = None,
 ) -> SavedModel:
     """Load what :func:`save_model` wrote; see ``DiffMICClassifier.from_pretrained``.
@@ -208,6 +225,8 @@ def load_model(
         Module to use as the backbone if the model was fitted with a custom one.
     device : torch.device
         Device of the loaded network.
+    augment : callable or None
+        Transform to use if the model was fitted with a custom one; None: ``"auto"``.
     checksum : str or None
         Expected SHA-256 of the weights, from a source other than the folder; None: that of the
         folder's configuration.
@@ -215,7 +234,7 @@ def load_model(
     Raises
     ------
     ModelFileError
-        A file is missing, damaged or inconsistent.
+        A file is missing, damaged or inconsistent, or needs a module or a transform.
     """
     finish_save(folder)
     config = read_config(folder, CONFIG_KEYS)
@@ -224,7 +243,7 @@ def load_model(
     where = str(folder / CONFIG_FILE)
     check_contents(config, where=where)
     try:
-        saved, plan = _read(config, defaults, backbone)
+        saved, plan = _read(config, defaults, backbone, augment)
         # First without allocation: sizes in a configuration may not match its weights.
         with torch.device("meta"):
             check_tensors(stored, build_network(_without_memory(plan)), where=where)
@@ -257,13 +276,13 @@ def load_model(
 
 
 def _read(
-    config: dict[str, Any], defaults: Mapping[str, Any], backbone: nn.Module | None
+    config: dict[str, Any], defaults: Mapping[str, Any], backbone: nn.Module | None, augment: Any
 ) -> tuple[dict[str, Any], NetworkPlan]:
     """Fields of a :class:`SavedModel` except the network, and the plan of the network."""
     network = config["network"]
     check_keys(network, NETWORK_KEYS, where="network")
     chosen = chosen_backbone(network["backbone"], backbone)
-    parameters = read_parameters(config["parameters"], defaults, chosen)
+    parameters = read_parameters(config["parameters"], defaults, chosen, augment)
     preprocessing, drawing_ratio = config["preprocessing"], config["drawing_ratio"]
     plan = NetworkPlan(
         backbone=chosen,
@@ -275,7 +294,7 @@ def _read(
         context_dropout=resolve_recipe(parameters["recipe"]).context_dropout,
     )
     model = {
-        "classes": np.asarray(config["classes"]),
+        "classes": read_classes(config["classes"]),
         "channels": preprocessing["channels"],
         "calibrations": {s: instance(Calibration, v) for s, v in config["calibrations"].items()},
         "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},

@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +47,7 @@ def load_pretrained(name: str, pretrained: bool | str | Path, **options: Any) ->
     if pretrained is False:
         return timm.create_model(name, pretrained=False, **options)
     if pretrained is not True:
-        return _from_file(name, Path(pretrained), options)
+        return _from_file(name, Path(os.path.expanduser(pretrained)), options)
     package = WEIGHT_PACKAGES.get(name.split(".")[0])
     if package is not None and importlib.util.find_spec(package[0]) is not None:
         return _from_package(name, package, options)

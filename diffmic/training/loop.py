@@ -196,7 +196,7 @@ def _epoch(
         state.step(loss)
         losses.append(loss.detach())
     train_loss = float(torch.stack(losses).mean())
-    if not math.isfinite(train_loss) or not _finite(state.kept):
+    if not math.isfinite(train_loss) or not _finite(state.kept, state.best):
         raise TrainingDivergedError(_diverged(state.stage, epoch, train_loss))
     row: dict[str, Any] = {"stage": state.stage, "epoch": epoch, "train_loss": train_loss}
     metrics = evaluate() if evaluate is not None else {}
@@ -211,8 +211,13 @@ def copied(module: nn.Module) -> State:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def _finite(module: nn.Module) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in module.state_dict().values())
+def _finite(module: nn.Module, before: State) -> bool:
+    """Whether all tensors are finite, except where they never were, as in an infinite mask."""
+    return all(
+        bool(torch.isfinite(tensor).all())
+        or bool((torch.isfinite(tensor) >= torch.isfinite(before[name])).all())
+        for name, tensor in module.state_dict().items()
+    )
 
 
 def _shown(row: dict[str, Any]) -> dict[str, float]:

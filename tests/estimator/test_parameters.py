@@ -27,7 +27,6 @@ BAD = [
         ("image_size", value, "'auto' or an integer of at least 1")
         for value in (0, -1, 1.5, "many", None)
     ],
-    ("batch_size", 1, "at least 2 images"),
     ("num_steps", 0, "an integer of at least 1"),
     ("num_steps", 1001, "between 1 and num_train_timesteps, which is 1000"),
     *[("learning_rate", rate, "a number above 0") for rate in (0, -1.0, "1e-3", None)],

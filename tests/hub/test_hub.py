@@ -221,6 +221,22 @@ def test_a_card_that_a_person_wrote_on_the_hub_stays(hub, files, classifier):
     assert len(hub.files(REPO)["model.safetensors"]) < len(files["model.safetensors"])
 
 
+@pytest.mark.parametrize(
+    ("theirs", "message"),
+    [
+        ({"config.json": b'{"model_type": "vit"}', "vit.bin": b"w"}, r"model_type: vit"),
+        ({"config.json": b"not JSON"}, r"was not written by diffmic"),
+        ({"model.safetensors": b"weights"}, r"model\.safetensors has no config\.json"),
+    ],
+)
+@pytest.mark.parametrize("create_pr", [False, True])
+def test_another_model_on_the_hub_is_not_replaced(hub, classifier, theirs, message, create_pr):
+    hub.add(REPO, theirs)
+    with pytest.raises(HubError, match=rf"holds another model.*{message}.*Nothing was uploaded"):
+        copy.deepcopy(classifier).push_to_hub(REPO, token="hf_good", create_pr=create_pr)
+    assert hub.files(REPO) == theirs
+
+
 def test_the_terms_go_along_where_there_are_any(hub, files, tmp_path):
     for name, content in (files | {"NOTICE": b"Mind.", "notes.txt": b"Mine."}).items():
         (tmp_path / name).write_bytes(content)

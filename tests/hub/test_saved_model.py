@@ -102,13 +102,6 @@ def test_parameters_come_back(images, tmp_path):
     assert loaded.device == "cpu"
 
 
-def test_views_by_code_that_is_not_saved_are_refused(fitted, tmp_path):
-    flipping = copy.copy(fitted).set_params(augment=v2.RandomHorizontalFlip(1.0), n_views=2)
-    with pytest.raises(InputError, match=r"n_views is 2.*code is not saved.*or with n_views=1"):
-        flipping.save_pretrained(tmp_path)
-    flipping.set_params(n_views=1).save_pretrained(tmp_path)
-
-
 @pytest.mark.parametrize("name", sorted(set(DiffMICClassifier().get_params()) - UNSAVED))
 def test_a_parameter_that_an_older_file_lacks_has_its_default(fitted, new_images, tmp_path, name):
     fitted.save_pretrained(tmp_path)
