@@ -15,7 +15,9 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize("name", ["diffmic.classifier", "diffmic.datasets.lesions"])
+@pytest.mark.parametrize(
+    "name", ["diffmic.classifier", "diffmic.datasets.inspecting", "diffmic.datasets.lesions"]
+)
 def test_examples_in_docstrings_are_true(name):
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0

@@ -96,7 +96,7 @@ def _read(X: Any, with_targets: bool, known_channels: int | None, progress: str 
         if known_channels is None:
             raise InputError(f"X is one image, {str(X)!r}; give a list, with one entry per image.")
         return Inputs(_from_list([X]))
-    if _is_dataset(X):
+    if is_dataset(X):
         return _from_dataset(X, with_targets, progress)
     if isinstance(X, (list, tuple)):
         return Inputs(_from_list(X))
@@ -115,10 +115,10 @@ def _read(X: Any, with_targets: bool, known_channels: int | None, progress: str 
 
 def holds_targets(X: Any) -> bool:
     """Whether the type of X can contain targets in addition to images."""
-    return isinstance(X, (DataLoader, IterableDataset)) or _is_dataset(X)
+    return isinstance(X, (DataLoader, IterableDataset)) or is_dataset(X)
 
 
-def _is_dataset(X: Any) -> bool:
+def is_dataset(X: Any) -> bool:
     """Whether X is a map-style Dataset, or a list of (image, target) pairs or dicts."""
     if isinstance(X, (list, tuple)):
         return len(X) > 0 and isinstance(X[0], (tuple, list, dict))

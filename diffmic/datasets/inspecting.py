@@ -1,0 +1,265 @@
+"""Inspection of images and labels before training: damage, copies, leaks, and what is too rare."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..data.targets import any_missing, as_array, check_lengths
+from ..data.validation import as_pair
+from ..errors import InputError
+from .duplicates import (
+    can_look_alike,
+    chained,
+    equal_sets,
+    fingerprint,
+    perceptual_hashes,
+    sets_of,
+    similar_sets,
+    united,
+)
+from .inspection import Inspection, Sets
+from .problems import in_order, problems_of
+from .reading import each_image
+from .table import ImageTable
+
+_WHOLE = "images"  # the only split, if there is no other
+
+
+def inspect(
+    X: Any,
+    y: Any = None,
+    *,
+    groups: Any = None,
+    validation_data: Any = None,
+    validation_groups: Any = None,
+    distance: int = 14,
+    verbose: int = 1,
+) -> Inspection:
+    """Look for faults in images and labels: damage, copies, leaks between splits, rare classes.
+
+    Every image is read once; only checksums of it are kept. Copies are found by their pixels,
+    however they are stored. Images that look alike are found by perceptual hashes of 256 bits
+    (ImageHash, ``pip install 'diffmic[inspect]'``), whichever way they are turned or mirrored.
+
+    Parameters
+    ----------
+    X, y : as in ``DiffMICClassifier.fit``
+        X can also be an :class:`ImageTable`, with its labels, groups and splits. Of a DataLoader
+        the items of its Dataset are read.
+    groups : array-like of shape (n,) or None
+        Group of each image, such as its patient.
+    validation_data : as in ``DiffMICClassifier.fit``
+        A second split, of which no image or group should be in X.
+    validation_groups : array-like or None
+        Groups of the images of ``validation_data``.
+    distance : int
+        Number of bits in which hashes of images that look alike may differ. 14 finds copies
+        that were compressed, resized, brightened or turned by 90°, and confuses no two eyes. For
+        images without a common frame (skin, ultrasound) up to 40 finds other shots of a
+        finding, too. -1: do not look for them.
+    verbose : int
+        Whether to show progress.
+
+    Returns
+    -------
+    Inspection
+
+    Raises
+    ------
+    InputError
+        X is empty or of an unknown type, no image can be read, or the numbers of images, labels
+        and groups differ.
+
+    Notes
+    -----
+    14 was chosen on 10,378 images of five data sets, by looking at pairs: among 3500 photographs
+    of eyes, whose round frame makes them alike, all pairs of at most 14 bits were copies, and from
+    16 on they were other eyes. Of copies in JPEG of quality 30, at half the size, or brighter by a
+    fifth 95 % are found on most sets; a rotation by 2° or a crop of 1 % of each side is mostly not.
+
+    Examples
+    --------
+    >>> from diffmic.datasets import inspect, make_lesions
+    >>> X, y = make_lesions(30, image_size=32, random_state=0)
+    >>> X[7] = X[3]
+    >>> inspection = inspect(X, y, verbose=0)
+    >>> inspection.duplicates
+    [(3, 7)]
+    """
+    table = X if isinstance(X, ImageTable) else None
+    names = None
+    if table is not None:
+        X, y = table.paths, table.labels if y is None else y
+        groups = table.groups if groups is None else groups
+        names = table.label_names if np.ndim(y) == 2 else None
+    survey = _Survey(look=distance >= 0 and can_look_alike())
+    survey.read(X, y, groups, "image", verbose)
+    n_images = len(survey.names)
+    splits = [_WHOLE] * n_images
+    if table is not None and table.splits is not None:
+        splits = table.splits.tolist()
+    elif validation_data is not None:
+        splits = ["training"] * n_images
+    if validation_data is not None:
+        survey.read(*as_pair(validation_data), validation_groups, "validation image", verbose)
+        splits += ["validation"] * (len(survey.names) - n_images)
+    if len(survey.damaged) == len(survey.names):
+        raise InputError(
+            f"None of the {len(survey.names)} images can be used. The first: {survey.damaged[0]}"
+        )
+    return _concluded(survey, splits, n_images, names, distance)
+
+
+class _Survey:
+    """What is kept of the images while they are read."""
+
+    def __init__(self, *, look: bool) -> None:
+        self.look = look  # whether perceptual hashes are wanted
+        self.names: list[str] = []
+        self.labels: list[Any] = []  # a value, a tuple of values, or None
+        self.groups: list[Any] = []
+        self.prints: list[bytes | None] = []
+        self.hashes: dict[int, NDArray[np.uint64]] = {}
+        self.sizes: Counter[tuple[int, int]] = Counter()
+        self.pixels: dict[str, tuple[int, float, float]] = {}
+        self.damaged: dict[int, str] = {}
+        self.blank: list[int] = []
+
+    def read(self, X: Any, y: Any, groups: Any, what: str, verbose: int) -> None:
+        """Read all images of X, with their labels and groups."""
+        labels = []
+        progress = "inspecting images" if verbose else None
+        for found in each_image(X, what=what, progress=progress):
+            number = len(self.names)
+            self.names.append(found.name)
+            labels.append(found.label)
+            if found.image is None:
+                self.damaged[number] = found.fault
+                self.prints.append(None)
+            else:
+                self._keep(number, found.image)
+        check_lengths(len(labels), y=y, groups=groups)
+        self.labels += _entries(labels if y is None else y, len(labels), "y")
+        self.groups += _entries(groups, len(labels), "groups")
+
+    def _keep(self, number: int, image: Tensor) -> None:
+        channels, height, width = image.shape
+        self.sizes[height, width] += 1
+        kind = ("gray" if channels == 1 else "colour") + (
+            ", floats" if image.is_floating_point() else ", 8 bits"
+        )
+        low, high = (float(value) for value in image.aminmax())
+        count, lowest, highest = self.pixels.get(kind, (0, low, high))
+        self.pixels[kind] = count + 1, min(low, lowest), max(high, highest)
+        blank = all(bool((shade == shade[0, 0]).all()) for shade in image)
+        if blank:
+            self.blank.append(number)
+        self.prints.append(None if blank else fingerprint(image))
+        if self.look and not blank:
+            self.hashes[number] = perceptual_hashes(image)
+
+
+def _entries(values: Any, n_images: int, name: str) -> list[Any]:
+    """One entry per image: a value, a tuple of values for multi-label, None for a missing one."""
+    if values is None or (isinstance(values, list) and all(value is None for value in values)):
+        return [None] * n_images
+    if isinstance(values, list) and any(value is None for value in values):
+        return [None if v is None else _entries([v], 1, name)[0] for v in values]
+    array = as_array(values, name)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2:
+        return [tuple(_known(value) for value in row) for row in array.tolist()]
+    return [_known(value) for value in array.tolist()]
+
+
+def _known(value: Any) -> Any:
+    """A label or group; None if it is NaN, None, pandas.NA or the text that NumPy makes of them."""
+    text = value in ("nan", "<NA>", "None") if isinstance(value, str) else False
+    return None if text or any_missing(np.asarray([value], dtype=object)) else value
+
+
+def _concluded(
+    survey: _Survey, splits: list[str], n_images: int, names: list[str] | None, distance: int
+) -> Inspection:
+    """The findings about all images, and the problems that they are."""
+    same = equal_sets(survey.prints)
+    near: Sets | None = None
+    if survey.look:
+        first = {numbers[0] for numbers in same}
+        copies = {number for numbers in same for number in numbers} - first
+        kept = np.asarray([n for n in survey.hashes if n not in copies], dtype=np.intp)
+        hashes = np.asarray([survey.hashes[n] for n in kept], dtype=np.uint64)
+        near = [
+            tuple(kept[list(numbers)].tolist())
+            for numbers in similar_sets(hashes.reshape(-1, 8, 4), distance)
+        ]
+    copies_united = united(len(splits), [chained(same), chained(near or [])])
+    families = sets_of(copies_united)
+    of_groups = equal_sets(survey.groups)
+    together = united(len(splits), [chained(families), chained(of_groups)])
+    conflicts = [f for f in families if _differ([survey.labels[n] for n in f])]
+    leaks = [f for f in families if len({splits[n] for n in f}) > 1]
+    shared = [f for f in of_groups if len({splits[n] for n in f}) > 1]
+    findings = Inspection(
+        names=survey.names,
+        splits=np.asarray(splits),
+        counts=_counts(survey.labels, splits, names),
+        unknown=_unknown(survey.labels, names),
+        sizes=dict(survey.sizes),
+        pixels=survey.pixels,
+        damaged=survey.damaged,
+        blank=survey.blank,
+        duplicates=same,
+        near_duplicates=near,
+        conflicts=conflicts,
+        leaks=leaks,
+        shared_groups=[str(survey.groups[numbers[0]]) for numbers in shared],
+        groups=np.unique(together[:n_images], return_inverse=True)[1].ravel().astype(np.intp),
+        problems=[],
+    )
+    return replace(findings, problems=problems_of(findings, survey.labels, survey.groups))
+
+
+def _differ(labels: Sequence[Any]) -> bool:
+    return len({label for label in labels if label is not None}) > 1
+
+
+def _columns(labels: Sequence[Any], names: list[str] | None) -> list[str]:
+    """Names of the columns of a multi-label task; empty for one label per image."""
+    row = next((label for label in labels if isinstance(label, tuple)), None)
+    if row is None:
+        return []
+    return [str(number) for number in range(len(row))] if names is None else names
+
+
+def _counts(
+    labels: Sequence[Any], splits: Sequence[str], names: list[str] | None
+) -> dict[str, dict[str, int]]:
+    """Number of images of each class, or with each label, in each split."""
+    columns = _columns(labels, names)
+    counts: dict[str, dict[str, int]] = {}
+    for split in dict.fromkeys(splits):
+        mine = [label for label, s in zip(labels, splits, strict=True) if s == split]
+        if columns:
+            rows = [row for row in mine if row is not None]
+            counts[split] = {
+                name: sum(row[number] == 1 for row in rows) for number, name in enumerate(columns)
+            }
+        else:
+            found = Counter(label for label in mine if label is not None)
+            counts[split] = {str(label): found[label] for label in in_order(found)}
+    return counts
+
+
+def _unknown(labels: Sequence[Any], names: list[str] | None) -> dict[str, int]:
+    rows = [label for label in labels if isinstance(label, tuple)]
+    return {
+        name: sum(row[number] not in (0, 1) for row in rows)
+        for number, name in enumerate(_columns(labels, names))
+    }

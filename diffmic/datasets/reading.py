@@ -1,0 +1,109 @@
+"""Reading images one after another, whatever they are given as; those that cannot be read, too."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
+
+from ..data.images import as_image
+from ..data.inputs import is_dataset, read_inputs
+from ..data.loaders import items_of
+from ..data.streams import Stream, split_item
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Found:
+    """An image that was read, or the reason why it could not be; and the label that came with it.
+
+    Attributes
+    ----------
+    name : str
+    image : Tensor of shape (C, H, W) or None
+    label : object
+        None: none came with the image.
+    fault : str
+        Why the image cannot be used; empty if it can.
+    """
+
+    name: str
+    image: Tensor | None
+    label: Any = None
+    fault: str = ""
+
+
+def each_image(X: Any, *, what: str = "image", progress: str | None = None) -> Iterator[Found]:
+    """Read each image of X, in order.
+
+    Parameters
+    ----------
+    X : as in ``DiffMICClassifier.fit``
+        Of a DataLoader the items of its Dataset are read, in the Dataset's order.
+    what : str
+        What an image is called if it has no file name; its number follows.
+    progress : str or None
+        Label of a progress bar; None: no progress bar.
+
+    Raises
+    ------
+    InputError
+        X is empty, or of an unknown type.
+    """
+    items, labelled = _items(X)
+    for number, item in enumerate(
+        tqdm(items, desc=progress, disable=progress is None, leave=False)
+    ):
+        name, label = f"{what} {number}", None
+        try:
+            value = item()
+            if labelled:
+                value, label = split_item(value)
+            if isinstance(value, (str, Path)):
+                name = str(value)
+            yield Found(name, as_image(value, name=name), label)
+        except InputError as reason:
+            yield Found(name, None, label, str(reason))
+        except Exception as reason:  # whatever a Dataset raises for one of its items
+            yield Found(name, None, label, f"{type(reason).__name__}: {reason}")
+
+
+class _Item:
+    """An item of a sequence, which is read when it is called."""
+
+    def __init__(self, items: Any, number: int) -> None:
+        self.items, self.number = items, number
+
+    def __call__(self) -> Any:
+        return self.items[self.number]
+
+
+def _items(X: Any) -> tuple[Any, bool]:
+    """Items to be read, and whether each may be an (image, label) pair or a dict."""
+    if (stream := Stream.of(X)) is not None:
+        return (lambda pair=pair: pair for pair in _pairs(stream)), True
+    if isinstance(X, DataLoader):
+        X = items_of(X)
+    if is_dataset(X):
+        labelled, items = True, X
+    elif isinstance(X, (list, tuple)) or (hasattr(X, "to_numpy") and getattr(X, "ndim", 1) == 1):
+        labelled, items = False, X if isinstance(X, (list, tuple)) else X.to_numpy()
+    elif isinstance(X, (np.ndarray, Tensor)) and X.ndim > 0:
+        labelled, items = False, X
+        if X.ndim not in (1, 3, 4):
+            read_inputs(X)  # raises an error that says what is needed
+    else:
+        labelled, items = False, read_inputs(X).images
+    if len(items) == 0:
+        raise InputError("X holds no images.")
+    return [_Item(items, number) for number in range(len(items))], labelled
+
+
+def _pairs(stream: Stream) -> Iterator[tuple[Any, Any]]:
+    for images, labels in stream.batches():
+        for number, image in enumerate(images):
+            yield image, None if labels is None else labels[number]
