@@ -77,10 +77,11 @@ def inspect(
 
     Notes
     -----
-    14 was chosen on 10,378 images of five data sets, by looking at pairs: among 3500 photographs
-    of eyes, whose round frame makes them alike, all pairs of at most 14 bits were copies, and from
-    16 on they were other eyes. Of copies in JPEG of quality 30, at half the size, or brighter by a
-    fifth 95 % are found on most sets; a rotation by 2° or a crop of 1 % of each side is mostly not.
+    14 was chosen by looking at pairs of images of five data sets: photographs of eyes, whose round
+    frame makes them alike, were copies up to 14 bits and other eyes from 16 bits on. Nearly all
+    copies in JPEG of quality 50, at half the size, or brighter by a fifth are found; those
+    turned by 2°, or without the outer 1 % of each side, mostly not
+    (``tests/real_data/test_near_duplicates.py``).
 
     Examples
     --------
