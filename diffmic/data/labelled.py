@@ -1,15 +1,14 @@
 """Labelled images: one split of the data, with its targets and weights."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
-from torch.utils.data import Subset
 
 from .preprocessing import Augment, PreparedImages
-from .sources import ImageSource
+from .ranges import ValueRange
+from .sources import ImageSource, SomeImages
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,12 +25,15 @@ class LabelledImages:
     loss_weights : Tensor of shape (n,) or None
         Weights in the validation loss used for early stopping, if they differ from ``weights``:
         they include class weights, which the calibration does not use.
+    value_range : ValueRange or None
+        Range of pixel values, as in :class:`PreparedImages`.
     """
 
     images: ImageSource
     targets: Tensor
     weights: Tensor
     loss_weights: Tensor | None = None
+    value_range: ValueRange | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -40,7 +42,9 @@ class LabelledImages:
         self, image_size: int, *, augment: Augment | None = None, seed: int = 0
     ) -> PreparedImages:
         """The images resized for the network; see :class:`PreparedImages`."""
-        return PreparedImages(self.images, image_size, augment=augment, seed=seed)
+        return PreparedImages(
+            self.images, image_size, augment=augment, seed=seed, value_range=self.value_range
+        )
 
     def labels(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Targets and weights of the images at ``index`` (on the CPU), moved to a device."""
@@ -51,7 +55,12 @@ class LabelledImages:
 
     def subset(self, index: Sequence[int]) -> "LabelledImages":
         """Some of the images, with their targets and weights."""
-        images: Any = Subset(self.images, index)  # type: ignore[arg-type]
         rows = torch.as_tensor(index, dtype=torch.long)
         loss_weights = None if self.loss_weights is None else self.loss_weights[rows]
-        return LabelledImages(images, self.targets[rows], self.weights[rows], loss_weights)
+        return replace(
+            self,
+            images=SomeImages(self.images, index),
+            targets=self.targets[rows],
+            weights=self.weights[rows],
+            loss_weights=loss_weights,
+        )

@@ -10,6 +10,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from ..errors import InputError
 from ..random import LocalRNG, derived_seed
+from .images import as_image
+from .ranges import ValueRange
+from .reading import Reading
 from .sources import ImageSource
 
 Augment = Callable[[Tensor], Tensor]
@@ -19,11 +22,12 @@ _OVERSHOOT = 0.5  # above the overshoot of cubic interpolation, below that of no
 
 
 class Item(TypedDict):
-    """One prepared image (3, S, S), with its original size (H, W) and its index."""
+    """One prepared image (3, S, S), with original size (H, W), index, and what was noticed."""
 
     image: Tensor
     size: Tensor
     index: int
+    notes: int
 
 
 class _Batches(Dataset[Item]):
@@ -42,7 +46,7 @@ class _Batches(Dataset[Item]):
     def batches(
         self, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[dict[str, Tensor]]:
-        """All batches in order, for predictions: ``image``, ``size`` and ``index`` of each."""
+        """All batches in order, for predictions: a dict of tensors; see :class:`Item`."""
         if num_workers > 0 or pin_memory:
             yield from self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory)
             return
@@ -64,6 +68,8 @@ class PreparedImages(_Batches):
     seed : int
         Seed of the augmentation. Its random numbers depend on this seed, ``epoch`` and the index
         of the image, but not on the order of the images or on the worker that loads them.
+    value_range : ValueRange or None
+        Range of pixel values; None: 8 bits, 16 bits, or floats in 0–1.
     """
 
     def __init__(
@@ -73,18 +79,22 @@ class PreparedImages(_Batches):
         *,
         augment: Augment | None = None,
         seed: int = 0,
+        value_range: ValueRange | None = None,
     ) -> None:
         self.images = images
         self.image_size = image_size
         self.augment = augment
         self.seed = seed
+        self.value_range = value_range
         self.epoch = 0
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        item = _item(self.images[index], self.image_size, int(index))
+        reading = Reading(self.value_range)
+        image = self.images.read(int(index), reading)
+        item = _item(image, self.image_size, int(index), reading)
         if self.augment is not None:
             seed = derived_seed(self.seed, self.epoch, int(index))
             item["image"] = _augmented(item["image"], self.augment, seed)
@@ -99,15 +109,20 @@ class PreparedStream(_Batches, IterableDataset[Item]):
 
     Parameters
     ----------
-    images : iterable of Tensor
-        Images (C, H, W), uint8 or float in 0–1.
+    images : iterable
+        Images of any kind that :func:`as_image` reads.
     image_size : int
         Side of the square, in pixels.
+    value_range : ValueRange or None
+        Range of pixel values, as in :class:`PreparedImages`.
     """
 
-    def __init__(self, images: Iterable[Tensor], image_size: int) -> None:
+    def __init__(
+        self, images: Iterable[Any], image_size: int, *, value_range: ValueRange | None = None
+    ) -> None:
         self.images = images
         self.image_size = image_size
+        self.value_range = value_range
 
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
@@ -115,8 +130,10 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         return iter(()) if worker is not None and worker.id > 0 else self.items()
 
     def items(self) -> Iterator[Item]:
-        for index, image in enumerate(self.images):
-            yield _item(image, self.image_size, index)
+        for index, value in enumerate(self.images):
+            reading = Reading(self.value_range)
+            image = as_image(value, name=f"image {index}", reading=reading)
+            yield _item(image, self.image_size, index, reading)
 
 
 def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -> Tensor:
@@ -170,12 +187,13 @@ def _augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
     return changed.clamp(0, 1)
 
 
-def _item(image: Tensor, image_size: int, index: int) -> Item:
+def _item(image: Tensor, image_size: int, index: int, reading: Reading) -> Item:
     size = torch.tensor(image.shape[1:])
     return {
         "image": resized(image, image_size).expand(3, -1, -1),
         "size": size,
         "index": index,
+        "notes": reading.flags,
     }
 
 
@@ -198,6 +216,7 @@ def collate(items: list[Item]) -> dict[str, Tensor]:
         "image": torch.stack(images),
         "size": torch.stack([item["size"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
+        "notes": torch.tensor([item["notes"] for item in items]),
     }
 
 

@@ -1,14 +1,22 @@
 """Image sources: arrays, files, lists and Datasets, indexed by integers."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
+import numpy as np
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import Subset
 
-from .images import as_image, check_image_file, read_image
+from ..errors import InputError
+from .files import check_image_file, content_of, holds_content
+from .images import as_image, in_range
+from .reading import Reading
 from .streams import split_item
+
+_CHECKED_TOGETHER = 2**26  # pixels
 
 
 class ImageSource(Protocol):
@@ -16,38 +24,23 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
+    def read(self, index: int, reading: Reading) -> Tensor:
+        """Image at an index, with a range of pixel values; what is noticed is written into it."""
+        ...
 
 
-@dataclass(frozen=True)
-class Survey:
-    """Summary of all images of a source, collected while each is read and checked once.
+class _Source:
+    """Images by index, read without a range of pixel values."""
 
-    Attributes
-    ----------
-    image_shape : tuple of int
-        (C, H, W) of the first image.
-    largest : float or None
-        Largest pixel value of all float images, including 16-bit files; None: all are uint8.
-    """
+    def read(self, index: int, reading: Reading) -> Tensor:
+        raise NotImplementedError
 
-    image_shape: tuple[int, int, int]
-    largest: float | None
-
-    @classmethod
-    def of(cls, images: Iterable[Tensor]) -> "Survey":
-        """Summary of images, each of which is read once; at least one is needed."""
-        shape, largest = None, None
-        for image in images:
-            shape = shape or tuple(image.shape)
-            if image.is_floating_point():
-                largest = max(largest or 0.0, float(image.max()))
-        assert shape is not None  # an empty X is refused earlier
-        channels, height, width = shape
-        return cls((channels, height, width), largest)
+    def __getitem__(self, index: int) -> Tensor:
+        return self.read(index, Reading())
 
 
-class ArrayImages:
-    """Images of one array, which has been checked; uint8 stays uint8."""
+class ArrayImages(_Source):
+    """Images of one array (n, C, H, W): uint8, float32, or integers of more than 8 bits."""
 
     def __init__(self, images: Tensor) -> None:
         self.images = images
@@ -55,50 +48,88 @@ class ArrayImages:
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
+    def read(self, index: int, reading: Reading) -> Tensor:
+        return in_range(self.images[index][None], reading, name=f"image {index}")[0]
 
-    def survey(self) -> Survey:
-        """Summary of the images, without a loop over them."""
-        channels, height, width = self.images.shape[1:]
-        largest = float(self.images.max()) if self.images.is_floating_point() else None
-        return Survey((channels, height, width), largest)
+    def parts(self, reading: Callable[[], Reading]) -> Iterator[tuple[Tensor, Reading]]:
+        """All images, many at once, each part with a reading of its own.
+
+        Raises
+        ------
+        InputError
+            Pixels cannot be used.
+        """
+        step = max(1, _CHECKED_TOGETHER // max(1, self.images[0].numel()))
+        for start in range(0, len(self), step):
+            notes = reading()
+            yield in_range(self.images[start : start + step], notes, first=start), notes
+
+    def check(self, reading: Reading) -> None:
+        """Check all images."""
+        for _ in self.parts(lambda: Reading(reading.value_range, reading.raw)):
+            pass
 
 
-class FileImages:
-    """Image files. Headers are checked on construction; pixels are decoded on each access."""
+class FileImages(_Source):
+    """Image files. Headers are checked by :meth:`check`; pixels are decoded on each access."""
 
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self.paths = [Path(path) for path in paths]
-        for path in self.paths:
-            check_image_file(path)
+    def __init__(self, paths: Sequence[str | os.PathLike[Any]]) -> None:
+        self.paths = list(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return read_image(self.paths[index])
+    def read(self, index: int, reading: Reading) -> Tensor:
+        return as_image(self.paths[index], reading=reading)
+
+    def check(self, reading: Reading) -> None:
+        """Check the header of every file."""
+        for path in self.paths:
+            check_image_file(path)
 
 
-class ListImages:
-    """List of PIL images, arrays, tensors or paths, of any sizes, checked on construction."""
+class ListImages(_Source):
+    """List of PIL images, arrays, tensors, paths or files, of any sizes.
+
+    Open files are read on construction, and images that PIL has not decoded are decoded: worker
+    processes would share their position in the file.
+    """
 
     def __init__(self, images: Sequence[Any]) -> None:
-        self.images = images
-        self.found = Survey.of(self[index] for index in range(len(images)))
+        self.images = [_settled(image, index) for index, image in enumerate(images)]
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return as_image(self.images[index], name=f"image {index}")
+    def read(self, index: int, reading: Reading) -> Tensor:
+        return as_image(self.images[index], name=f"image {index}", reading=reading)
 
-    def survey(self) -> Survey:
-        """Summary of the images, collected on construction."""
-        return self.found
+    def check(self, reading: Reading) -> None:
+        """Check types, and the headers of files; decode the first image."""
+        for index, image in enumerate(self.images):
+            if is_path(image):
+                check_image_file(image)
+            elif not isinstance(image, (np.ndarray, Tensor, Image.Image, bytes)):
+                self.read(index, Reading(reading.value_range, reading.raw))
+        self.read(0, Reading(reading.value_range, reading.raw))
 
 
-class DatasetImages:
+def is_path(value: Any) -> bool:
+    """Whether a value of a list is the path of a file."""
+    return isinstance(value, (str, os.PathLike))
+
+
+def _settled(image: Any, index: int) -> Any:
+    """An image of a list that depends on no open file; errors are left to when it is read."""
+    with suppress(Exception):
+        if holds_content(image):
+            return content_of(image, f"image {index}")
+        if isinstance(image, Image.Image):
+            image.load()
+    return image
+
+
+class DatasetImages(_Source):
     """Images of a map-style Dataset of images, (image, target) pairs or dicts."""
 
     def __init__(self, dataset: Any) -> None:
@@ -107,10 +138,60 @@ class DatasetImages:
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.item(index)[0]
+    def read(self, index: int, reading: Reading) -> Tensor:
+        return self.item(index, reading)[0]
 
-    def item(self, index: int) -> tuple[Tensor, Any]:
+    def item(self, index: int, reading: Reading) -> tuple[Tensor, Any]:
         """Image and target of an item; the target is None if the item has none."""
-        image, target = split_item(self.dataset[index])
-        return as_image(image, name=f"image {index}"), target
+        name = f"image {index}"
+        with item_errors(self.dataset, index):
+            item = self.dataset[index]
+        image, target = split_item(item)
+        try:
+            return as_image(image, name=name, reading=reading), target
+        except InputError as reason:
+            file = _file_of(self.dataset, index)
+            if not file:
+                raise
+            raise InputError(f"{reason} (item {index} of the Dataset, {file})") from reason
+
+
+class SomeImages(_Source):
+    """Some of the images of a source."""
+
+    def __init__(self, images: ImageSource, index: Sequence[int]) -> None:
+        self.images, self.index = images, index
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def read(self, index: int, reading: Reading) -> Tensor:
+        return self.images.read(self.index[index], reading)
+
+
+@contextmanager
+def item_errors(dataset: Any, index: int) -> Iterator[None]:
+    """Whatever a Dataset raises for an item, as an InputError that names the item."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as reason:
+        file = _file_of(dataset, index)
+        told = f"{type(reason).__name__}: {reason}".removeprefix("InputError: ").rstrip(". ")
+        raise InputError(
+            f"Item {index} of the Dataset{f', {file},' if file else ''} cannot be read: {told}."
+        ) from reason
+
+
+def _file_of(dataset: Any, index: int) -> str:
+    """File of an item of an image folder, as torchvision's Datasets list them; empty: unknown."""
+    with suppress(Exception):
+        while isinstance(dataset, Subset):
+            dataset, index = dataset.dataset, dataset.indices[index]
+        for name in ("samples", "imgs"):
+            entry = getattr(dataset, name)[index]
+            file = entry[0] if isinstance(entry, (tuple, list)) else entry
+            if is_path(file):
+                return repr(os.fspath(file))
+    return ""

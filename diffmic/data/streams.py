@@ -5,11 +5,9 @@ from itertools import chain
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import InputError
-from .images import as_image
 
 IMAGE_KEYS = ("image", "images")
 LABEL_KEYS = ("label", "labels", "target")
@@ -47,10 +45,11 @@ class Stream:
                 images, targets = [images], None if targets is None else [targets]
             yield images, targets
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Any]:
+        """Images as they come, of any kind that ``as_image`` reads."""
         number = 0
         for image in chain.from_iterable(images for images, _ in self.batches()):
-            yield as_image(image, name=f"image {number}")
+            yield image
             number += 1
         if number == 0:
             raise InputError("X holds no images.")

@@ -1,0 +1,177 @@
+"""Image files: opening and decoding them, and what to do about those that cannot be read."""
+
+import inspect
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from .formats import advice_for
+from .pillow import pixels_of
+from .reading import Reading
+
+PathOrStr = str | os.PathLike[Any]
+_HEAD = 4096  # bytes by which a format is known
+
+
+def read_image(path: PathOrStr, *, reading: Reading | None = None) -> Tensor:
+    """Decode an image file, as :func:`~diffmic.data.images.as_image`; errors name the file.
+
+    Without a ``reading`` the pixels are uint8 or float in 0–1.
+    """
+    if reading is None:
+        from .images import as_image
+
+        return as_image(path)
+    with _opened(path) as file:
+        return _decoded(file, f"The file {os.fspath(path)!r}", reading)
+
+
+def check_image_file(path: PathOrStr) -> None:
+    """Check by its header that a file is an image, without decoding it."""
+    with _opened(path) as file, _image(file, f"The file {os.fspath(path)!r}"):
+        return
+
+
+def read_content(content: bytes, name: str, reading: Reading) -> Tensor:
+    """Decode the content of an image file."""
+    return _decoded(io.BytesIO(content), f"The {name}", reading)
+
+
+def read_pil(image: Image.Image, name: str, reading: Reading) -> Tensor:
+    """Pixels of a PIL image, which may not have been decoded yet."""
+    with _explained(f"The {name}", b""):
+        return pixels_of(image, reading)
+
+
+def holds_content(value: Any) -> bool:
+    """Whether a value is the content of a file, or an open or uploaded file."""
+    return isinstance(value, (bytes, bytearray, memoryview)) or hasattr(value, "read")
+
+
+def content_of(value: Any, name: str) -> bytes:
+    """Content of an open or uploaded file, from its beginning; its position does not change.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, is no binary file, or must be awaited.
+    """
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value)
+    if inspect.iscoroutinefunction(value.read) and hasattr(value, "file"):
+        value = value.file  # an upload of an asynchronous web framework
+    try:
+        seekable = hasattr(value, "seek") and hasattr(value, "tell")
+        position = value.tell() if seekable else 0
+        if seekable:
+            value.seek(0)
+        content = value.read()
+        if seekable:
+            value.seek(position)
+    except Exception as reason:
+        raise InputError(
+            f"The {name} is a {type(value).__name__} that cannot be read: {_told(reason)}."
+        ) from reason
+    if inspect.isawaitable(content):
+        getattr(content, "close", lambda: None)()
+        raise InputError(f"The {name} must be awaited: pass the bytes of `await file.read()`.")
+    if not isinstance(content, bytes):
+        raise InputError(
+            f"The {name} is a file of {type(content).__name__}; open it in binary mode: "
+            "open(path, 'rb')."
+        )
+    return content
+
+
+def existing(path: PathOrStr) -> Path:
+    """Path of a file, with ``~`` expanded.
+
+    Raises
+    ------
+    InputError
+        There is no such file, it is a folder or empty, or the path is a URL.
+    """
+    text = os.fsdecode(path)
+    scheme, separator, _ = text.partition("://")
+    if separator and scheme.isalnum():
+        raise InputError(
+            f"The image {text[:200]!r} is a URL. Download it first, and pass its path or its bytes."
+        )
+    if text.startswith("data:"):
+        raise InputError(
+            f"The image {text[:40]!r}… is a data URL. Decode what follows the comma with "
+            "base64.b64decode, and pass the bytes."
+        )
+    file = Path(text)
+    try:
+        file = file.expanduser()
+        if file.is_dir():
+            raise InputError(
+                f"The path {text!r} is not an image that can be read: it is a folder. Pass a list "
+                "of its files; diffmic.datasets.read_folders reads a folder for each class."
+            )
+        if not file.exists():
+            raise InputError(f"The image file {text!r} does not exist.")
+    except (OSError, RuntimeError, ValueError) as reason:
+        if isinstance(reason, InputError):
+            raise
+        raise InputError(
+            f"The file {text!r} is not an image that can be read: {_told(reason)}."
+        ) from reason
+    return file
+
+
+@contextmanager
+def _opened(path: PathOrStr) -> Iterator[BinaryIO]:
+    file = existing(path)
+    try:
+        stream = file.open("rb")
+    except OSError as reason:
+        raise InputError(
+            f"The file {os.fsdecode(path)!r} is not an image that can be read: {_told(reason)}."
+        ) from reason
+    with stream:
+        yield stream
+
+
+def _decoded(file: BinaryIO, name: str, reading: Reading) -> Tensor:
+    with _image(file, name) as image:
+        return pixels_of(image, reading)
+
+
+@contextmanager
+def _image(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+    head = file.read(_HEAD)
+    if not head:
+        raise InputError(f"{name} is not an image that can be read: it is empty (0 bytes).")
+    file.seek(0)
+    with _explained(name, head), Image.open(file) as image:
+        yield image
+
+
+@contextmanager
+def _explained(name: str, head: bytes) -> Iterator[None]:
+    """Errors of a decoder as an InputError that names the image and says what to do."""
+    try:
+        yield
+    except InputError as reason:
+        raise InputError(f"{name}: {reason}") from reason
+    except MemoryError:
+        raise
+    except Exception as reason:  # decoders of damaged files raise nearly anything
+        raise InputError(
+            f"{name} is not an image that can be read: {_told(reason)}.{advice_for(head, reason)}"
+        ) from reason
+
+
+def _told(reason: Exception) -> str:
+    """What an exception says, or at least what it is."""
+    text = str(reason).strip().rstrip(".")
+    return text or type(reason).__name__

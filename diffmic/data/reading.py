@@ -1,0 +1,103 @@
+"""What is noticed while images are read, and how it is said: one warning per cause."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntFlag
+
+from ..errors import warn_user
+from .ranges import ValueRange
+
+
+class Note(IntFlag):
+    """What was noticed in an image: what of it was left out or changed."""
+
+    FRAMES = 1
+    ALPHA = 2
+    BITS = 4
+    CLIPPED = 8
+    OUTSIDE = 16
+    DARK = 32
+
+
+_MEANINGS = {
+    Note.FRAMES: (
+        "hold several frames or pages, of which only the first is used. Pass the frame that "
+        "matters as an image of its own, for example with PIL.ImageSequence"
+    ),
+    Note.ALPHA: (
+        "have transparent pixels, which are shown on black: alpha itself is not used. Convert the "
+        "images to RGB yourself if that is not meant, for example with Image.convert('RGB')"
+    ),
+    Note.BITS: (
+        "have 16 bits per colour, of which Pillow reads the upper 8. If they use fewer than 16, "
+        "read them with tifffile.imread or another reader and pass arrays of uint16"
+    ),
+    Note.CLIPPED: (
+        "have float pixels a little outside 0–1, as after cubic interpolation or added noise; they "
+        "are clipped to 0–1"
+    ),
+    Note.OUTSIDE: (
+        "have pixels far outside the value range {range}, which are clipped. Pass images with the "
+        "values that the model was fitted on, or fit with another value_range"
+    ),
+}
+
+
+@dataclass
+class Reading:
+    """How an image is to be read, and what was noticed in it.
+
+    Attributes
+    ----------
+    value_range : ValueRange or None
+        Range of the pixel values; None: 8 bits, 16 bits, or floats in 0–1.
+    raw : bool
+        Whether integers of more than 8 bits keep their values if there is no range yet.
+    notes : Counter of Note
+        Number of images (one, or those of an array) in which each thing was noticed.
+    extremes : tuple of float or None
+        Smallest and largest value of integers of more than 8 bits.
+    """
+
+    value_range: ValueRange | None = None
+    raw: bool = False
+    notes: Counter[Note] = field(default_factory=Counter)
+    extremes: tuple[float, float] | None = None
+
+    def note(self, what: Note, n_images: int = 1) -> None:
+        """Remember something about an image, or about some images of an array."""
+        self.notes[what] += n_images
+
+    @property
+    def flags(self) -> int:
+        """What was noticed in one image, as a number that travels in batches."""
+        return int(sum(self.notes))
+
+
+@dataclass
+class Notes:
+    """Number of images in which each thing was noticed."""
+
+    n_images: int = 0
+    counts: Counter[Note] = field(default_factory=Counter)
+
+    def add(self, reading: Reading, n_images: int = 1) -> None:
+        """Count what was noticed in an image, or in the images of an array."""
+        self.n_images += n_images
+        self.counts.update(reading.notes)
+
+    def add_flags(self, flags: Iterable[int]) -> None:
+        """Count the notes of each image of a batch."""
+        for number in flags:
+            self.n_images += 1
+            if number:
+                self.counts.update(note for note in Note if note & number)
+
+    def warn(self, value_range: ValueRange | None = None) -> None:
+        """Say what was noticed, in one warning for each cause."""
+        shown = "" if value_range is None else f"({value_range.low:g}, {value_range.high:g})"
+        images = "image" if self.n_images == 1 else "images"
+        for note, meaning in _MEANINGS.items():
+            if count := self.counts[note]:
+                warn_user(f"{count} of {self.n_images} {images} {meaning.format(range=shown)}.")
