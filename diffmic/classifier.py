@@ -79,6 +79,13 @@ class DiffMICClassifier(
         horizontal flips. Rotations: any angle, and vertical flips too, for images without an
         upright direction (skin, fundus, cells). None: no augmentation. Or a
         ``torchvision.transforms.v2`` transform of tensors (3, S, S).
+    value_range : (low, high) or None, default=None
+        Pixel values of black and white, for images of more than 8 bits and for floats, such as
+        (-1000, 400) for CT in Hounsfield units. None: found over the training images for files and
+        arrays of 16 bits; floats lie in 0–1. Images of 8 bits are always 0–255.
+    on_error : {"raise", "skip"}, default="raise"
+        What ``fit`` does about images that cannot be read. Skip: they are left out, with their
+        labels, weights and groups, and a warning counts them. Predictions always raise an error.
     class_names : sequence of str or None, default=None
         Display names of the classes, in the order of ``classes_``.
     warm_start : bool, default=False
@@ -142,6 +149,8 @@ class DiffMICClassifier(
         validation_fraction: float | None = 0.15,
         class_weight: Any = None,
         augment: Any = "auto",
+        value_range: tuple[float, float] | None = None,
+        on_error: str = "raise",
         class_names: Any = None,
         warm_start: bool = False,
         precision: str = "auto",
@@ -165,6 +174,8 @@ class DiffMICClassifier(
         self.validation_fraction = validation_fraction
         self.class_weight = class_weight
         self.augment = augment
+        self.value_range = value_range
+        self.on_error = on_error
         self.class_names = class_names
         self.warm_start = warm_start
         self.precision = precision

@@ -11,6 +11,7 @@ from .preprocessing import (
     unit_range,
     views_of,
 )
+from .ranges import ValueRange
 from .sources import ImageSource
 from .streams import Stream
 from .targets import TargetEncoding
@@ -27,6 +28,7 @@ __all__ = [
     "Stream",
     "TargetEncoding",
     "TrainingData",
+    "ValueRange",
     "named_augment",
     "read_inputs",
     "read_labelled",

@@ -52,7 +52,8 @@ def read_pil(image: Image.Image, name: str, reading: Reading) -> Tensor:
 
 def holds_content(value: Any) -> bool:
     """Whether a value is the content of a file, or an open or uploaded file."""
-    return isinstance(value, (bytes, bytearray, memoryview)) or hasattr(value, "read")
+    is_file = callable(getattr(value, "read", None)) and not hasattr(value, "__getitem__")
+    return isinstance(value, (bytes, bytearray, memoryview)) or is_file
 
 
 def content_of(value: Any, name: str) -> bytes:
@@ -108,6 +109,11 @@ def existing(path: PathOrStr) -> Path:
         raise InputError(
             f"The image {text[:40]!r}… is a data URL. Decode what follows the comma with "
             "base64.b64decode, and pass the bytes."
+        )
+    if "\0" in text:
+        raise InputError(
+            f"The path {text[:80]!r} is not an image that can be read: it has a null byte. Pass "
+            "the content of a file as bytes, not as text."
         )
     file = Path(text)
     try:

@@ -91,6 +91,7 @@ def as_tensor(
     InputError
         Another type, whose range is not known; or masked, missing or complex values.
     """
+    tensor: Tensor | None
     if isinstance(values, Tensor):
         tensor = _plain(values)
         known = tensor.dtype in (torch.uint8, torch.uint16)
@@ -192,8 +193,8 @@ def in_range(
     """
     if images.shape[2] == 0 or images.shape[3] == 0:
         raise InputError(
-            f"{'Images' if name is None else f'The {name}'} of shape {tuple(images.shape[1:])} without "
-            "pixels: height and width must be at least 1."
+            f"{'Images' if name is None else f'The {name}'} of shape {tuple(images.shape[1:])} "
+            "without pixels: height and width must be at least 1."
         )
     if images.dtype == torch.uint8 or images.numel() == 0:
         return images
@@ -254,9 +255,10 @@ def _unit_floats(
         little = low[index] >= -_OVERSHOOT and high[index] <= 1 + _OVERSHOOT
         if not little or beyond > _MEAN_OVERSHOOT:
             lowest, highest = float(low.min()), float(high.max())
+            where = name or f"image {first + index}"
             raise InputError(
                 f"Float images must lie in 0–1; found {lowest:.3g} to {highest:.3g}. "
-                f"{advice(lowest, highest)} The first such image is {name or f'image {first + index}'}."
+                f"{advice(lowest, highest)} The first such image: {where}."
             )
         reading.note(Note.CLIPPED)
     return images.clamp(0, 1) if low.min() < 0 or high.max() > 1 else images
@@ -267,7 +269,7 @@ def _sixteen_bits(images: Tensor, low: float, high: float, name: str | None) -> 
     known = images.dtype == torch.uint16 or high == 0 or 255 < high <= SIXTEEN_BITS
     if low < 0 or not known:
         raise InputError(
-            f"{_named(name)} integer pixels from {low:g} to {high:g}, and their range is not known: "
+            f"{_named(name)} integer pixels from {low:g} to {high:g}; their range is not known: "
             "convert them to 8 bits (mode L, uint8), 16 bits (mode I;16, uint16) or floats in 0–1, "
             "or fit with DiffMICClassifier(value_range=(low, high))."
         )

@@ -12,8 +12,8 @@ from ..errors import InputError
 from ..random import LocalRNG, derived_seed
 from .images import as_image
 from .ranges import ValueRange
-from .reading import Reading
-from .sources import ImageSource
+from .reading import Notes, Reading
+from .sources import ImageSource, read_from
 
 Augment = Callable[[Tensor], Tensor]
 AUGMENTS = ("auto", "rotations")
@@ -31,7 +31,16 @@ class Item(TypedDict):
 
 
 class _Batches(Dataset[Item]):
-    """Batches of prepared images."""
+    """Batches of prepared images.
+
+    Attributes
+    ----------
+    notes : Notes
+        What was noticed in the images of :meth:`batches`.
+    """
+
+    def __init__(self) -> None:
+        self.notes = Notes()
 
     def items(self) -> Iterator[Item]:
         """All items, in order."""
@@ -47,12 +56,15 @@ class _Batches(Dataset[Item]):
         self, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[dict[str, Tensor]]:
         """All batches in order, for predictions: a dict of tensors; see :class:`Item`."""
+        batches: Iterator[dict[str, Tensor]]
         if num_workers > 0 or pin_memory:
-            yield from self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory)
-            return
-        items = self.items()  # a DataLoader costs half a millisecond, a lot for a single image
-        while batch := list(islice(items, batch_size)):
-            yield collate(batch)
+            batches = iter(self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory))
+        else:  # a DataLoader costs half a millisecond, a lot for a single image
+            items = self.items()
+            batches = map(collate, iter(lambda: list(islice(items, batch_size)), []))
+        for batch in batches:
+            self.notes.add_flags(batch["notes"].tolist())
+            yield batch
 
 
 class PreparedImages(_Batches):
@@ -81,6 +93,7 @@ class PreparedImages(_Batches):
         seed: int = 0,
         value_range: ValueRange | None = None,
     ) -> None:
+        super().__init__()
         self.images = images
         self.image_size = image_size
         self.augment = augment
@@ -93,7 +106,7 @@ class PreparedImages(_Batches):
 
     def __getitem__(self, index: int) -> Item:
         reading = Reading(self.value_range)
-        image = self.images.read(int(index), reading)
+        image = read_from(self.images, int(index), reading)
         item = _item(image, self.image_size, int(index), reading)
         if self.augment is not None:
             seed = derived_seed(self.seed, self.epoch, int(index))
@@ -120,6 +133,7 @@ class PreparedStream(_Batches, IterableDataset[Item]):
     def __init__(
         self, images: Iterable[Any], image_size: int, *, value_range: ValueRange | None = None
     ) -> None:
+        super().__init__()
         self.images = images
         self.image_size = image_size
         self.value_range = value_range

@@ -24,22 +24,32 @@ class ImageSource(Protocol):
 
     def __len__(self) -> int: ...
     def __getitem__(self, index: int) -> Tensor: ...
-    def read(self, index: int, reading: Reading) -> Tensor:
-        """Image at an index, with a range of pixel values; what is noticed is written into it."""
-        ...
 
 
-class _Source:
-    """Images by index, read without a range of pixel values."""
+class Source:
+    """Images of some kind, which are read by index."""
 
-    def read(self, index: int, reading: Reading) -> Tensor:
+    def __len__(self) -> int:
         raise NotImplementedError
+
+    def read(self, index: int, reading: Reading) -> Tensor:
+        """Image at an index; ``reading`` gives the range of values, and what is noticed is told.
+
+        Raises
+        ------
+        InputError
+            The image cannot be used; the message names it.
+        """
+        raise NotImplementedError
+
+    def check(self, reading: Reading) -> None:
+        """Check what can be checked quickly, for an error early rather than late."""
 
     def __getitem__(self, index: int) -> Tensor:
         return self.read(index, Reading())
 
 
-class ArrayImages(_Source):
+class ArrayImages(Source):
     """Images of one array (n, C, H, W): uint8, float32, or integers of more than 8 bits."""
 
     def __init__(self, images: Tensor) -> None:
@@ -70,8 +80,8 @@ class ArrayImages(_Source):
             pass
 
 
-class FileImages(_Source):
-    """Image files. Headers are checked by :meth:`check`; pixels are decoded on each access."""
+class FileImages(Source):
+    """Image files; pixels are decoded on each access."""
 
     def __init__(self, paths: Sequence[str | os.PathLike[Any]]) -> None:
         self.paths = list(paths)
@@ -83,12 +93,13 @@ class FileImages(_Source):
         return as_image(self.paths[index], reading=reading)
 
     def check(self, reading: Reading) -> None:
-        """Check the header of every file."""
+        """Check the header of every file, and the pixels of the first."""
         for path in self.paths:
             check_image_file(path)
+        self.read(0, Reading(reading.value_range, reading.raw))
 
 
-class ListImages(_Source):
+class ListImages(Source):
     """List of PIL images, arrays, tensors, paths or files, of any sizes.
 
     Open files are read on construction, and images that PIL has not decoded are decoded: worker
@@ -129,7 +140,7 @@ def _settled(image: Any, index: int) -> Any:
     return image
 
 
-class DatasetImages(_Source):
+class DatasetImages(Source):
     """Images of a map-style Dataset of images, (image, target) pairs or dicts."""
 
     def __init__(self, dataset: Any) -> None:
@@ -140,6 +151,10 @@ class DatasetImages(_Source):
 
     def read(self, index: int, reading: Reading) -> Tensor:
         return self.item(index, reading)[0]
+
+    def check(self, reading: Reading) -> None:
+        """Check the first image."""
+        self.read(0, reading)
 
     def item(self, index: int, reading: Reading) -> tuple[Tensor, Any]:
         """Image and target of an item; the target is None if the item has none."""
@@ -156,7 +171,7 @@ class DatasetImages(_Source):
             raise InputError(f"{reason} (item {index} of the Dataset, {file})") from reason
 
 
-class SomeImages(_Source):
+class SomeImages(Source):
     """Some of the images of a source."""
 
     def __init__(self, images: ImageSource, index: Sequence[int]) -> None:
@@ -166,7 +181,14 @@ class SomeImages(_Source):
         return len(self.index)
 
     def read(self, index: int, reading: Reading) -> Tensor:
-        return self.images.read(self.index[index], reading)
+        return read_from(self.images, self.index[index], reading)
+
+
+def read_from(images: Any, index: int, reading: Reading) -> Tensor:
+    """Image of a source, or of any other sequence of images."""
+    if isinstance(images, Source):
+        return images.read(index, reading)
+    return as_image(images[index], name=f"image {index}", reading=reading)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import InputError, warn_user
 from .ranges import ValueRange, found_range
 from .reading import Notes, Reading
-from .sources import ArrayImages, ImageSource
+from .sources import ArrayImages, ImageSource, read_from
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Survey:
             survey.kept = list(range(len(images)))
             return survey
         for index in indices:
-            survey.add(index, partial(images.read, index))
+            survey.add(index, partial(read_from, images, index))
         return survey
 
     @property

@@ -12,7 +12,10 @@ from ..tasks import Task
 from .inputs import Inputs, holds_targets, read_inputs, survey_of
 from .labelled import LabelledImages
 from .names import table_names
+from .ranges import ValueRange
+from .sources import SomeImages
 from .splits import validation_split
+from .survey import Survey
 from .targets import TargetEncoding, as_targets, check_lengths
 from .validation import as_pair
 from .weights import by_class, class_weights, sample_weights
@@ -55,6 +58,8 @@ def read_training_data(
     rng: np.random.RandomState,
     task: str = "auto",
     verbose: int = 0,
+    value_range: ValueRange | None = None,
+    on_error: str = "raise",
 ) -> TrainingData:
     """Read and validate the arguments of ``fit``, and split off a validation part.
 
@@ -72,6 +77,10 @@ def read_training_data(
         See :meth:`TargetEncoding.learn`.
     verbose : int
         Whether to show progress while images are read and checked.
+    value_range : ValueRange or None
+        Range of pixel values; None: that of integers of more than 8 bits is found over X.
+    on_error : {"raise", "skip"}
+        Whether images that cannot be used are left out instead of raising an error.
 
     Raises
     ------
@@ -79,18 +88,22 @@ def read_training_data(
         Data that cannot be used for training; the message says why and what to do.
     """
     progress = "checking images" if verbose else None
-    inputs, targets = _pair(X, y, progress=progress)
+    how = _How(progress, value_range, skip=on_error == "skip")
+    inputs, targets = _pair(X, y, how)
     if inputs.batch_size == 1:
         raise InputError(
             "The DataLoader's batch_size is 1; batch norm needs at least 2 images to learn from. "
             "Give the DataLoader a batch_size, for example 32."
         )
-    check_lengths(len(inputs.images), y=targets, sample_weight=sample_weight, groups=groups)
+    check_lengths(len(inputs.images), sample_weight=sample_weight, groups=groups)
+    inputs, targets, sample_weight, groups = _usable(
+        inputs, y, targets, how, sample_weight=sample_weight, groups=groups
+    )
     encoding, encoded = TargetEncoding.learn_and_encode(targets, task)
     everything = _labelled(inputs, encoded, sample_weight)
     training, validation = everything, None
     if validation_data is not None:
-        validation = _validation(validation_data, encoding, progress)
+        validation = _validation(validation_data, encoding, how)
     elif validation_fraction is not None:
         parts = validation_split(
             everything.targets.numpy(), validation_fraction, rng, groups=groups, task=encoding.task
@@ -109,15 +122,62 @@ def read_training_data(
             "sample_weight is zero for every image of the validation part, so that no metric can "
             "be computed. Remove images of weight zero, or pass validation_data."
         )
-    survey = survey_of(inputs, progress)
+    survey = how.survey(inputs)
+    survey.report()
     _point_out_dark_images(survey.largest)
+    training = replace(training, value_range=survey.range)
+    if validation is not None:
+        validation = replace(validation, value_range=survey.range)
     return TrainingData(
         training, validation, encoding, survey.image_shape, inputs.batch_size, inputs.num_workers
     )
 
 
+@dataclass(frozen=True)
+class _How:
+    """How images are read and checked."""
+
+    progress: str | None = None
+    value_range: ValueRange | None = None
+    known_channels: int | None = None
+    skip: bool = False
+
+    def inputs(self, X: Any, with_targets: bool) -> Inputs:
+        return read_inputs(X, with_targets=with_targets, **vars(self))
+
+    def survey(self, inputs: Inputs) -> Survey:
+        return survey_of(inputs, self.progress, value_range=self.value_range, skip=self.skip)
+
+
+def _usable(
+    inputs: Inputs, y: Any, targets: Any, how: _How, **others: Any
+) -> tuple[Inputs, Any, Any, Any]:
+    """The images that can be used, with targets, sample weights and groups."""
+    if y is not None or inputs.survey is None:  # else targets are of the images that can be used
+        check_lengths(len(inputs.images), y=targets)
+    if not how.skip:
+        return inputs, targets, *others.values()
+    survey = how.survey(inputs)
+    if not survey.failed:
+        return replace(inputs, survey=survey), targets, *others.values()
+    if not survey.kept:
+        survey.report()
+    some = replace(inputs, images=SomeImages(inputs.images, survey.kept), survey=survey)
+    targets = targets if y is None and inputs.survey is not None else _rows(targets, survey.kept)
+    return some, targets, *(_rows(values, survey.kept) for values in others.values())
+
+
+def _rows(values: Any, index: list[int]) -> Any:
+    """Some rows of whatever holds a value for each image."""
+    if hasattr(values, "iloc"):
+        return values.iloc[index]
+    if isinstance(values, (list, tuple)):
+        return [values[i] for i in index]
+    return None if values is None else values[index]
+
+
 def read_labelled(
-    X: Any, y: Any, *, known_channels: int, task: Task
+    X: Any, y: Any, *, known_channels: int, task: Task, value_range: ValueRange | None = None
 ) -> tuple[Inputs, NDArray[Any]]:
     """Images and labels for an evaluation; labels come from y, or else from X.
 
@@ -129,6 +189,8 @@ def read_labelled(
         See :func:`read_inputs`.
     task : Task
         Task of the model.
+    value_range : ValueRange or None
+        Range of pixel values of the model.
 
     Returns
     -------
@@ -141,21 +203,14 @@ def read_labelled(
     InputError
         Images or labels cannot be used, or do not match the task.
     """
-    inputs, targets = _pair(X, y, known_channels=known_channels)
+    inputs, targets = _pair(X, y, _How(value_range=value_range, known_channels=known_channels))
     check_lengths(len(inputs.images), y=targets)
     return inputs, as_targets(targets, task)
 
 
-def _pair(
-    X: Any, y: Any, *, known_channels: int | None = None, progress: str | None = None
-) -> tuple[Inputs, Any]:
+def _pair(X: Any, y: Any, how: _How) -> tuple[Inputs, Any]:
     """Images and targets; targets come from y, or else from X."""
-    inputs = read_inputs(
-        X,
-        with_targets=y is None and holds_targets(X),
-        known_channels=known_channels,
-        progress=progress,
-    )
+    inputs = how.inputs(X, with_targets=y is None and holds_targets(X))
     if y is None:
         return inputs, inputs.targets
     return replace(inputs, names=table_names(y)), y
@@ -168,13 +223,14 @@ def _labelled(inputs: Inputs, encoded: NDArray[np.float32], sample_weight: Any) 
     )
 
 
-def _validation(
-    validation_data: Any, encoding: TargetEncoding, progress: str | None
-) -> LabelledImages:
-    inputs, targets = _pair(*as_pair(validation_data), progress=progress)
-    check_lengths(len(inputs.images), **{"validation y": targets})
+def _validation(validation_data: Any, encoding: TargetEncoding, how: _How) -> LabelledImages:
+    X, y = as_pair(validation_data)
+    inputs, targets = _pair(X, y, how)
+    if y is not None or inputs.survey is None:
+        check_lengths(len(inputs.images), **{"validation y": targets})
+    inputs, targets, *_ = _usable(inputs, y, targets, how)
     part = _labelled(inputs, encoding.encode(targets), sample_weight=None)
-    survey_of(inputs, progress)
+    how.survey(inputs).report("validation ")
     return part
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..data.preprocessing import AUGMENTS
+from ..data.ranges import ValueRange
 from ..errors import InputError
 from ..hub.configuration import LARGEST_IMAGE
 from ..inference import SamplingOptions
@@ -17,6 +18,7 @@ from ..tasks import TASKS
 from ..training import resolve_recipe
 from ..training.precision import PRECISIONS
 
+ON_ERROR = ("raise", "skip")
 WHOLE = ("num_steps", "n_draws", "n_views", "max_epochs", "batch_size")
 
 
@@ -60,6 +62,12 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     names = parameters["class_names"]
     if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
         raise InputError(f"class_names is {names!r}; give a list with one name per class, or None.")
+    ValueRange.of(parameters["value_range"])
+    if parameters["on_error"] not in ON_ERROR:
+        raise InputError(
+            f"on_error is {parameters['on_error']!r}; give one of {list(ON_ERROR)}: whether fit "
+            "raises an error for an image that cannot be read, or leaves it out."
+        )
     augment = parameters["augment"]
     known = augment in AUGMENTS if isinstance(augment, str) else augment is None
     if not known and not callable(augment):

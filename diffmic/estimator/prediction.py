@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import PreparedImages, PreparedStream, Stream, read_inputs
+from ..data import Inputs, PreparedImages, PreparedStream, Stream, read_inputs, read_labelled
 from ..inference import Evidence, FittedModel, Stage
 from ..model import Conditions
 from .parameters import check_prediction, sampling_options
@@ -41,7 +42,7 @@ def evidence_for(
     """
     options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
     images, num_workers = _prepared(model, parameters, X)
-    return model.evidence(
+    evidence = model.evidence(
         images,
         stage,
         options,
@@ -49,6 +50,8 @@ def evidence_for(
         num_workers=num_workers,
         augment=augmentation(parameters["augment"]) if options.n_views > 1 else None,
     )
+    images.notes.warn(model.value_range)
+    return evidence
 
 
 def conditions_for(
@@ -56,7 +59,17 @@ def conditions_for(
 ) -> Iterator[tuple[Conditions, Tensor]]:
     """Conditions of each batch of X, and the original sizes (B, 2) of its images, in pixels."""
     images, num_workers = _prepared(model, parameters, X)
-    return model.conditions(images, batch_size=parameters["batch_size"], num_workers=num_workers)
+    yield from model.conditions(
+        images, batch_size=parameters["batch_size"], num_workers=num_workers
+    )
+    images.notes.warn(model.value_range)
+
+
+def labelled_for(model: FittedModel, X: Any, y: Any) -> tuple[Inputs, NDArray[Any]]:
+    """Images and labels for an evaluation of a model; see :func:`diffmic.data.read_labelled`."""
+    return read_labelled(
+        X, y, known_channels=model.channels, task=model.task, value_range=model.value_range
+    )
 
 
 def _prepared(
@@ -64,9 +77,10 @@ def _prepared(
 ) -> tuple[PreparedImages | PreparedStream, int]:
     """X as images resized for the network, and the number of worker processes that load it."""
     check_prediction(parameters)
-    inputs = Stream.of(X) or read_inputs(X, known_channels=model.channels)
+    value_range = model.value_range
+    inputs = Stream.of(X) or read_inputs(X, known_channels=model.channels, value_range=value_range)
     own = inputs.num_workers
     num_workers: int = parameters["num_workers"] if own is None else own
     if isinstance(inputs, Stream):
-        return PreparedStream(inputs, model.image_size), num_workers
-    return PreparedImages(inputs.images, model.image_size), num_workers
+        return PreparedStream(inputs, model.image_size, value_range=value_range), num_workers
+    return PreparedImages(inputs.images, model.image_size, value_range=value_range), num_workers

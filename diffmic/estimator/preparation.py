@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data import TargetEncoding, TrainingData, named_augment, read_training_data
+from ..data import TargetEncoding, TrainingData, ValueRange, named_augment, read_training_data
 from ..data.preprocessing import Augment
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes
@@ -100,6 +100,8 @@ def prepare_fit(
         task=p["task"],
         rng=np.random.RandomState(seed),
         verbose=p["verbose"],
+        value_range=ValueRange.of(p["value_range"]),
+        on_error=p["on_error"],
         **given,
     )
     _check_class_names(p["class_names"], data.encoding)
@@ -162,6 +164,7 @@ def fitted_model(plan: FitPlan, result: FitResult) -> FittedModel:
         engine=Engine(plan.network),
         drawing_ratio=result.drawing_ratio,
         record=FitRecord(verdict.scores, result.history, plan.versions),
+        value_range=plan.data.training.value_range,
     )
 
 

@@ -6,12 +6,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.training_data import read_labelled
 from ..errors import InputError
 from ..inference import STAGES, Explanation, Stage, explain
 from ..model import Conditions
 from .attributes import FittedAttributes
-from .prediction import conditions_for, evidence_for
+from .prediction import conditions_for, evidence_for, labelled_for
 
 
 class Results(FittedAttributes):
@@ -30,7 +29,7 @@ class Results(FittedAttributes):
         from sklearn.metrics import accuracy_score
 
         model = self._trained("diffusion")
-        images, truth = read_labelled(X, y, known_channels=model.channels, task=model.task)
+        images, truth = labelled_for(model, X, y)
         evidence = evidence_for(model, self.get_params(deep=False), images, "diffusion")
         predicted = model.decisions(model.probabilities(evidence, "diffusion"), "diffusion")
         try:
@@ -58,7 +57,7 @@ class Results(FittedAttributes):
         """
         model = self._fitted()
         stages = [stage for stage in STAGES if stage in model.calibrations]
-        images, truth = read_labelled(X, y, known_channels=model.channels, task=model.task)
+        images, truth = labelled_for(model, X, y)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
         evidence = evidence_for(model, self.get_params(deep=False), images, stages[0], asked)
         return {

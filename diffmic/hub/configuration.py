@@ -166,13 +166,25 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     yield f"seed is {seed!r}, not a whole number", type(seed) is int and 0 <= seed < 2**64
 
     preprocessing = config["preprocessing"]
-    check_keys(preprocessing, ("image_size", "channels", "mean", "std"), where="preprocessing")
+    keys = ("image_size", "channels", "mean", "std", "value_range")
+    check_keys(preprocessing, keys, where="preprocessing", optional=("value_range",))
     size, channels = preprocessing["image_size"], preprocessing["channels"]
     yield (
         f"image_size is {size!r}, not 1 to {LARGEST_IMAGE}",
         type(size) is int and 1 <= size <= LARGEST_IMAGE,
     )
     yield f"channels is {channels!r}, not 1 or 3", type(channels) is int and channels in (1, 3)
+    values = preprocessing.get("value_range")
+    yield (
+        f"value_range is {str(values)[:80]}, not low, high and whether it was given",
+        "value_range" not in preprocessing
+        or (
+            set(values) == {"low", "high", "given"}
+            and all(_is_number(values[name]) for name in ("low", "high"))
+            and values["low"] < values["high"]
+            and type(values["given"]) is bool
+        ),
+    )
 
     stages = set(config["calibrations"])
     yield (

@@ -55,6 +55,8 @@ def read_parameters(
     parameters["augment"] = _chosen_augment(parameters, augment)
     if not isinstance(parameters["pretrained"], bool):
         raise InputError(f"pretrained is {parameters['pretrained']!r}, not true or false")
+    if isinstance(parameters.get("value_range"), list):
+        parameters["value_range"] = tuple(parameters["value_range"])
     if isinstance(parameters["architecture"], dict):
         parameters["architecture"] = read_architecture(parameters["architecture"])
     if isinstance(parameters["recipe"], dict):
@@ -214,6 +216,8 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
             plain[name] = _plain_fields(value, Recipe)
         elif isinstance(value, (np.ndarray, np.generic)):
             plain[name] = value.tolist()
+    if plain["value_range"] is not None:
+        plain["value_range"] = [float(value) for value in plain["value_range"]]
     if plain["class_names"] is not None:
         plain["class_names"] = [str(label) for label in plain["class_names"]]
     if isinstance(plain["pretrained"], (str, Path)):

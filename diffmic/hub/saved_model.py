@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data import ValueRange
 from ..errors import ModelFileError
 from ..inference import Calibration, Engine, FitRecord, FittedModel, SamplingOptions
 from ..model import (
@@ -195,13 +196,13 @@ def _local_names(model: FittedModel) -> dict[str, str]:
 
 def _preprocessing(model: FittedModel) -> dict[str, Any]:
     """Preprocessing settings: images are resized to a square, scaled to 0–1 and normalised."""
-    encoder = _encoder(model.network)
+    encoder, value_range = _encoder(model.network), model.value_range
     return {
         "image_size": model.image_size,
         "channels": model.channels,
         "mean": [round(x, 6) for x in encoder.mean.flatten().tolist()],
         "std": [round(x, 6) for x in encoder.std.flatten().tolist()],
-    }
+    } | ({} if value_range is None else {"value_range": asdict(value_range)})
 
 
 def load_model(
@@ -296,6 +297,9 @@ def _read(
     model = {
         "classes": read_classes(config["classes"]),
         "channels": preprocessing["channels"],
+        "value_range": (
+            ValueRange(**preprocessing["value_range"]) if "value_range" in preprocessing else None
+        ),
         "calibrations": {s: instance(Calibration, v) for s, v in config["calibrations"].items()},
         "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
         "sampling": instance(SamplingOptions, config["sampling"]),

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data import PreparedImages, PreparedStream
+from ..data import PreparedImages, PreparedStream, ValueRange
 from ..data.preprocessing import Augment
 from ..model import Conditions, DiffMICNetwork, NetworkPlan
 from ..tasks import Task
@@ -70,6 +70,9 @@ class FittedModel:
         common factor; None: all equal.
     record : FitRecord
         Record of the fit.
+    value_range : ValueRange or None
+        Range of pixel values, which was given or found over the training images; None: they had 8
+        bits, or were floats in 0–1.
     """
 
     network: DiffMICNetwork
@@ -83,6 +86,7 @@ class FittedModel:
     engine: Engine
     drawing_ratio: NDArray[np.float64] | None = None
     record: FitRecord = field(default_factory=FitRecord)
+    value_range: ValueRange | None = None
 
     @property
     def task(self) -> Task:

@@ -7,17 +7,16 @@ import pytest
 import torch
 from PIL import Image
 
-from diffmic.data.images import (
-    as_image,
-    as_tensor,
-    channels_first,
-    check_image_file,
-    checked_range,
-    read_image,
-)
+from diffmic.data.files import check_image_file, read_image
+from diffmic.data.images import as_image, as_tensor, channels_first, in_range
+from diffmic.data.reading import Reading
 from diffmic.errors import InputError
 
 GRADIENT = np.arange(6 * 10, dtype=np.uint8).reshape(6, 10) * 4
+
+
+def checked_range(images):
+    return in_range(images, Reading())
 
 
 def pil(mode):
@@ -98,7 +97,7 @@ def test_a_read_only_array_is_read_without_warning():
 
 
 @pytest.mark.parametrize(
-    "dtype", ["int8", "int16", "uint16", "int64", "bool", "complex64", "object", "str"]
+    "dtype", ["int8", "int16", "uint32", "int64", "bool", "complex64", "object", "str"]
 )
 def test_a_type_without_a_known_range_is_an_error_that_names_it(dtype):
     pixels = np.zeros((3, 4), dtype)
@@ -106,7 +105,7 @@ def test_a_type_without_a_known_range_is_an_error_that_names_it(dtype):
         as_tensor(pixels)
 
 
-@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.bool, torch.uint16])
+@pytest.mark.parametrize("dtype", [torch.int16, torch.int64, torch.bool, torch.uint32])
 def test_a_tensor_type_without_a_known_range_is_an_error_that_names_it(dtype):
     with pytest.raises(InputError, match=f"type {dtype}"):
         as_tensor(torch.zeros(3, 4, dtype=dtype))
@@ -139,7 +138,7 @@ def test_an_image_of_another_number_of_dimensions_is_an_error():
         as_image(np.zeros((2, 3, 6, 10)), name="image 4")
 
 
-@pytest.mark.parametrize("value", [None, 5, b"bytes", {"image": 1}])
+@pytest.mark.parametrize("value", [None, 5, np.float32(5), {"image": 1}])
 def test_something_that_is_no_image_is_an_error_that_names_its_type(value):
     with pytest.raises(InputError, match=f"image 2 is a {type(value).__name__}; give an array"):
         as_image(value, name="image 2")
@@ -207,7 +206,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, read):
         read(text)
     with pytest.raises(InputError, match=r"none\.png' does not exist"):
         read(tmp_path / "none.png")
-    with pytest.raises(InputError, match=f"{tmp_path.name}' is not an image that can be read"):
+    with pytest.raises(InputError, match=f"{tmp_path.name}' is not an image .*it is a folder"):
         read(tmp_path)
     with pytest.raises(InputError, match="is not an image that can be read"):
         read("null\0byte.png")
@@ -234,7 +233,7 @@ def test_an_image_too_large_for_pillow_is_named(tmp_path, read, monkeypatch):
 def test_a_file_whose_pixels_are_out_of_range_is_named(tmp_path):
     path = tmp_path / "float.tif"
     Image.fromarray(GRADIENT.astype(np.float32)).save(path)
-    with pytest.raises(InputError, match=r"float\.tif': Float images must lie in 0–1"):
+    with pytest.raises(InputError, match=r"Float images must lie in 0–1.*float\.tif'"):
         read_image(path)
 
 
@@ -248,7 +247,7 @@ def test_a_photograph_is_turned_as_its_exif_says(tmp_path):
 
 
 def test_8_bits_in_a_mode_of_32_are_refused():
-    with pytest.raises(InputError, match="at most 200: their range is not known"):
+    with pytest.raises(InputError, match="from 200 to 200; their range is not known"):
         as_image(Image.fromarray(np.full((4, 4), 200, np.int32)))
 
 

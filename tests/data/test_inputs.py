@@ -135,7 +135,8 @@ def test_a_pandas_column_of_paths_is_read(files):
 def test_files_are_decoded_when_they_are_used_and_not_before(files, monkeypatch):
     decoded = []
     monkeypatch.setattr(
-        "diffmic.data.sources.read_image", lambda path: decoded.append(path) or torch.zeros(1, 1, 1)
+        "diffmic.data.sources.as_image",
+        lambda path, **options: decoded.append(path) or torch.zeros(1, 1, 1),
     )
     inputs = read_inputs(files)
     assert decoded == files[:1]

@@ -7,6 +7,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from diffmic.data import PreparedImages, PreparedStream, Stream, read_inputs
+from diffmic.data.images import as_image
 from diffmic.errors import InputError
 
 N, H, W = 5, 6, 10
@@ -45,7 +46,7 @@ LOADERS = {
 def test_a_stream_gives_the_images_in_its_order_each_time_it_is_walked(form, loader):
     stream = Stream.of(loader(Images(form)))
     for _ in range(2):
-        images = torch.stack(list(stream))
+        images = torch.stack([as_image(image) for image in stream])
         if images.is_floating_point():
             images = (images * 255).round()
         np.testing.assert_array_equal(images, RGB)
@@ -59,7 +60,7 @@ def test_a_stream_leaves_the_global_generator_as_it_was():
 
 def test_a_stream_of_pil_images_is_read():
     stream = Stream.of(Images(lambda image: Image.fromarray(image.permute(1, 2, 0).numpy())))
-    np.testing.assert_array_equal(torch.stack(list(stream)), RGB)
+    np.testing.assert_array_equal(torch.stack([as_image(image) for image in stream]), RGB)
 
 
 @pytest.mark.parametrize(
@@ -101,4 +102,4 @@ def test_an_empty_stream_is_an_error(loader):
 def test_an_image_that_cannot_be_used_is_named():
     floats = np.where(np.arange(N)[:, None, None, None] == 3, np.nan, RGB / 255)
     with pytest.raises(InputError, match=r"NaN or infinite, first in image 3"):
-        list(Stream.of(Images(images=floats)))
+        list(PreparedStream(Stream.of(Images(images=floats)), 8).batches(2))

@@ -9,7 +9,7 @@ from PIL import Image
 from sklearn.exceptions import DataConversionWarning
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from diffmic.data import read_labelled, read_training_data
+from diffmic.data import ValueRange, read_labelled, read_training_data
 from diffmic.errors import DiffMICWarning, InputError
 from diffmic.tasks import MULTICLASS, MULTILABEL
 
@@ -382,23 +382,39 @@ def twelve_bits(tmp_path, maximum=4095):
     return files
 
 
+def test_floats_that_use_a_small_part_of_their_range_are_pointed_out_once(tmp_path):
+    floats = [np.asarray(Image.open(file)) / np.float32(65535) for file in twelve_bits(tmp_path)]
+    with pytest.warns(DiffMICWarning, match=r"0\.0625 .*4095 of 65535.*perhaps 4095") as warned:
+        read(np.stack(floats), np.arange(12) % 2)
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+
+
 @pytest.mark.parametrize(
     "form",
     [
         lambda files: files,
         lambda files: [Image.open(file) for file in files],
+        lambda files: [np.asarray(Image.open(file)) for file in files],
         lambda files: [(Image.open(file), 0) for file in files],
-        lambda files: np.stack(
-            [np.asarray(Image.open(file)) / np.float32(65535) for file in files]
-        ),
+        lambda files: np.stack([np.asarray(Image.open(file)) for file in files]),
+        lambda files: torch.stack([torch.tensor(np.asarray(Image.open(f))) for f in files]),
     ],
-    ids=["files", "PIL images", "items", "array"],
+    ids=["files", "PIL images", "list of arrays", "items", "array", "tensor"],
 )
-def test_images_that_use_few_of_their_bits_are_pointed_out_once(tmp_path, form):
-    with pytest.warns(DiffMICWarning, match=r"0\.0625 .*4095 of 65535.*perhaps 4095") as warned:
-        read(form(twelve_bits(tmp_path)), np.arange(12) % 2)
-    assert len(warned) == 1
-    assert warned[0].filename == __file__
+@pytest.mark.parametrize("maximum", [4095, 3000, 255])
+def test_the_range_of_images_that_use_few_of_16_bits_is_found(tmp_path, form, maximum):
+    files = twelve_bits(tmp_path, maximum)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        data = read(form(files), np.arange(12) % 2)
+    top = 255 if maximum == 255 else 4095
+    assert data.training.value_range == data.validation.value_range == ValueRange(0, top)
+    for part in (data.training, data.validation):
+        prepared = part.prepared(8)
+        for i in range(len(part)):
+            image = prepared[i]["image"]
+            assert float(image.max()) == pytest.approx(maximum / top)
 
 
 @pytest.mark.parametrize("maximum", [0, 8192, 65535])

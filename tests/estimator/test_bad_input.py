@@ -136,7 +136,7 @@ def test_images_that_cannot_be_used_are_refused(kind):
 def test_images_that_cannot_be_used_are_refused_when_predicting(fitted, kind):
     images, message = BAD_IMAGES[kind]
     if kind == "a string":  # one path is one image then
-        message = "file 'images' does not exist"
+        message = "file 'images/' does not exist"
     for method in (fitted.predict, fitted.predict_proba, fitted.transform, fitted.explain):
         with pytest.raises(InputError, match=message):
             method(images())

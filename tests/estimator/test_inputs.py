@@ -222,7 +222,7 @@ def test_exclusive_classes_have_no_thresholds(fitted):
         (lambda X, y: (X / 1.0, y), "Divide them"),
         (lambda X, y: (X / 127.5 - 1, y), "Normalize"),
         (lambda X, y: (X[:, None].repeat(5, 1), y), "channels"),
-        (lambda X, y: (X.astype(np.uint16), y), "uint8"),
+        (lambda X, y: (X.astype(np.int16), y), "uint8"),
         (lambda X, y: (np.where(X > 200, np.nan, X / 255), y), "NaN"),
         (lambda X, y: (["nowhere.png"] * 60, y), "does not exist"),
     ],

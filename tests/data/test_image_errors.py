@@ -1,0 +1,142 @@
+"""Every error of an image is an InputError that names the image."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import small, stripes
+from torch.utils.data import DataLoader, Dataset, Subset
+from torchvision.datasets import ImageFolder
+
+from diffmic import DiffMICClassifier
+from diffmic.data import PreparedImages, read_inputs
+from diffmic.data.inputs import survey_of
+from diffmic.errors import InputError
+
+N = 6
+
+
+def content(seed=0, format="PNG"):
+    file = io.BytesIO()
+    pixels = np.random.RandomState(seed).randint(0, 256, (40, 40, 3), np.uint8)
+    Image.fromarray(pixels).save(file, format)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Two classes; the fourth image of the second is cut off."""
+    for label in "ab":
+        (tmp_path / label).mkdir()
+        for i in range(N):
+            (tmp_path / label / f"{i}.png").write_bytes(content(i))
+    bad = tmp_path / "b" / "3.png"
+    bad.write_bytes(bad.read_bytes()[:900])
+    return tmp_path
+
+
+def cut(format="PNG"):
+    return Image.open(io.BytesIO(content(format=format)[:700]))
+
+
+def closed():
+    image = Image.open(io.BytesIO(content()))
+    image.close()
+    return image
+
+
+class Raising(Dataset):
+    def __init__(self, error):
+        self.error = error
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, index):
+        if index == 4:
+            raise self.error
+        return torch.full((1, 8, 8), 0.5), index % 2
+
+
+ERRORS = [
+    OSError("image file is truncated"),
+    KeyError("scan"),
+    RuntimeError("decoder"),
+    AssertionError(),
+    StopIteration(),
+    ZeroDivisionError(),
+    InputError("of a transform"),
+    Exception("whatever"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+@pytest.mark.parametrize(
+    "form", [lambda d: d, lambda d: DataLoader(d, 2), lambda d: Subset(d, range(N))]
+)
+def test_whatever_an_item_raises_is_an_input_error_that_names_it(error, form):
+    message = rf"Item 4 .*cannot be read: .*{error}"
+    with pytest.raises(InputError, match=message) as caught:
+        read_inputs(form(Raising(error)), with_targets=True)
+    assert caught.value.__cause__ is not None
+    images = read_inputs(form(Raising(error))).images
+    with pytest.raises(InputError, match=message):
+        list(PreparedImages(images, 8).batches(2))
+
+
+def test_out_of_memory_and_interruptions_are_not_errors_of_an_image():
+    for error in (MemoryError(), KeyboardInterrupt()):
+        with pytest.raises(type(error)):
+            read_inputs(Raising(error), with_targets=True)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_in_a_worker_names_the_image(num_workers):
+    images = PreparedImages(read_inputs(Raising(OSError("cut"))).images, 8)
+    with pytest.raises(InputError, match="Item 4 of the Dataset cannot be read"):
+        list(images.batches(2, num_workers=num_workers))
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda d: d, lambda d: DataLoader(d, 4), lambda d: Subset(d, range(4, 12))]
+)
+def test_a_damaged_file_of_an_image_folder_is_named(folder, wrap):
+    with pytest.raises(InputError, match=r"Item [59] .*b/3\.png.*cannot be read: OSError"):
+        read_inputs(wrap(ImageFolder(folder)), with_targets=True)
+
+
+@pytest.mark.parametrize("image", [cut, lambda: cut("JPEG"), closed], ids=["PNG", "JPEG", "closed"])
+def test_a_pil_image_that_cannot_be_decoded_is_named(image):
+    good = Image.open(io.BytesIO(content()))
+    for images in ([good, image()], Items([good, image()])):
+        found = read_inputs(images)
+        with pytest.raises(InputError, match="image 1 is not an image that can be read"):
+            survey_of(found)
+    with pytest.raises(InputError, match="image 0 is not an image that can be read"):
+        read_inputs([image()], known_channels=3)
+
+
+class Items(Dataset):
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return self.images[index]
+
+
+def test_a_fit_and_a_prediction_name_the_image(folder):
+    data = ImageFolder(folder)
+    new = DiffMICClassifier(**small())
+    with pytest.raises(InputError, match=r"b/3\.png"):
+        new.fit(data)
+    with pytest.raises(InputError, match=r"b/3\.png"):
+        new.fit([path for path, _ in data.samples], data.targets)
+    clf = DiffMICClassifier(**small(max_epochs=1)).fit(*stripes())
+    for X in (data, DataLoader(data, 4), [path for path, _ in data.samples], [cut()]):
+        with pytest.raises(InputError, match=r"b/3\.png|image 0"):
+            clf.predict_proba(X)
