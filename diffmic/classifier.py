@@ -14,7 +14,7 @@ from .estimator.persistence import Persistence
 from .estimator.prediction import evidence_for
 from .estimator.preparation import fitted_model, prepare_fit
 from .estimator.presets import preset_parameters
-from .estimator.reports import report
+from .estimator.reports import report, what_was_kept
 from .estimator.results import Results
 from .hub import ModelCard
 from .inference import Stage
@@ -239,7 +239,8 @@ class DiffMICClassifier(
         PretrainedWeightsError
             Pretrained weights were requested and cannot be loaded.
         TrainingDivergedError
-            The loss is not finite. As after any interruption, the best state so far is kept.
+            Training became NaN or infinite. As after any interruption, the best state so far is
+            kept.
         """
         learnt = vars(self).get("model_") if self.warm_start else None
         plan = prepare_fit(
@@ -264,6 +265,7 @@ class DiffMICClassifier(
         self.model_, self.card_ = fitted_model(plan, result), ModelCard()  # nothing is lost now
         self.compile(kind)
         if result.stopped is not None:
+            result.stopped.add_note(what_was_kept(result))
             raise result.stopped
         report(self.model_, result)
         return self

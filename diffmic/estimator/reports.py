@@ -5,6 +5,16 @@ from ..inference import FittedModel
 from ..training import FitResult
 
 
+def what_was_kept(result: FitResult) -> str:
+    """Sentence on what the estimator holds after a fit that ended early."""
+    epochs = [row["stage"] for row in result.history]
+    return (
+        "diffmic: what was learnt until then is kept, and the estimator is fitted: "
+        f"{epochs.count('prior')} epochs of the prior, {epochs.count('diffusion')} of the "
+        "diffusion." + ("" if result.verdict.scores else " Its probabilities are not calibrated.")
+    )
+
+
 def report(model: FittedModel, result: FitResult) -> None:
     """Warn if probabilities are uncalibrated, or the diffusion is no better than the prior."""
     if not result.verdict.scores:

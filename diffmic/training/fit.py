@@ -1,5 +1,6 @@
 """Complete fit: both stages, then the calibration of each."""
 
+import traceback
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -87,6 +88,8 @@ def fit_network(
         _train(network, training, options, evaluation, result.history, rng)
     except BaseException as reason:
         result.stopped = reason
+        if isinstance(reason, (MemoryError, torch.OutOfMemoryError)):
+            traceback.clear_frames(reason.__traceback__)  # they hold what there was no room for
     network.eval()
     if result.stopped is not None and not result.history:
         return result

@@ -14,7 +14,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
-from ..errors import TrainingDivergedError
+from ..errors import BackboneError, TrainingDivergedError
 from ..random import LocalRNG
 from .precision import MixedPrecision
 
@@ -46,6 +46,8 @@ class LoopState:
         Score, epoch and tensors of the best state so far; at first, of the initial state.
     history : list of dict
         One row per epoch.
+    unjudged : dict or None
+        Row of an epoch that has been trained, but not yet validated and kept.
     """
 
     stage: str
@@ -60,6 +62,7 @@ class LoopState:
     best_epoch: int = 0
     best: State = field(default_factory=dict)
     history: History = field(default_factory=list)
+    unjudged: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         self.best = self.best or copied(self.kept)
@@ -80,6 +83,26 @@ class LoopState:
             self.scheduler.step()
             if self.average is not None:
                 self.average.update_parameters(self.learner)
+
+    def keep(self, row: dict[str, Any], *, last: bool) -> None:
+        """Add an epoch to the history, and keep its state if it is the best, or the first.
+
+        If interrupted it can be called again.
+
+        Parameters
+        ----------
+        row : dict
+            Row of the history; without a score if validation was interrupted.
+        last : bool
+            Whether the last state is kept, whatever its score.
+        """
+        score = row.get("validation_score", -math.inf)
+        if last or not self.best_epoch or score > self.best_score:
+            self.best = copied(self.kept)
+            self.best_score, self.best_epoch = score, row["epoch"]
+        if not self.history or self.history[-1] is not row:
+            self.history.append(row)
+        self.epoch, self.unjudged = row["epoch"], None
 
     def restore_best(self) -> None:
         """Load the best state into the learner."""
@@ -149,8 +172,9 @@ def train(
     Raises
     ------
     TrainingDivergedError
-        The loss or a weight is not finite. As after any other error or interruption, the learner is
-        in its best state.
+        The loss, a weight or the outputs in evaluation mode are not finite. As after any other
+        error or interruption, the learner is in its best state; an epoch whose validation was
+        interrupted counts as learnt.
     """
     try:
         with tqdm(
@@ -161,49 +185,82 @@ def train(
             disable=not verbose,
         ) as bar:
             for epoch in range(state.epoch + 1, max_epochs + 1):
-                row = _epoch(state, objective, batches(epoch), evaluate, precision, epoch)
+                started = time.perf_counter()
+                row, batch = _trained(state, objective, batches(epoch), precision, epoch)
+                state.unjudged = row  # from here on the epoch is kept, whatever happens
+                try:
+                    row |= _validated(objective, evaluate, batch)
+                except BackboneError as reason:
+                    state.unjudged = None
+                    raise TrainingDivergedError(_diverged(state.stage, epoch, _OUTPUTS)) from reason
+                row["seconds"] = round(time.perf_counter() - started, 3)
+                state.keep(row, last=patience is None or evaluate is None)
                 bar.set_postfix({name: f"{value:.3f}" for name, value in _shown(row).items()})
                 bar.update()
-                score = row.get("validation_score", math.inf)
-                if score > state.best_score or patience is None or evaluate is None:
-                    state.best, state.best_score, state.best_epoch = (
-                        copied(state.kept),
-                        score,
-                        epoch,
-                    )
-                state.epoch = epoch
                 if patience is not None and epoch - state.best_epoch >= patience:
                     break
     finally:
-        state.restore_best()
+        if state.unjudged is not None:
+            state.keep(state.unjudged, last=patience is None or evaluate is None)
+        try:
+            state.restore_best()
+        except BaseException:  # interrupted among its tensors
+            state.restore_best()
+            raise
 
 
-def _epoch(
+def _trained(
     state: LoopState,
     objective: nn.Module,
     batches: Iterable[tuple[Any, ...]],
-    evaluate: Callable[[], dict[str, float]] | None,
     precision: MixedPrecision,
     epoch: int,
-) -> dict[str, Any]:
-    """Train on the batches of an epoch and evaluate; returns the row of the history."""
-    started = time.perf_counter()
+) -> tuple[dict[str, Any], tuple[Any, ...]]:
+    """Train on the batches of an epoch; returns the row of the history, and the last batch."""
     objective.train()
-    losses = []
-    for batch in batches:
-        with state.rng, precision.autocast():
-            loss = objective(*batch)
-        state.step(loss)
-        losses.append(loss.detach())
+    losses: list[Tensor] = []
+    batch: tuple[Any, ...] = ()
+    try:
+        for batch in batches:
+            with state.rng, precision.autocast():
+                loss = objective(*batch)
+            state.step(loss)
+            losses.append(loss.detach())
+    except (ArithmeticError, LookupError, RuntimeError, ValueError) as reason:
+        # Weights that are not finite make the next batch end in an error about something else.
+        if what := _what_is_not_finite(state, losses):
+            raise TrainingDivergedError(_diverged(state.stage, epoch, what)) from reason
+        raise
+    if what := _what_is_not_finite(state, losses):
+        raise TrainingDivergedError(_diverged(state.stage, epoch, what))
     train_loss = float(torch.stack(losses).mean())
-    if not math.isfinite(train_loss) or not _finite(state.kept, state.best):
-        raise TrainingDivergedError(_diverged(state.stage, epoch, train_loss))
-    row: dict[str, Any] = {"stage": state.stage, "epoch": epoch, "train_loss": train_loss}
-    metrics = evaluate() if evaluate is not None else {}
-    row |= {f"validation_{name}": value for name, value in metrics.items()}
-    row["seconds"] = round(time.perf_counter() - started, 3)
-    state.history.append(row)
-    return row
+    return {"stage": state.stage, "epoch": epoch, "train_loss": train_loss}, batch
+
+
+def _validated(
+    objective: nn.Module,
+    evaluate: Callable[[], dict[str, float]] | None,
+    batch: tuple[Any, ...],
+) -> dict[str, float]:
+    """Validation metrics; without a validation part, at least a look at the last batch.
+
+    In evaluation mode a network may overflow whose training was finite.
+
+    Raises
+    ------
+    BackboneError
+        The network gives values that are not finite.
+    """
+    if evaluate is not None:
+        metrics = {f"validation_{name}": value for name, value in evaluate().items()}
+        finite = math.isfinite(metrics["validation_score"])
+    else:
+        objective.eval()
+        with torch.no_grad(), LocalRNG(0):
+            metrics, finite = {}, bool(torch.isfinite(objective(*batch)).all())
+    if not finite:
+        raise BackboneError("The loss in evaluation mode is not finite.")
+    return metrics
 
 
 def copied(module: nn.Module) -> State:
@@ -225,13 +282,26 @@ def _shown(row: dict[str, Any]) -> dict[str, float]:
     return {name.replace("validation_", "val_"): row[name] for name in row if name not in hidden}
 
 
-def _diverged(stage: str, epoch: int, loss: float) -> str:
+_OUTPUTS = "outputs of the {stage} stage in evaluation mode became NaN or infinite"
+_WEIGHTS = "weights of the {stage} stage became NaN or infinite"
+
+
+def _what_is_not_finite(state: LoopState, losses: list[Tensor]) -> str:
+    """What became NaN or infinite, loss or weights, as the subject of a sentence; else empty."""
+    try:
+        loss = float(torch.stack(losses).mean()) if losses else 0.0
+        if not math.isfinite(loss):
+            return f"loss of the {{stage}} stage became {loss}"
+        return "" if _finite(state.kept, state.best) else _WEIGHTS
+    except RuntimeError:  # of a device that no longer answers
+        return ""
+
+
+def _diverged(stage: str, epoch: int, what: str) -> str:
     kept = "the initial state" if epoch == 1 else f"the best state of epochs 1 to {epoch - 1}"
-    what = f"weights of the {stage} stage became NaN or infinite"
-    if not math.isfinite(loss):
-        what = f"loss of the {stage} stage became {loss}"
+    rate = "the recipe's denoiser_learning_rate" if stage == "diffusion" else "learning_rate"
     return (
-        f"The {what} in epoch {epoch}; training stopped and "
-        f"{kept} was kept. Lower learning_rate, set precision='fp32', or look for unusual images "
+        f"The {what.format(stage=stage)} in epoch {epoch}; training stopped and "
+        f"{kept} was kept. Lower {rate}, set precision='fp32', or look for unusual images "
         "or weights."
     )

@@ -1,17 +1,20 @@
 """Whatever ends a fit early (divergence, Ctrl-C, lack of memory), what was learnt is kept."""
 
+import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
 from sklearn.exceptions import NotFittedError
-from tiny import RECIPE, small
-from torch.utils.data import Dataset
+from tiny import RECIPE, TinyBackbone, small
+from torch.utils.data import Dataset, get_worker_info
 
 from diffmic import DiffMICClassifier, TrainingDivergedError
 from diffmic.inference import Calibration
+from diffmic.model import DiffMICNetwork
 from diffmic.training.objectives import DenoiserObjective, PriorObjective
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
@@ -211,3 +214,154 @@ def test_an_image_source_that_fails_before_anything_is_learnt_leaves_an_unfitted
     assert not hasattr(classifier, "model_")
     with pytest.raises(NotFittedError):
         classifier.predict(images[0])
+
+
+# --- Overflow in evaluation mode -----------------------------------------------------------------
+
+
+class Overflowing(TinyBackbone):
+    """Its maps are finite while it is trained; in evaluation mode they are not, after a while."""
+
+    def __init__(self, healthy):
+        super().__init__()
+        self.healthy = healthy
+        self.register_buffer("steps", torch.zeros((), dtype=torch.long))
+
+    def forward(self, images):
+        if self.training:
+            self.steps += 1
+        overflows = not self.training and self.steps > self.healthy
+        return super().forward(images) * (float("inf") if overflows else 1)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("validation_fraction", [0.25, None])
+@pytest.mark.parametrize("healthy", [0, 2])
+def test_a_network_that_overflows_in_evaluation_mode_alone_has_diverged(
+    images, new_images, validation_fraction, healthy, precision
+):
+    classifier = DiffMICClassifier(
+        **small(
+            # One step an epoch.
+            backbone=Overflowing(healthy),
+            batch_size=len(images[0]),
+            validation_fraction=validation_fraction,
+            precision=precision,
+        )
+    )
+    with pytest.raises(
+        TrainingDivergedError,
+        match=rf"evaluation mode .* epoch {healthy + 1};.*Lower learning_rate",
+    ):
+        classifier.fit(*images)
+    if not healthy:
+        assert not hasattr(classifier, "model_")
+        return
+    assert len(rows(classifier, "prior")) == len(classifier.history_) == healthy
+    assert np.isfinite(classifier.predict_proba(new_images[0], stage="prior")).all()
+
+
+def test_a_diffusion_that_overflows_in_evaluation_mode_leaves_the_prior(
+    images, new_images, monkeypatch
+):
+    def overflowing(network, *arguments, **options):
+        return sample(network, *arguments, **options) * float("nan")
+
+    sample = DiffMICNetwork.sample
+    monkeypatch.setattr(DiffMICNetwork, "sample", overflowing)
+    classifier = DiffMICClassifier(**small())
+    message = r"diffusion stage in evaluation mode .* epoch 1;.*denoiser_learning_rate"
+    with pytest.raises(TrainingDivergedError, match=message):
+        classifier.fit(*images)
+    assert set(classifier.calibrations_) == {"prior"}
+    assert np.isfinite(classifier.predict_proba(new_images[0], stage="prior")).all()
+
+
+# --- What ends a fit, wherever it comes from ---------------------------------------------------
+
+
+def test_the_user_is_told_what_is_kept(images, monkeypatch):
+    interrupt(monkeypatch, "diffusion", 3)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        DiffMICClassifier(**small(max_epochs=4)).fit(*images)
+    assert caught.value.__notes__ == [
+        "diffmic: what was learnt until then is kept, and the estimator is fitted: 4 epochs of the "
+        "prior, 2 of the diffusion."
+    ]
+
+
+class OutOfPaper(Exception):
+    """An error that nobody expects."""
+
+
+@pytest.mark.parametrize("stage", ["prior", "diffusion"])
+def test_an_image_of_the_validation_part_that_cannot_be_read_leaves_the_epoch(
+    images, new_images, stage
+):
+    """Stage one validates on every epoch's images; stage two, uncached, reads them once."""
+    parameters = small(max_epochs=1, augment=None, recipe=UNCACHED)
+    source = Source(new_images)
+    DiffMICClassifier(**parameters).fit(*images, validation_data=source)
+    n_reads = source.n_reads - len(source)  # all but those of the calibration
+    fails_at = {"prior": n_reads - len(source), "diffusion": n_reads}[stage]
+    source = Source(new_images, fails_at, OutOfPaper())
+    classifier = DiffMICClassifier(**parameters)
+    with pytest.raises(OutOfPaper):
+        classifier.fit(*images, validation_data=source)
+    assert [len(rows(classifier, name)) for name in OBJECTIVES] == [1, int(stage == "diffusion")]
+    assert np.isfinite(classifier.predict_proba(new_images[0], stage=stage)).all()
+
+
+def test_a_transform_that_fails_late_loses_nothing(images, new_images):
+    calls = []
+
+    def augment(image):
+        calls.append(image)
+        if len(calls) == 200:
+            raise OutOfPaper
+        return image
+
+    classifier = DiffMICClassifier(**small(max_epochs=20, augment=augment))
+    with pytest.raises(OutOfPaper):
+        classifier.fit(*images)
+    assert len(classifier.history_) == 199 // 45
+    assert np.isfinite(classifier.predict_proba(new_images[0], stage="prior")).all()
+
+
+class Killed(Dataset):
+    """A data set whose worker process is killed once, in an epoch after the first."""
+
+    def __init__(self, images):
+        self.images, self.reads = images, 0
+
+    def __len__(self):
+        return len(self.images[0])
+
+    def __getitem__(self, index):
+        self.reads += 1
+        if get_worker_info() is not None and index == 0 and self.augmented():
+            os._exit(1)
+        return self.images[0][index], int(self.images[1][index])
+
+    def augmented(self):
+        return EPOCH.value > 1
+
+
+EPOCH = SimpleNamespace(value=0)
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_killed_ends_a_fit_whose_epochs_are_kept(images, new_images, monkeypatch):
+    train = PriorObjective.train
+
+    def counting(self, mode=True):
+        EPOCH.value += mode
+        return train(self, mode)
+
+    monkeypatch.setattr(EPOCH, "value", 0)
+    monkeypatch.setattr(PriorObjective, "train", counting)
+    classifier = DiffMICClassifier(**small(num_workers=1))
+    with pytest.raises(RuntimeError, match="worker"):
+        classifier.fit(Killed(images), validation_data=new_images)
+    assert len(rows(classifier, "prior")) == 1
+    assert np.isfinite(classifier.predict_proba(new_images[0], stage="prior")).all()

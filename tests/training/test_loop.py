@@ -99,8 +99,105 @@ def test_without_validation_all_epochs_run_and_the_last_state_is_kept(patience):
     assert "validation_score" not in history[0]
 
 
-def test_a_score_that_is_not_a_number_is_never_the_best():
-    assert run([1, math.nan, 0.5, math.nan, 0.5]) == 1
+@pytest.mark.parametrize("bad", [math.nan, -math.inf])
+@pytest.mark.parametrize("patience", [10, None])
+@pytest.mark.parametrize("before", [0, 1, 3])
+def test_a_score_that_is_not_finite_stops_training_with_the_best_state(bad, patience, before):
+    learner, history = Counter(), []
+    message = f"outputs of the prior stage in evaluation mode .* in epoch {before + 1};"
+    with pytest.raises(TrainingDivergedError, match=message):
+        run([*[1, 3, 2][:before], bad], learner=learner, history=history, patience=patience)
+    assert learner.weight.item() == (min(before, 2) if patience else before)
+    assert len(history) == before
+
+
+def test_without_validation_the_last_batch_is_looked_at_in_evaluation_mode():
+    class Overflowing(Counter):
+        """Its loss is infinite in evaluation mode, from the third epoch on."""
+
+        def forward(self):
+            loss = super().forward()
+            return loss * math.inf if not self.training and self.weight > 2 else loss
+
+    learner, history = Overflowing(), []
+    with pytest.raises(TrainingDivergedError, match=r"in evaluation mode .* in epoch 3;"):
+        run(None, learner=learner, history=history)
+    assert (learner.weight.item(), len(history)) == (2, 2)
+
+
+@pytest.mark.parametrize("reason", [KeyboardInterrupt, OSError, MemoryError])
+@pytest.mark.parametrize("patience", [10, None])
+@pytest.mark.parametrize(("epoch", "kept"), [(1, 1), (2, 1), (4, 2)])
+def test_an_epoch_whose_validation_is_interrupted_was_learnt(reason, patience, epoch, kept):
+    """It is kept if there is no better one, or if the last one is wanted anyway."""
+
+    class Scores:
+        found = iter([1, 3, 2])
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            if len(history) == epoch - 1:
+                raise reason
+            return next(self.found)
+
+    learner, history = Counter(), []
+    with pytest.raises(reason):
+        run(Scores(), learner=learner, history=history, patience=patience)
+    assert learner.weight.item() == (kept if patience else epoch)
+    assert [row["epoch"] for row in history] == [*range(1, epoch + 1)]
+    assert "validation_score" not in history[-1]
+
+
+@pytest.mark.parametrize("where", ["set_postfix", "update"])
+def test_a_progress_bar_that_fails_loses_nothing(where, monkeypatch):
+    def failing(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(f"diffmic.training.loop.tqdm.{where}", failing)
+    learner, history = Counter(), []
+    with pytest.raises(BrokenPipeError):
+        run([1, 2], max_epochs=2, learner=learner, history=history)
+    assert learner.weight.item() == len(history) >= 1
+
+
+@pytest.mark.parametrize("name", ["state_dict", "load_state_dict"])
+def test_ctrl_c_while_a_state_is_copied_leaves_a_whole_one(name, monkeypatch):
+    learner, history = Counter(), []
+    copy_state, calls = getattr(learner, name), []
+
+    def interrupted(*arguments, **options):
+        calls.append(name)
+        if len(calls) == (3 if name == "state_dict" else 1):
+            if name == "load_state_dict":
+                learner.weight.data.fill_(99.0)
+            raise KeyboardInterrupt
+        return copy_state(*arguments, **options)
+
+    monkeypatch.setattr(learner, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run([1, 2, 0], learner=learner, history=history, max_epochs=3)
+    assert learner.weight.item() in (1, 2)
+    assert learner.weight.item() <= len(history)
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError, IndexError])
+def test_an_error_that_follows_from_weights_that_are_not_finite_is_named_by_its_cause(error):
+    class Failing(Counter):
+        """Its second loss is not finite; what follows fails for an obscure reason."""
+
+        def forward(self):
+            if not torch.isfinite(self.weight):
+                raise error("probability tensor contains either `inf`, `nan` or element < 0")
+            return super().forward()
+
+    learner, history = Failing(), []
+    learner.losses = [1.0, math.nan]
+    with pytest.raises(TrainingDivergedError, match="loss of the prior stage became nan") as caught:
+        run([1], learner=learner, history=history, batches=lambda epoch: [()] * (2 * epoch - 1))
+    assert isinstance(caught.value.__cause__, error)
+    assert (learner.weight.item(), len(history)) == (1, 1)
 
 
 def test_history_gets_a_row_per_epoch():
