@@ -154,6 +154,8 @@ def _from_numpy(values: "np.ndarray") -> Tensor:
     if dtype in (np.uint32, np.uint64):
         dtype = np.dtype(np.int64)
     values = np.ascontiguousarray(np.asarray(values), dtype=dtype)
+    if min(values.strides, default=0) < 0:  # along an axis of length 1, which NumPy passes over
+        values = values.copy()
     with warnings.catch_warnings():
         # Images are only read, so a read-only array (such as a memory map) needs no copy.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")

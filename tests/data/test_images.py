@@ -255,3 +255,9 @@ def test_a_black_image_of_32_bits_is_black_whatever_its_range():
     image = Image.fromarray(np.zeros((4, 4), np.int32))
     assert image.mode == "I"
     assert as_image(image).max() == 0
+
+
+def test_an_array_that_is_mirrored_along_an_axis_of_length_one_is_read():
+    pixels = np.arange(12, dtype=np.uint8).reshape(1, 3, 4)
+    np.testing.assert_array_equal(as_image(pixels[::-1]).numpy(), pixels)
+    np.testing.assert_array_equal(as_image(np.float32(pixels)[::-1] / 16).numpy(), pixels / 16)
