@@ -6,9 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.ranges import ValueRange
 from ..data.targets import any_missing, as_array, check_lengths
 from ..data.validation import as_pair
 from ..errors import InputError
@@ -37,6 +39,7 @@ def inspect(
     groups: Any = None,
     validation_data: Any = None,
     validation_groups: Any = None,
+    value_range: tuple[float, float] | None = None,
     distance: int = 14,
     verbose: int = 1,
 ) -> Inspection:
@@ -57,6 +60,8 @@ def inspect(
         A second split, of which no image or group should be in X.
     validation_groups : array-like or None
         Groups of the images of ``validation_data``.
+    value_range : (low, high) or None
+        As in ``DiffMICClassifier``, for images in other units, such as CT in Hounsfield units.
     distance : int
         Number of bits in which hashes of images that look alike may differ. 14 finds copies
         that were compressed, resized, brightened or turned by 90°, and confuses no two eyes. For
@@ -98,7 +103,7 @@ def inspect(
         X, y = table.paths, table.labels if y is None else y
         groups = table.groups if groups is None else groups
         names = table.label_names if np.ndim(y) == 2 else None
-    survey = _Survey(look=distance >= 0 and can_look_alike())
+    survey = _Survey(ValueRange.of(value_range), look=distance >= 0 and can_look_alike())
     survey.read(X, y, groups, "image", verbose)
     n_images = len(survey.names)
     splits = [_WHOLE] * n_images
@@ -119,7 +124,8 @@ def inspect(
 class _Survey:
     """What is kept of the images while they are read."""
 
-    def __init__(self, *, look: bool) -> None:
+    def __init__(self, value_range: ValueRange | None, *, look: bool) -> None:
+        self.value_range = value_range
         self.look = look  # whether perceptual hashes are wanted
         self.names: list[str] = []
         self.labels: list[Any] = []  # a value, a tuple of values, or None
@@ -135,7 +141,7 @@ class _Survey:
         """Read all images of X, with their labels and groups."""
         labels = []
         progress = "inspecting images" if verbose else None
-        for found in each_image(X, what=what, progress=progress):
+        for found in each_image(X, what=what, value_range=self.value_range, progress=progress):
             number = len(self.names)
             self.names.append(found.name)
             labels.append(found.label)
@@ -151,9 +157,10 @@ class _Survey:
     def _keep(self, number: int, image: Tensor) -> None:
         channels, height, width = image.shape
         self.sizes[height, width] += 1
-        kind = ("gray" if channels == 1 else "colour") + (
-            ", floats" if image.is_floating_point() else ", 8 bits"
-        )
+        bits = "8 bits" if image.dtype == torch.uint8 else "16 bits"
+        kind = f"{'gray' if channels == 1 else 'colour'}, "
+        kind += "floats" if image.is_floating_point() else bits
+        image = image.int() if image.dtype == torch.uint16 else image  # it has no aminmax
         low, high = (float(value) for value in image.aminmax())
         count, lowest, highest = self.pixels.get(kind, (0, low, high))
         self.pixels[kind] = count + 1, min(low, lowest), max(high, highest)

@@ -41,7 +41,7 @@ def problems_of(found: Inspection, labels: Sequence[Any], groups: Sequence[Any])
         )
     for kind, (_, _, high) in found.pixels.items():
         white = 1.0 if "floats" in kind else 255.0
-        if 0 < high < _DARK * white:
+        if 0 < high < _DARK * white and "16 bits" not in kind:  # whose range fit finds
             problems.append(
                 f"The largest pixel of all images ({kind}) is {high:.3g} of {white:g}, so they are "
                 "nearly black. Divide them by their true maximum, to get floats in 0–1."
@@ -88,7 +88,7 @@ def _unusable(found: Inspection) -> list[str]:
     first = next(iter(found.damaged.values()))
     return [
         f"{len(found.damaged)} image(s) cannot be used ({_names(found, found.damaged)}). Mend or "
-        f"remove them. The first: {first}"
+        f"remove them; DiffMICClassifier(on_error='skip') leaves them out. The first: {first}"
     ]
 
 

@@ -1,8 +1,8 @@
 """Reading images one after another, whatever they are given as; those that cannot be read, too."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,9 @@ from tqdm.auto import tqdm
 from ..data.images import as_image
 from ..data.inputs import is_dataset, read_inputs
 from ..data.loaders import items_of
+from ..data.ranges import ValueRange
+from ..data.reading import Reading
+from ..data.sources import is_path
 from ..data.streams import Stream, split_item
 from ..errors import InputError
 
@@ -25,6 +28,7 @@ class Found:
     ----------
     name : str
     image : Tensor of shape (C, H, W) or None
+        uint8, float in 0–1, or integers of more than 8 bits.
     label : object
         None: none came with the image.
     fault : str
@@ -37,7 +41,13 @@ class Found:
     fault: str = ""
 
 
-def each_image(X: Any, *, what: str = "image", progress: str | None = None) -> Iterator[Found]:
+def each_image(
+    X: Any,
+    *,
+    what: str = "image",
+    value_range: ValueRange | None = None,
+    progress: str | None = None,
+) -> Iterator[Found]:
     """Read each image of X, in order.
 
     Parameters
@@ -46,6 +56,8 @@ def each_image(X: Any, *, what: str = "image", progress: str | None = None) -> I
         Of a DataLoader the items of its Dataset are read, in the Dataset's order.
     what : str
         What an image is called if it has no file name; its number follows.
+    value_range : ValueRange or None
+        Range of pixel values; None: integers of more than 8 bits keep their values.
     progress : str or None
         Label of a progress bar; None: no progress bar.
 
@@ -63,9 +75,10 @@ def each_image(X: Any, *, what: str = "image", progress: str | None = None) -> I
             value = item()
             if labelled:
                 value, label = split_item(value)
-            if isinstance(value, (str, Path)):
-                name = str(value)
-            yield Found(name, as_image(value, name=name), label)
+            if is_path(value):
+                name = os.fspath(value)
+            image = as_image(value, name=name, reading=Reading(value_range, raw=True))
+            yield Found(name, image, label)
         except InputError as reason:
             yield Found(name, None, label, str(reason))
         except Exception as reason:  # whatever a Dataset raises for one of its items

@@ -297,3 +297,22 @@ def test_a_turned_image_has_the_same_hashes_in_another_order(lesions):
 
 def test_the_inspection_is_the_same_each_time(lesions):
     assert str(look(*lesions)) == str(look(*lesions))
+
+
+def test_pixels_of_16_bits_and_in_other_units_are_reported_as_they_are(lesions):
+    deep = lesions[0].astype(np.uint16) * 16
+    found = look(deep, lesions[1])
+    assert found.pixels == {"gray, 16 bits": (24, 0, 255 * 16)}
+    assert found.problems == []
+    units = [image * 10.0 - 1000 for image in lesions[0].astype(np.float32)]
+    with pytest.raises(InputError, match="None of the 24 images can be used"):
+        look(units, lesions[1])
+    found = look(units, lesions[1], value_range=(-1000, 1550))
+    assert found.pixels == {"gray, floats": (24, 0, 1)}
+    assert found.near_duplicates == []
+
+
+def test_files_may_be_open_or_bytes(lesions):
+    file = io.BytesIO()
+    Image.fromarray(lesions[0][0]).save(file, "PNG")
+    assert look([file, file.getvalue()]).duplicates == [(0, 1)]
