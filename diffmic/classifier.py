@@ -88,6 +88,9 @@ class DiffMICClassifier(
         labels, weights and groups, and a warning counts them. Predictions always raise an error.
     class_names : sequence of str or None, default=None
         Display names of the classes, in the order of ``classes_``.
+    image_key, label_key : str or None, default=None
+        Keys of image and target in items or batches that are dicts. None: ``image``, ``img`` or
+        ``pixel_values``, and ``label``, ``target``, ``lab`` or ``class``; also their plurals.
     warm_start : bool, default=False
         Whether ``fit`` starts from the fitted network; for other classes, with new heads.
     precision : {"auto", "fp32", "bf16", "fp16"}, default="auto"
@@ -152,6 +155,8 @@ class DiffMICClassifier(
         value_range: tuple[float, float] | None = None,
         on_error: str = "raise",
         class_names: Any = None,
+        image_key: str | None = None,
+        label_key: str | None = None,
         warm_start: bool = False,
         precision: str = "auto",
         device: str = "auto",
@@ -177,6 +182,8 @@ class DiffMICClassifier(
         self.value_range = value_range
         self.on_error = on_error
         self.class_names = class_names
+        self.image_key = image_key
+        self.label_key = label_key
         self.warm_start = warm_start
         self.precision = precision
         self.device = device
@@ -215,8 +222,9 @@ class DiffMICClassifier(
         X : array, tensor, list, Dataset or DataLoader
             Images as an array or tensor of shape (n, C, H, W), (n, H, W, C) or (n, H, W), uint8
             in 0–255 or float in 0–1; a list of paths, PIL images or arrays; a map-style Dataset of
-            (image, target) or of dicts; or a DataLoader, whose ``dataset`` is read. An
-            IterableDataset is read once and kept in memory.
+            (image, target) or of dicts; a DataLoader, of which what it yields is read; or a batch
+            that is a dict. An IterableDataset, or a DataLoader with a ``collate_fn`` of its own,
+            is read once and kept in memory.
         y : array-like of shape (n,), (n, 1) or (n, L)
             Class labels, integers or strings; an indicator matrix of 0 and 1 means multi-label.
             Not needed if X contains targets.

@@ -1,6 +1,7 @@
 """Reading, checking and batching of the X and y passed to the estimator."""
 
 from .inputs import Inputs, read_inputs
+from .items import Keys
 from .labelled import LabelledImages
 from .preprocessing import (
     AUGMENTS,
@@ -22,6 +23,7 @@ __all__ = [
     "Augment",
     "ImageSource",
     "Inputs",
+    "Keys",
     "LabelledImages",
     "PreparedImages",
     "PreparedStream",

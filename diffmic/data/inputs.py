@@ -1,20 +1,21 @@
 """Reading X: arrays, tensors, paths, PIL images, Datasets, DataLoaders."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 from tqdm.auto import tqdm
 
-from ..errors import InputError
+from ..errors import InputError, warn_user
 from .files import holds_content
 from .images import CHANNELS, as_tensor, channels_first
+from .items import USUAL_KEYS, Keys, as_mapping, is_file, split_item
 from .loaders import batch_size_of, items_of
 from .names import Names, dataset_names
 from .ranges import ValueRange
@@ -31,6 +32,9 @@ from .sources import (
 from .streams import Stream
 from .survey import Survey
 from .targets import as_array
+from .workers import Workers
+
+_MUCH_MEMORY = 4 << 30
 
 
 @dataclass(frozen=True)
@@ -42,8 +46,8 @@ class Inputs:
     images : ImageSource
     targets : ndarray or None
         Targets of a Dataset or DataLoader, if requested.
-    batch_size, num_workers : int or None
-        Options of the DataLoader, if X is one.
+    batch_size : int or None
+        Batch size of the DataLoader, if X is one.
     survey : Survey or None
         Summary of all images, if they were read along with the targets.
     names : mapping or None
@@ -53,7 +57,6 @@ class Inputs:
     images: ImageSource
     targets: Any = None
     batch_size: int | None = None
-    num_workers: int | None = None
     survey: Survey | None = None
     names: Names | None = None
 
@@ -66,14 +69,16 @@ def read_inputs(
     progress: str | None = None,
     value_range: ValueRange | None = None,
     skip: bool = False,
+    keys: Keys = USUAL_KEYS,
+    num_workers: int = 0,
 ) -> Inputs:
     """Read X, whatever its type.
 
     Parameters
     ----------
-    X : array, tensor, list, Dataset or DataLoader
-        Images. Of a DataLoader its ``dataset`` is read, in dataset order. An IterableDataset is
-        read once and kept in memory; :class:`Stream` reads it batch by batch instead.
+    X : array, tensor, list, dict, Dataset or DataLoader
+        Images. What can only be walked, such as an IterableDataset, is read once and kept in
+        memory; :class:`Stream` reads it batch by batch instead.
     with_targets : bool
         Whether to return the targets of a Dataset or DataLoader. If only its items contain them,
         each item is read once and its image is checked.
@@ -88,6 +93,10 @@ def read_inputs(
     skip : bool
         Whether images that cannot be used are left out (``kept`` are the others) when they are
         read along with targets, and not looked for otherwise.
+    keys : Keys
+        Keys of images and targets in items, batches or an X that are dicts.
+    num_workers : int
+        Number of worker processes that read the items of a Dataset.
 
     Raises
     ------
@@ -96,11 +105,11 @@ def read_inputs(
     """
     if isinstance(X, Inputs):
         return X
-    how = _How(with_targets, known_channels, progress, value_range, skip)
+    how = _How(with_targets, known_channels, progress, value_range, skip, keys, num_workers)
     inputs = _read(X, how)
     if inputs.targets is None:
         return inputs
-    return replace(inputs, names=dataset_names(X, inputs.targets))
+    return replace(inputs, names=dataset_names(X, inputs.targets, keys.label))
 
 
 @dataclass(frozen=True)
@@ -112,6 +121,8 @@ class _How:
     progress: str | None
     value_range: ValueRange | None
     skip: bool
+    keys: Keys
+    num_workers: int
 
     def checked(self, images: Source) -> ImageSource:
         """The images, after a first look at them: an error early rather than late."""
@@ -122,11 +133,12 @@ class _How:
 
 def _read(X: Any, how: _How) -> Inputs:
     known_channels = how.known_channels
-    if (stream := Stream.of(X)) is not None:
+    if (stream := Stream.of(X, how.keys)) is not None:
         return _from_stream(stream, how)
     if isinstance(X, DataLoader):
-        inputs = _read(items_of(X), how)
-        return replace(inputs, batch_size=batch_size_of(X), num_workers=X.num_workers)
+        items = items_of(X, fitting=how.known_channels is None)
+        inputs = _from_dataset(items, how, Workers.of(X))
+        return replace(inputs, batch_size=batch_size_of(X))
     if isinstance(X, (np.ndarray, Tensor)):
         if getattr(X.dtype, "kind", "") in ("O", "U", "S", "T"):
             return Inputs(_from_list(_entries(X), how))
@@ -143,16 +155,20 @@ def _read(X: Any, how: _How) -> Inputs:
             f"X is a sparse matrix of shape {X.shape}; give images of shape (n, H, W) or "
             "(n, H, W, C): X.toarray().reshape(-1, height, width)."
         )
+    if (values := as_mapping(X, how.keys)) is not None:
+        return _from_mapping(values, how)
     if is_dataset(X):
         return _from_dataset(X, how)
     if isinstance(X, (list, tuple)):
         return Inputs(_from_list(X, how))
-    if hasattr(X, "to_numpy"):  # a pandas column of paths
-        if getattr(X, "ndim", 1) != 1:
-            raise InputError(
-                f"X is a table with the columns {[str(column) for column in X.columns][:10]}; give "
-                "the column of image paths, or an array of images."
-            )
+    if (columns := _columns(X)) is not None:
+        raise InputError(
+            f"X is a table with the columns {columns[:10]}; give the column of image paths, "
+            "X=table[column], with y=table[another], or an array of images."
+        )
+    if hasattr(X, "to_pylist"):  # a column of pyarrow
+        return _read(X.to_pylist(), how)
+    if hasattr(X, "to_numpy"):  # a column of pandas or polars
         return _read(X.to_numpy(), how)
     raise InputError(
         f"X is a {type(X).__name__}; give an array or tensor of images, a list of paths or PIL "
@@ -162,16 +178,29 @@ def _read(X: Any, how: _How) -> Inputs:
 
 def holds_targets(X: Any) -> bool:
     """Whether the type of X can contain targets in addition to images."""
-    return isinstance(X, (DataLoader, IterableDataset)) or is_dataset(X)
+    if isinstance(X, (DataLoader, IterableDataset)) or as_mapping(X) is not None:
+        return True
+    return is_dataset(X)
 
 
 def is_dataset(X: Any) -> bool:
     """Whether X is a map-style Dataset, or a list of (image, target) pairs or dicts."""
     if isinstance(X, (list, tuple)):
-        return len(X) > 0 and isinstance(X[0], (tuple, list, dict))
-    other = isinstance(X, (str, bytes, bytearray, memoryview, dict, np.ndarray, Tensor))
-    other = other or hasattr(X, "to_numpy") or is_sparse(X)
+        return len(X) > 0 and (isinstance(X[0], (tuple, list)) or as_mapping(X[0]) is not None)
+    other = isinstance(X, (str, bytes, bytearray, memoryview, Mapping, np.ndarray, Tensor))
+    other = other or _is_column(X) or is_sparse(X)
     return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not other
+
+
+def _is_column(X: Any) -> bool:
+    """Whether X is a column or table of pandas, polars or pyarrow."""
+    return hasattr(X, "to_numpy") or hasattr(X, "to_pylist")
+
+
+def _columns(X: Any) -> list[str] | None:
+    """Names of the columns of a table; None for anything else."""
+    names = getattr(X, "column_names", getattr(X, "columns", None))
+    return None if names is None or not _is_column(X) else [str(name) for name in names]
 
 
 def is_sparse(X: Any) -> bool:
@@ -247,6 +276,8 @@ def survey_of(
     """
     if inputs.survey is not None:
         return inputs.survey
+    if isinstance(inputs.images, DatasetImages):
+        return _surveyed(inputs.images, Survey(value_range, skip), progress)[0]
     numbers = _numbers(inputs.images, progress)
     return Survey.of(inputs.images, numbers, value_range=value_range, skip=skip)
 
@@ -255,39 +286,48 @@ def _numbers(images: ImageSource, progress: str | None) -> Any:
     return tqdm(range(len(images)), desc=progress, disable=progress is None, leave=False)
 
 
-def _from_dataset(dataset: Any, how: _How) -> Inputs:
+def _from_dataset(dataset: Any, how: _How, workers: Workers | None = None) -> Inputs:
     if len(dataset) == 0:
         raise InputError("X holds no images.")
-    images = DatasetImages(dataset)
+    images = DatasetImages(dataset, how.keys, workers or Workers(how.num_workers, dataset))
     known = _known_targets(dataset) if how.with_targets else None
-    if how.with_targets and known is None:
-        return _with_items_targets(images, how)
-    return Inputs(how.checked(images), known)
-
-
-def _with_items_targets(images: DatasetImages, how: _How) -> Inputs:
-    """Targets of the items and a summary of their images, from one pass over the Dataset."""
-    targets: list[Any] = []
+    if not how.with_targets or known is not None:
+        return Inputs(images, known)
     survey = Survey(how.value_range, how.skip)
-    found: list[Any] = []
-
-    def read(index: int, reading: Reading) -> Tensor:
-        image, target = images.item(index, reading)
-        found[:] = [target]
-        return image
-
-    for index in _numbers(images, how.progress):
-        if not survey.add(index, partial(read, index)):
-            continue
-        if found[0] is None:
-            raise InputError(
-                f"Item {index} of the Dataset has no target; fit needs (image, target) pairs, "
-                "dicts with 'image' and 'label', or y."
-            )
-        targets.append(as_array(found[0], "target"))
+    survey, targets = _surveyed(images, survey, how.progress, with_targets=True)
     if not targets:
         survey.report()
     return Inputs(images, _stacked(targets), survey=survey)
+
+
+def _surveyed(
+    images: DatasetImages, survey: Survey, progress: str | None, *, with_targets: bool = False
+) -> tuple[Survey, list[Any]]:
+    """Summary of the images, and the targets of their items, from one pass over the Dataset."""
+    targets: list[Any] = []
+    found: list[Any] = []
+
+    def image_of(reading: Reading) -> Tensor:
+        image, target = read(reading)
+        found[:] = [as_array(target, "target")] if with_targets else []
+        return image
+
+    readers = images.readers(survey.value_range, with_target=with_targets)
+    for index, read in zip(_numbers(images, progress), readers, strict=True):  # noqa: B007
+        if survey.add(index, image_of):
+            targets += found
+    return survey, targets
+
+
+def _from_mapping(values: Mapping[Any, Any], how: _How) -> Inputs:
+    """A batch or an item that is a dict."""
+    image, target = split_item(values, how.keys, with_target=how.with_targets, name="X")
+    if as_mapping(image, how.keys) is not None and not is_file(image):
+        raise InputError(f"X is a dict whose images are a {type(image).__name__}.")
+    inputs = _read(image, replace(how, with_targets=False))
+    if not how.with_targets:
+        return inputs
+    return replace(inputs, targets=np.atleast_1d(as_array(target, "target")))
 
 
 def _stacked(targets: list[Any]) -> Any:
@@ -297,7 +337,20 @@ def _stacked(targets: list[Any]) -> Any:
             f"The targets have different shapes: {sorted(shapes)[:3]}. Give one label per image, "
             "or a row of 0 and 1 of the same length."
         )
-    return np.stack(targets)
+    stacked = np.stack(targets)
+    if stacked.ndim == 2 and stacked.dtype.kind == "f" and _are_mixtures(stacked):
+        raise InputError(
+            "The targets are mixtures of labels, as CutMix or MixUp make them. Leave it out of the "
+            "Dataset or collate_fn: fit needs the label of each image, and has augment for changes "
+            "of the images."
+        )
+    return stacked
+
+
+def _are_mixtures(targets: NDArray[Any]) -> bool:
+    """Whether some rows share 1 among several classes."""
+    shared = ((targets > 0) & (targets < 1)).any(axis=1) & (targets >= 0).all(axis=1)
+    return bool((np.abs(targets[shared].sum(axis=1) - 1) < 1e-3).any())
 
 
 def _known_targets(dataset: Any) -> Any:
@@ -316,17 +369,20 @@ def _known_targets(dataset: Any) -> Any:
 def _from_stream(stream: Stream, how: _How) -> Inputs:
     images: list[Any] = []
     targets: list[Any] = []
-    for some, their_targets in stream.batches():
+    n_bytes = 0
+    for some, their_targets in stream.batches(with_targets=how.with_targets):
         images.extend(some)
         if their_targets is not None:
             targets.extend(as_array(target, "target") for target in their_targets)
+        before, n_bytes = n_bytes, n_bytes + sum(getattr(image, "nbytes", 0) for image in some)
+        if before < _MUCH_MEMORY <= n_bytes:
+            warn_user(
+                f"The images take more than {_MUCH_MEMORY >> 30} GiB of memory: what has no random "
+                "access, or a collate_fn of its own, is read once and kept. Items of a map-style "
+                "Dataset are read when they are used; pass the Dataset, without the DataLoader."
+            )
     source = _from_list(images, how)
-    if how.with_targets and len(targets) != len(images):
-        raise InputError(
-            f"X holds {len(images)} images and {len(targets)} targets; fit needs (image, target) "
-            "pairs, dicts with 'image' and 'label', or y."
-        )
-    return Inputs(source, _stacked(targets) if how.with_targets else None, stream.loader.batch_size)
+    return Inputs(source, _stacked(targets) if how.with_targets else None, stream.batch_size)
 
 
 def _from_list(values: Sequence[Any], how: _How) -> ImageSource:

@@ -1,73 +1,152 @@
-"""DataLoaders over map-style Datasets: the items of an epoch, read one at a time."""
+"""DataLoaders: what they would yield, read item by item where that is the same, else as it comes.
 
-from collections.abc import Callable
+A DataLoader over a map-style Dataset whose ``collate_fn`` only stacks items is read by item, in the
+Dataset's own order if it shuffles. Any other is walked as it is, batch by batch: its ``collate_fn``
+gets the batches that it was written for. What cannot be had in a known order is refused.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import (
     BatchSampler,
     DataLoader,
     Dataset,
+    IterableDataset,
     RandomSampler,
     SequentialSampler,
     Subset,
     SubsetRandomSampler,
+    WeightedRandomSampler,
     default_collate,
     default_convert,
 )
 
-from ..errors import InputError
-from .streams import split_item
+from ..errors import InputError, warn_user
+
+_STACKING = (  # stack items as default_collate does
+    "monai.data.utils.list_data_collate",
+    "transformers.data.data_collator.default_data_collator",
+    "transformers.data.data_collator.DefaultDataCollator",
+)
 
 
-class CollatedItems(Dataset[Any]):
-    """Items of a Dataset, each passed through the ``collate_fn`` of a DataLoader.
+class ConvertedItems(Dataset[Any]):
+    """Items of a Dataset, each passed through the ``collate_fn`` of a DataLoader without batches.
 
     Parameters
     ----------
     dataset : Dataset
     collate_fn : callable
-    batched : bool
-        Whether ``collate_fn`` takes a list of items; in a DataLoader with ``batch_size=None`` it
-        takes a single item.
+        It takes a single item.
     """
 
-    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any], *, batched: bool) -> None:
-        self.dataset, self.collate_fn, self.batched = dataset, collate_fn, batched
+    def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any]) -> None:
+        self.dataset, self.collate_fn = dataset, collate_fn
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def __getitem__(self, index: int) -> Any:
-        if not self.batched:
-            return self.collate_fn(self.dataset[index])
-        image, target = split_item(self.collate_fn([self.dataset[index]]))
-        return image[0] if target is None else (image[0], target[0])
+        return self.collate_fn(self.dataset[index])
 
 
-def items_of(loader: "DataLoader[Any]") -> Any:
-    """Dataset of the items that a DataLoader yields in an epoch, in dataset order.
+def is_walked(loader: "DataLoader[Any]") -> bool:
+    """Whether a DataLoader can only be walked as it is, batch by batch."""
+    if isinstance(loader.dataset, IterableDataset) or _iterates_itself(loader):
+        return True
+    return makes_batches(loader) and not _only_stacks(loader.collate_fn)
 
-    Shuffling and ``drop_last`` are ignored: every image is read, in order.
+
+def items_of(loader: "DataLoader[Any]", *, fitting: bool = False) -> Any:
+    """Dataset of the items that a DataLoader yields in an epoch, in the Dataset's order.
+
+    Parameters
+    ----------
+    loader : DataLoader
+        It must not be one that is walked; see :func:`is_walked`.
+    fitting : bool
+        Whether the items are for training, where a last batch that is dropped after shuffling is
+        another one in each epoch.
 
     Raises
     ------
     InputError
-        The sampler repeats items, leaves some out, or is of an unknown type.
+        The sampler repeats items, or is of an unknown type.
     """
-    dataset, sampler = loader.dataset, _sampler(loader)
-    if type(sampler) is SubsetRandomSampler:
-        dataset = Subset(dataset, [int(index) for index in sampler.indices])
-    else:
-        _check_plain(sampler, dataset)
-    if loader.collate_fn in (default_collate, default_convert):
-        return dataset
-    if loader.batch_sampler is None and type(loader.sampler) is BatchSampler:
-        raise InputError(
-            "The DataLoader has a BatchSampler as sampler and a collate_fn, which then takes whole "
-            "batches, but diffmic reads items one at a time. Pass batch_size and collate_fn, or "
-            "the Dataset itself."
+    order = _order(loader)
+    dataset: Any = loader.dataset
+    indices = order.indices
+    if order.n_dropped and not order.shuffled:
+        chosen = range(len(dataset)) if indices is None else indices
+        indices = chosen[: -order.n_dropped]
+        _warn_dropped(order)
+    elif order.n_dropped and not fitting:
+        warn_user(
+            f"The DataLoader shuffles and would drop its last {order.n_dropped} images: all "
+            f"{order.n_images} are read, in the order of its Dataset."
         )
-    return CollatedItems(dataset, loader.collate_fn, batched=loader.batch_sampler is not None)
+    if indices is not None:
+        dataset = Subset(dataset, indices)
+    if loader.batch_sampler is None and not _only_stacks(loader.collate_fn):
+        return ConvertedItems(dataset, loader.collate_fn)
+    return dataset
+
+
+def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
+    """A DataLoader that yields what a walked one does, without shuffling.
+
+    Raises
+    ------
+    InputError
+        The sampler repeats items, or is of an unknown type; the DataLoader shuffles and iterates in
+        a way of its own.
+    """
+    if isinstance(loader.dataset, IterableDataset):
+        return loader
+    order = _order(loader)
+    if _iterates_itself(loader):
+        if order.shuffled:
+            raise InputError(
+                f"The DataLoader is a {type(loader).__name__} that shuffles and iterates in a way "
+                "of its own, so the order of its images is unknown. Give it shuffle=False: fit "
+                "shuffles by itself."
+            )
+        return loader
+    if order.n_dropped:
+        _warn_dropped(order)
+    dataset: Any = loader.dataset
+    indices: Any = SequentialSampler(dataset) if order.indices is None else order.indices
+    batches: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
+    if type(loader.sampler) is BatchSampler:
+        batches = {"sampler": _grouped(loader.sampler, indices), "batch_size": None}
+    elif type(loader.batch_sampler) is BatchSampler:
+        batches = {"batch_sampler": _grouped(loader.batch_sampler, indices)}
+    return DataLoader(
+        dataset,
+        **batches,
+        collate_fn=loader.collate_fn,
+        num_workers=loader.num_workers,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
+        timeout=loader.timeout,
+        generator=torch.Generator(),  # without one, it draws from torch's global one
+    )
+
+
+def makes_batches(loader: "DataLoader[Any]") -> bool:
+    """Whether a DataLoader makes batches, so that its ``collate_fn`` takes whole ones."""
+    return loader.batch_sampler is not None or type(loader.sampler) is BatchSampler
+
+
+def shuffles(loader: "DataLoader[Any]") -> bool:
+    """Whether a DataLoader shuffles, so that no y can be in its order."""
+    return not isinstance(loader.dataset, IterableDataset) and _order(loader).shuffled
 
 
 def batch_size_of(loader: "DataLoader[Any]") -> int | None:
@@ -78,28 +157,104 @@ def batch_size_of(loader: "DataLoader[Any]") -> int | None:
     return loader.batch_size
 
 
-def _sampler(loader: "DataLoader[Any]") -> Any:
-    """The innermost sampler, which chooses single items; BatchSamplers only group them."""
+@dataclass(frozen=True)
+class _Order:
+    """Items that a DataLoader yields in an epoch, before the last batch is dropped.
+
+    Attributes
+    ----------
+    n_images : int
+    indices : sequence or None
+        Indices of the items; None: all of the Dataset, in its order.
+    shuffled : bool
+        Whether their order is random.
+    n_dropped : int
+        Number of images in the last batch, if it is dropped.
+    """
+
+    n_images: int
+    indices: Sequence[Any] | None
+    shuffled: bool
+    n_dropped: int
+
+
+def _order(loader: "DataLoader[Any]") -> _Order:
+    dataset: Any = loader.dataset
     sampler: Any = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
-    while type(sampler) is BatchSampler:
-        sampler = sampler.sampler
-    return sampler
+    batch_size, drop_last = 1, False
+    if type(sampler) is BatchSampler:
+        batch_size, drop_last, sampler = sampler.batch_size, sampler.drop_last, sampler.sampler
+    elif isinstance(sampler, (list, tuple, np.ndarray)) and loader.batch_sampler is not None:
+        sampler = [index for batch in sampler for index in batch]
+    indices, shuffled = _chosen(sampler, dataset)
+    n_images = len(dataset) if indices is None else len(indices)
+    return _Order(n_images, indices, shuffled, n_images % batch_size if drop_last else 0)
 
 
-def _check_plain(sampler: Any, dataset: Any) -> None:
-    """Check that a sampler yields every item exactly once."""
-    name = type(sampler).__name__
+def _chosen(sampler: Any, dataset: Any) -> tuple[Sequence[Any] | None, bool]:
+    """Indices that a sampler of single items yields, None for all, and whether it shuffles."""
+    n_items = len(dataset) if hasattr(dataset, "__len__") else None
     # Exact types, since a subclass may choose items in any way.
-    if type(sampler) not in (SequentialSampler, RandomSampler):
-        found = f"a {name}"
-    elif type(sampler) is RandomSampler and sampler.replacement:
-        found = f"a {name} with replacement, which repeats items"
-    elif hasattr(dataset, "__len__") and len(sampler) != len(dataset):
-        found = f"a {name} of {len(sampler)} items for a Dataset of {len(dataset)}"
-    else:
-        return
+    if type(sampler) is SequentialSampler:
+        return (None if len(sampler) == n_items else range(len(sampler))), False
+    if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == n_items:
+        return None, True
+    if type(sampler) is SubsetRandomSampler:
+        return _indices(sampler.indices), True
+    if isinstance(sampler, (list, tuple, range, np.ndarray, Tensor)):
+        return _indices(sampler), False
+    name = type(sampler).__name__
+    if type(sampler) is RandomSampler and sampler.replacement:
+        name += " with replacement, which repeats items"
+    elif type(sampler) is RandomSampler:
+        name += f" of {len(sampler)} items for a Dataset of {n_items}"
+    way_out = (
+        "Leave it out: the default recipe draws rare classes more often by itself, and "
+        "class_weight and sample_weight give images more weight."
+        if type(sampler) is WeightedRandomSampler
+        else "Pass torch.utils.data.Subset(dataset, indices) to use some of the images, such as "
+        "indices=list(sampler), and sample_weight or class_weight to give some more weight."
+    )
     raise InputError(
-        f"The DataLoader has {found}; diffmic reads each item of the Dataset once. Pass "
-        "torch.utils.data.Subset(dataset, indices) to use some of the images, and sample_weight "
-        "or class_weight to give some more weight."
+        f"The DataLoader has a {name}; diffmic reads each item of the Dataset once. {way_out}"
+    )
+
+
+def _indices(values: Any) -> list[Any]:
+    indices = values.tolist() if isinstance(values, (np.ndarray, Tensor)) else list(values)
+    indices = [
+        int(index) if isinstance(index, (np.integer, Tensor)) else index for index in indices
+    ]
+    if len(set(indices)) < len(indices):
+        raise InputError(
+            f"The DataLoader has a sampler that repeats items: {len(indices)} indices, of which "
+            f"{len(set(indices))} differ. diffmic reads each item once: give each index once, and "
+            "sample_weight or class_weight to give some images more weight."
+        )
+    return indices
+
+
+def _iterates_itself(loader: "DataLoader[Any]") -> bool:
+    kind = type(loader)
+    return any(
+        getattr(kind, name) is not getattr(DataLoader, name)
+        for name in ("__iter__", "_get_iterator")
+    )
+
+
+def _only_stacks(collate_fn: Any) -> bool:
+    if collate_fn in (default_collate, default_convert):
+        return True
+    named = collate_fn if hasattr(collate_fn, "__qualname__") else type(collate_fn)
+    return f"{named.__module__}.{named.__qualname__}" in _STACKING
+
+
+def _grouped(sampler: BatchSampler, indices: Any) -> BatchSampler:
+    return BatchSampler(indices, sampler.batch_size, sampler.drop_last)
+
+
+def _warn_dropped(order: _Order) -> None:
+    warn_user(
+        f"The DataLoader drops its last batch (drop_last=True): the last {order.n_dropped} of "
+        f"{order.n_images} images are not read."
     )

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ConcatDataset, DataLoader, Subset
 
 from ..errors import warn_user
-from .streams import LABEL_KEYS
+from .items import LABEL_KEYS
 
 Names = Mapping[Any, str]
 

@@ -14,6 +14,7 @@ from .images import as_image
 from .ranges import ValueRange
 from .reading import Notes, Reading
 from .sources import ImageSource, read_from
+from .workers import workers_of
 
 Augment = Callable[[Tensor], Tensor]
 AUGMENTS = ("auto", "rotations")
@@ -35,9 +36,12 @@ class _Batches(Dataset[Item]):
 
     Attributes
     ----------
+    images : ImageSource, or iterable
     notes : Notes
         What was noticed in the images of :meth:`batches`.
     """
+
+    images: Any
 
     def __init__(self) -> None:
         self.notes = Notes()
@@ -46,18 +50,23 @@ class _Batches(Dataset[Item]):
         """All items, in order."""
         raise NotImplementedError
 
-    def loader(self, batch_size: int, **options: Any) -> "DataLoader[Item]":
-        """DataLoader of dict batches for training; options as for :class:`DataLoader`."""
-        # Without an explicit generator, a DataLoader draws from torch's global one.
-        options.setdefault("generator", torch.Generator())
-        return DataLoader(self, batch_size=batch_size, collate_fn=collate, **options)
+    def loader(
+        self, batch_size: int, *, num_workers: int = 0, **options: Any
+    ) -> "DataLoader[Item]":
+        """DataLoader of dict batches for training; options as for :class:`DataLoader`.
+
+        The worker processes are those of the DataLoader that the images come from, if they do, else
+        ``num_workers``.
+        """
+        workers = workers_of(self.images, num_workers)
+        return workers.open(self, batch_size, collate, **options)
 
     def batches(
         self, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[dict[str, Tensor]]:
         """All batches in order, for predictions: a dict of tensors; see :class:`Item`."""
         batches: Iterator[dict[str, Tensor]]
-        if num_workers > 0 or pin_memory:
+        if workers_of(self.images, num_workers).num_workers > 0 or pin_memory:
             batches = iter(self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory))
         else:  # a DataLoader costs half a millisecond, a lot for a single image
             items = self.items()
@@ -94,7 +103,7 @@ class PreparedImages(_Batches):
         value_range: ValueRange | None = None,
     ) -> None:
         super().__init__()
-        self.images = images
+        self.images: ImageSource = images
         self.image_size = image_size
         self.augment = augment
         self.seed = seed

@@ -3,6 +3,8 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,8 +15,10 @@ from torch.utils.data import Subset
 from ..errors import InputError
 from .files import check_image_file, content_of, holds_content
 from .images import as_image, in_range
+from .items import USUAL_KEYS, Keys, split_item
+from .ranges import ValueRange
 from .reading import Reading
-from .streams import split_item
+from .workers import Workers
 
 _CHECKED_TOGETHER = 2**26  # pixels
 
@@ -27,7 +31,15 @@ class ImageSource(Protocol):
 
 
 class Source:
-    """Images of some kind, which are read by index."""
+    """Images of some kind, which are read by index.
+
+    Attributes
+    ----------
+    workers : Workers or None
+        Worker processes that must read the images; None: any may.
+    """
+
+    workers: Workers | None = None
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -93,10 +105,9 @@ class FileImages(Source):
         return as_image(self.paths[index], reading=reading)
 
     def check(self, reading: Reading) -> None:
-        """Check the header of every file, and the pixels of the first."""
+        """Check the header of every file; pixels are decoded once, when they are used."""
         for path in self.paths:
             check_image_file(path)
-        self.read(0, Reading(reading.value_range, reading.raw))
 
 
 class ListImages(Source):
@@ -141,10 +152,24 @@ def _settled(image: Any, index: int) -> Any:
 
 
 class DatasetImages(Source):
-    """Images of a map-style Dataset of images, (image, target) pairs or dicts."""
+    """Images of a map-style Dataset of images, (image, target) pairs or dicts.
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    Where there are worker processes, only they read the items: what a Dataset opens when it is
+    first used must not be inherited by workers.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    keys : Keys
+        Keys of images and targets in items that are dicts.
+    workers : Workers or None
+        Worker processes that read the items; None: there are none.
+    """
+
+    def __init__(
+        self, dataset: Any, keys: Keys = USUAL_KEYS, workers: Workers | None = None
+    ) -> None:
+        self.dataset, self.keys, self.workers = dataset, keys, workers
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -152,16 +177,15 @@ class DatasetImages(Source):
     def read(self, index: int, reading: Reading) -> Tensor:
         return self.item(index, reading)[0]
 
-    def check(self, reading: Reading) -> None:
-        """Check the first image."""
-        self.read(0, reading)
-
-    def item(self, index: int, reading: Reading) -> tuple[Tensor, Any]:
-        """Image and target of an item; the target is None if the item has none."""
+    def item(
+        self, index: int, reading: Reading, *, with_target: bool = False
+    ) -> tuple[Tensor, Any]:
+        """Image and target of an item; the target is None if it is not asked for."""
         name = f"image {index}"
         with item_errors(self.dataset, index):
             item = self.dataset[index]
-        image, target = split_item(item)
+        whole = f"Item {index} of the Dataset"
+        image, target = split_item(item, self.keys, with_target=with_target, name=whole)
         try:
             return as_image(image, name=name, reading=reading), target
         except InputError as reason:
@@ -170,12 +194,62 @@ class DatasetImages(Source):
                 raise
             raise InputError(f"{reason} (item {index} of the Dataset, {file})") from reason
 
+    def readers(
+        self, value_range: ValueRange | None, *, with_target: bool
+    ) -> Iterator[Callable[[Reading], tuple[Tensor, Any]]]:
+        """A function for each item in turn, which gives its image and target; see :meth:`item`."""
+        if self.workers is None or self.workers.num_workers == 0:
+            for index in range(len(self)):
+                yield partial(self.item, index, with_target=with_target)
+            return
+        items = _ReadItems(self, value_range, with_target)
+        yield from self.workers.open(items, None, _unchanged)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class _ReadItem:
+    """An item that a worker read, or why it cannot be used."""
+
+    item: tuple[Tensor, Any] | InputError
+    reading: Reading
+
+    def __call__(self, reading: Reading) -> tuple[Tensor, Any]:
+        vars(reading).update(vars(self.reading))
+        if isinstance(self.item, InputError):
+            raise self.item
+        return self.item
+
+
+@dataclass(frozen=True)
+class _ReadItems:
+    """Items as :meth:`DatasetImages.readers` needs them from workers."""
+
+    images: DatasetImages
+    value_range: ValueRange | None
+    with_target: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> _ReadItem:
+        reading = Reading(self.value_range, raw=True)
+        try:
+            item = self.images.item(index, reading, with_target=self.with_target)
+        except InputError as reason:
+            return _ReadItem(reason, reading)
+        return _ReadItem(item, reading)
+
+
+def _unchanged(item: Any) -> Any:
+    return item
+
 
 class SomeImages(Source):
     """Some of the images of a source."""
 
     def __init__(self, images: ImageSource, index: Sequence[int]) -> None:
         self.images, self.index = images, index
+        self.workers = getattr(images, "workers", None)
 
     def __len__(self) -> int:
         return len(self.index)

@@ -1,49 +1,103 @@
 """Streams: images read one after another, which need not fit into memory together."""
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import chain, count
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import InputError
+from .items import USUAL_KEYS, Keys, split_item
+from .loaders import batch_size_of, in_order, is_walked, makes_batches
 
-IMAGE_KEYS = ("image", "images")
-LABEL_KEYS = ("label", "labels", "target")
+_END = object()
 
 
 class Stream:
-    """Images (C, H, W) of an IterableDataset, in its order; each iteration reads them again.
+    """Images (C, H, W), in the order in which a DataLoader yields them; each iteration reads anew.
 
     Parameters
     ----------
     loader : DataLoader
-        DataLoader of an IterableDataset; its workers read the images, diffmic adds none.
+        Its workers read the images, diffmic adds none.
+    keys : Keys
+        Keys of images and targets in items that are dicts.
     """
 
-    num_workers: int | None = 0
+    def __init__(self, loader: "DataLoader[Any]", keys: Keys = USUAL_KEYS) -> None:
+        self.loader, self.keys = loader, keys
 
-    def __init__(self, loader: "DataLoader[Any]") -> None:
-        self.loader = loader
+    @property
+    def batch_size(self) -> int | None:
+        """Batch size of the DataLoader."""
+        return batch_size_of(self.loader)
 
     @staticmethod
-    def of(X: Any) -> "Stream | None":
-        """Stream of an IterableDataset, or of a DataLoader of one; None for any other X."""
+    def of(X: Any, keys: Keys = USUAL_KEYS) -> "Stream | None":
+        """Stream of an IterableDataset, or of a DataLoader that can only be walked; else None.
+
+        Raises
+        ------
+        InputError
+            The DataLoader yields its images in an unknown order.
+        """
         if isinstance(X, IterableDataset):
             # Without an explicit generator, a DataLoader draws from torch's global one.
-            return Stream(DataLoader(X, batch_size=None, generator=torch.Generator()))
-        if isinstance(X, DataLoader) and isinstance(X.dataset, IterableDataset):
-            return Stream(X)
+            return Stream(DataLoader(X, batch_size=None, generator=torch.Generator()), keys)
+        if isinstance(X, DataLoader) and is_walked(X):
+            return Stream(in_order(X), keys)
         return None
 
-    def batches(self) -> Iterator[tuple[Sequence[Any], Sequence[Any] | None]]:
-        """Batches of images with their targets, which are None if there are none."""
-        for batch in self.loader:
-            images, targets = split_item(batch)
-            if self.loader.batch_size is None:  # a single item
-                images, targets = [images], None if targets is None else [targets]
-            yield images, targets
+    def batches(
+        self, *, with_targets: bool = False, optional: bool = False
+    ) -> Iterator[tuple[Sequence[Any], Sequence[Any] | None]]:
+        """Batches of images with their targets, which are None if they are not asked for.
+
+        Parameters
+        ----------
+        with_targets : bool
+            Whether targets are needed.
+        optional : bool
+            Whether they may be missing, and are None then.
+
+        Raises
+        ------
+        InputError
+            A batch has no targets, or another number of them than of images.
+        """
+        batches = iter(self.loader)
+        for number in count():
+            with batch_errors(number):
+                batch = next(batches, _END)
+            if batch is _END:
+                return
+            if batch is not None:  # a collate_fn may find nothing in a batch that it can use
+                yield self._split(batch, number, with_target=with_targets, optional=optional)
+
+    def _split(
+        self, batch: Any, number: int, **how: bool
+    ) -> tuple[Sequence[Any], Sequence[Any] | None]:
+        """Images and targets of a batch, of a list of items, or of a single item."""
+        batched = makes_batches(self.loader)
+        name = f"{'Batch' if batched else 'Item'} {number}"
+        if _is_list_of_items(batch):
+            pairs = [split_item(item, self.keys, name=name, **how) for item in batch]
+            images, targets = ([pair[i] for pair in pairs] for i in (0, 1))
+        else:
+            images, targets = split_item(batch, self.keys, name=name, **how)
+            if not batched and not _is_batch(images):
+                images, targets = [images], [targets]
+        if not how["with_target"] or targets is None:
+            return images, None
+        if len(targets) != len(images):
+            raise InputError(f"{name} holds {len(images)} images and {len(targets)} targets.")
+        return images, targets
 
     def __iter__(self) -> Iterator[Any]:
         """Images as they come, of any kind that ``as_image`` reads."""
@@ -55,22 +109,42 @@ class Stream:
             raise InputError("X holds no images.")
 
 
-def split_item(item: Any) -> tuple[Any, Any]:
-    """Image and target of an item or batch; the target is None if there is none.
+@contextmanager
+def batch_errors(number: int) -> Iterator[None]:
+    """Whatever a DataLoader or an IterableDataset raises, as an InputError that says where."""
+    try:
+        yield
+    except (InputError, MemoryError):
+        raise
+    except Exception as reason:
+        told = str(reason).strip().splitlines() or [""]  # of a worker's traceback the last line
+        raise InputError(
+            f"What X yields cannot be read after {number} batches or items: "
+            f"{type(reason).__name__}: {told[-1]}"
+        ) from reason
 
-    Raises
-    ------
-    InputError
-        A dict without images.
-    """
-    if isinstance(item, dict):
-        image = next((item[key] for key in IMAGE_KEYS if key in item), None)
-        if image is None:
-            raise InputError(
-                f"A batch is a dict with the keys {sorted(map(str, item))}; one of {IMAGE_KEYS} "
-                f"must hold the images (and one of {LABEL_KEYS} the targets)."
-            )
-        return image, next((item[key] for key in LABEL_KEYS if key in item), None)
-    if isinstance(item, (tuple, list)):
-        return item[0], item[1] if len(item) > 1 else None
-    return item, None
+
+def _is_batch(images: Any) -> bool:
+    """Whether what a DataLoader without batches yields is a batch that the data set made."""
+    if isinstance(images, (np.ndarray, Tensor)):
+        return images.ndim == 4
+    return isinstance(images, (list, tuple))
+
+
+def _is_list_of_items(batch: Any) -> bool:
+    """Whether a batch is a list of items, or of images, instead of images and targets."""
+    if not isinstance(batch, (list, tuple)) or len(batch) == 0:
+        return False
+    first = batch[0]
+    if isinstance(first, Mapping):
+        return all(isinstance(item, Mapping) for item in batch)
+    if isinstance(first, (list, tuple)):
+        return len(first) > 1 and _is_image(first[0]) and not _is_image(first[1])
+    several = len(batch) > 1 and isinstance(batch, list)
+    return several and isinstance(first, (Path, Image.Image)) and _is_image(batch[1])
+
+
+def _is_image(value: Any) -> bool:
+    if isinstance(value, (np.ndarray, Tensor)):
+        return value.ndim in (2, 3)
+    return isinstance(value, (Path, Image.Image))

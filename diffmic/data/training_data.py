@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import DataLoader
 
 from ..errors import InputError, warn_user
 from ..tasks import Task
 from .inputs import Inputs, holds_targets, read_inputs, survey_of
+from .items import USUAL_KEYS, Keys
 from .labelled import LabelledImages
+from .loaders import shuffles
 from .names import table_names
 from .ranges import ValueRange
 from .sources import SomeImages
@@ -34,8 +37,8 @@ class TrainingData:
     encoding : TargetEncoding
     image_shape : tuple of int
         (C, H, W) of the first image passed.
-    batch_size, num_workers : int or None
-        Options of the DataLoader, if X is one.
+    batch_size : int or None
+        Batch size of the DataLoader, if X is one.
     """
 
     training: LabelledImages
@@ -43,7 +46,6 @@ class TrainingData:
     encoding: TargetEncoding
     image_shape: tuple[int, int, int]
     batch_size: int | None
-    num_workers: int | None
 
 
 def read_training_data(
@@ -60,6 +62,8 @@ def read_training_data(
     verbose: int = 0,
     value_range: ValueRange | None = None,
     on_error: str = "raise",
+    keys: Keys = USUAL_KEYS,
+    num_workers: int = 0,
 ) -> TrainingData:
     """Read and validate the arguments of ``fit``, and split off a validation part.
 
@@ -81,6 +85,8 @@ def read_training_data(
         Range of pixel values; None: that of integers of more than 8 bits is found over X.
     on_error : {"raise", "skip"}
         Whether images that cannot be used are left out instead of raising an error.
+    keys, num_workers
+        See :func:`read_inputs`.
 
     Raises
     ------
@@ -88,7 +94,8 @@ def read_training_data(
         Data that cannot be used for training; the message says why and what to do.
     """
     progress = "checking images" if verbose else None
-    how = _How(progress, value_range, skip=on_error == "skip")
+    skip = on_error == "skip"
+    how = _How(progress, value_range, skip=skip, keys=keys, num_workers=num_workers)
     inputs, targets = _pair(X, y, how)
     if inputs.batch_size == 1:
         raise InputError(
@@ -128,9 +135,7 @@ def read_training_data(
     training = replace(training, value_range=survey.range)
     if validation is not None:
         validation = replace(validation, value_range=survey.range)
-    return TrainingData(
-        training, validation, encoding, survey.image_shape, inputs.batch_size, inputs.num_workers
-    )
+    return TrainingData(training, validation, encoding, survey.image_shape, inputs.batch_size)
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,8 @@ class _How:
     value_range: ValueRange | None = None
     known_channels: int | None = None
     skip: bool = False
+    keys: Keys = USUAL_KEYS
+    num_workers: int = 0
 
     def inputs(self, X: Any, with_targets: bool) -> Inputs:
         return read_inputs(X, with_targets=with_targets, **vars(self))
@@ -177,7 +184,14 @@ def _rows(values: Any, index: list[int]) -> Any:
 
 
 def read_labelled(
-    X: Any, y: Any, *, known_channels: int, task: Task, value_range: ValueRange | None = None
+    X: Any,
+    y: Any,
+    *,
+    known_channels: int,
+    task: Task,
+    value_range: ValueRange | None = None,
+    keys: Keys = USUAL_KEYS,
+    num_workers: int = 0,
 ) -> tuple[Inputs, NDArray[Any]]:
     """Images and labels for an evaluation; labels come from y, or else from X.
 
@@ -191,6 +205,8 @@ def read_labelled(
         Task of the model.
     value_range : ValueRange or None
         Range of pixel values of the model.
+    keys, num_workers
+        See :func:`read_inputs`.
 
     Returns
     -------
@@ -203,13 +219,19 @@ def read_labelled(
     InputError
         Images or labels cannot be used, or do not match the task.
     """
-    inputs, targets = _pair(X, y, _How(value_range=value_range, known_channels=known_channels))
+    how = _How(None, value_range, known_channels, keys=keys, num_workers=num_workers)
+    inputs, targets = _pair(X, y, how)
     check_lengths(len(inputs.images), y=targets)
     return inputs, as_targets(targets, task)
 
 
 def _pair(X: Any, y: Any, how: _How) -> tuple[Inputs, Any]:
     """Images and targets; targets come from y, or else from X."""
+    if y is not None and isinstance(X, DataLoader) and shuffles(X):
+        raise InputError(
+            "X is a DataLoader that shuffles, so y cannot be in its order. Pass its Dataset and y, "
+            "or leave y out if the items hold the targets."
+        )
     inputs = how.inputs(X, with_targets=y is None and holds_targets(X))
     if y is None:
         return inputs, inputs.targets

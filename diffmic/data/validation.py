@@ -1,6 +1,7 @@
 """Interpretation of ``validation_data``: a pair (X, y), or a set of labelled images."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def as_pair(validation_data: Any) -> tuple[Any, Any]:
     if not isinstance(validation_data, (tuple, list)) or len(validation_data) != 2:
         return validation_data, None
     first, second = validation_data
-    if isinstance(first, dict):  # an item; X is never a dict
+    if isinstance(first, Mapping) and isinstance(second, Mapping):  # two items
         return validation_data, None
     if not (_starts_with_image(first) and _starts_with_image(second)):
         return first, second

@@ -12,11 +12,12 @@ from tqdm.auto import tqdm
 
 from ..data.images import as_image
 from ..data.inputs import is_dataset, read_inputs
+from ..data.items import split_item
 from ..data.loaders import items_of
 from ..data.ranges import ValueRange
 from ..data.reading import Reading
 from ..data.sources import is_path
-from ..data.streams import Stream, split_item
+from ..data.streams import Stream
 from ..errors import InputError
 
 
@@ -74,7 +75,7 @@ def each_image(
         try:
             value = item()
             if labelled:
-                value, label = split_item(value)
+                value, label = split_item(value, with_target=True, optional=True)
             if is_path(value):
                 name = os.fspath(value)
             image = as_image(value, name=name, reading=Reading(value_range, raw=True))
@@ -100,7 +101,7 @@ def _items(X: Any) -> tuple[Any, bool]:
     if (stream := Stream.of(X)) is not None:
         return (lambda pair=pair: pair for pair in _pairs(stream)), True
     if isinstance(X, DataLoader):
-        X = items_of(X)
+        X = items_of(X, fitting=True)
     if is_dataset(X):
         labelled, items = True, X
     elif isinstance(X, (list, tuple)) or (hasattr(X, "to_numpy") and getattr(X, "ndim", 1) == 1):
@@ -117,6 +118,6 @@ def _items(X: Any) -> tuple[Any, bool]:
 
 
 def _pairs(stream: Stream) -> Iterator[tuple[Any, Any]]:
-    for images, labels in stream.batches():
+    for images, labels in stream.batches(with_targets=True, optional=True):
         for number, image in enumerate(images):
             yield image, None if labels is None else labels[number]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data.items import IMAGE_KEYS, LABEL_KEYS, Keys
 from ..data.preprocessing import AUGMENTS
 from ..data.ranges import ValueRange
 from ..errors import InputError
@@ -68,6 +69,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             f"on_error is {parameters['on_error']!r}; give one of {list(ON_ERROR)}: whether fit "
             "raises an error for an image that cannot be read, or leaves it out."
         )
+    keys_of(parameters)
     augment = parameters["augment"]
     known = augment in AUGMENTS if isinstance(augment, str) else augment is None
     if not known and not callable(augment):
@@ -99,6 +101,24 @@ def check_precision(precision: Any) -> None:
     """
     if precision != "auto" and precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
+
+
+def keys_of(parameters: Mapping[str, Any]) -> Keys:
+    """Keys of images and targets in items that are dicts.
+
+    Raises
+    ------
+    InputError
+        ``image_key`` or ``label_key`` is neither a string nor None.
+    """
+    for name in ("image_key", "label_key"):
+        value = parameters[name]
+        if value is not None and not isinstance(value, str):
+            raise InputError(
+                f"{name} is {value!r}; give the key in items that are dicts, or None for one of "
+                f"{IMAGE_KEYS if name == 'image_key' else LABEL_KEYS}."
+            )
+    return Keys(parameters["image_key"], parameters["label_key"])
 
 
 def check_prediction(parameters: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..data import Inputs, PreparedImages, PreparedStream, Stream, read_inputs, read_labelled
 from ..inference import Evidence, FittedModel, Stage
 from ..model import Conditions
-from .parameters import check_prediction, sampling_options
+from .parameters import check_prediction, keys_of, sampling_options
 from .preparation import augmentation
 
 Parameters = Mapping[str, Any]
@@ -65,10 +65,18 @@ def conditions_for(
     images.notes.warn(model.value_range)
 
 
-def labelled_for(model: FittedModel, X: Any, y: Any) -> tuple[Inputs, NDArray[Any]]:
+def labelled_for(
+    model: FittedModel, parameters: Parameters, X: Any, y: Any
+) -> tuple[Inputs, NDArray[Any]]:
     """Images and labels for an evaluation of a model; see :func:`diffmic.data.read_labelled`."""
     return read_labelled(
-        X, y, known_channels=model.channels, task=model.task, value_range=model.value_range
+        X,
+        y,
+        known_channels=model.channels,
+        task=model.task,
+        value_range=model.value_range,
+        keys=keys_of(parameters),
+        num_workers=parameters["num_workers"],
     )
 
 
@@ -78,9 +86,14 @@ def _prepared(
     """X as images resized for the network, and the number of worker processes that load it."""
     check_prediction(parameters)
     value_range = model.value_range
-    inputs = Stream.of(X) or read_inputs(X, known_channels=model.channels, value_range=value_range)
-    own = inputs.num_workers
-    num_workers: int = parameters["num_workers"] if own is None else own
-    if isinstance(inputs, Stream):
-        return PreparedStream(inputs, model.image_size, value_range=value_range), num_workers
+    keys, num_workers = keys_of(parameters), parameters["num_workers"]
+    inputs = Stream.of(X, keys) or read_inputs(
+        X,
+        known_channels=model.channels,
+        value_range=value_range,
+        keys=keys,
+        num_workers=num_workers,
+    )
+    if isinstance(inputs, Stream):  # it has its own workers, if any
+        return PreparedStream(inputs, model.image_size, value_range=value_range), 0
     return PreparedImages(inputs.images, model.image_size, value_range=value_range), num_workers

@@ -33,7 +33,7 @@ from ..training import (
     resolve_device,
     resolve_recipe,
 )
-from .parameters import check_n_views, check_parameters
+from .parameters import check_n_views, check_parameters, keys_of
 
 PACKAGES = ("diffmic", "torch", "timm")
 
@@ -99,6 +99,8 @@ def prepare_fit(
         class_weight=p["class_weight"],
         task=p["task"],
         rng=np.random.RandomState(seed),
+        keys=keys_of(p),
+        num_workers=p["num_workers"],
         verbose=p["verbose"],
         value_range=ValueRange.of(p["value_range"]),
         on_error=p["on_error"],
@@ -125,14 +127,16 @@ def prepare_fit(
         learning_rate=p["learning_rate"],
         pretrained=learnt is not None or named,
         augment=augmentation(p["augment"]),
-        num_workers=p["num_workers"] if data.num_workers is None else data.num_workers,
+        num_workers=p["num_workers"],
         sampling=SamplingOptions(p["num_steps"], p["n_draws"], p["n_views"]),
         precision=p["precision"],
         device=device,
         seed=seed,
         verbose=p["verbose"],
     )
-    options.prepared(data.training, augmented=True)[0]  # checks the output of augment
+    # One image, read where all are read, checks the output of augment.
+    one = options.prepared(data.training.subset([0]), augmented=True)
+    next(one.batches(1, num_workers=options.num_workers))
     with LocalRNG(derived_seed(seed, 0)):
         network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
     same = learnt is not None and _same_classes(learnt, data.encoding)

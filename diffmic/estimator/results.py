@@ -29,8 +29,9 @@ class Results(FittedAttributes):
         from sklearn.metrics import accuracy_score
 
         model = self._trained("diffusion")
-        images, truth = labelled_for(model, X, y)
-        evidence = evidence_for(model, self.get_params(deep=False), images, "diffusion")
+        parameters = self.get_params(deep=False)
+        images, truth = labelled_for(model, parameters, X, y)
+        evidence = evidence_for(model, parameters, images, "diffusion")
         predicted = model.decisions(model.probabilities(evidence, "diffusion"), "diffusion")
         try:
             return float(accuracy_score(truth, predicted, sample_weight=sample_weight))
@@ -57,9 +58,10 @@ class Results(FittedAttributes):
         """
         model = self._fitted()
         stages = [stage for stage in STAGES if stage in model.calibrations]
-        images, truth = labelled_for(model, X, y)
+        parameters = self.get_params(deep=False)
+        images, truth = labelled_for(model, parameters, X, y)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence = evidence_for(model, self.get_params(deep=False), images, stages[0], asked)
+        evidence = evidence_for(model, parameters, images, stages[0], asked)
         return {
             stage: model.task.metrics(
                 truth,

@@ -6,19 +6,12 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import (
-    BatchSampler,
     ConcatDataset,
     DataLoader,
     Dataset,
-    DistributedSampler,
     IterableDataset,
-    RandomSampler,
-    Sampler,
-    SequentialSampler,
     Subset,
-    SubsetRandomSampler,
     TensorDataset,
-    WeightedRandomSampler,
 )
 
 from diffmic.data import read_inputs
@@ -139,9 +132,9 @@ def test_files_are_decoded_when_they_are_used_and_not_before(files, monkeypatch)
         lambda path, **options: decoded.append(path) or torch.zeros(1, 1, 1),
     )
     inputs = read_inputs(files)
-    assert decoded == files[:1]
+    assert decoded == []
     inputs.images[3]
-    assert decoded == [files[0], files[3]]
+    assert decoded == [files[3]]
 
 
 def test_lists_of_pil_images_of_several_modes_and_sizes_are_read():
@@ -206,7 +199,7 @@ def test_a_loader_gives_its_dataset_in_the_datasets_order(dataset, shuffle):
     inputs = read_inputs(DataLoader(dataset, batch_size=2, shuffle=shuffle), with_targets=True)
     np.testing.assert_array_equal(pixels(inputs), RGB)
     assert inputs.targets.astype(int).tolist() == LABELS.tolist()
-    assert (inputs.batch_size, inputs.num_workers) == (2, 0)
+    assert inputs.batch_size == 2
 
 
 @pytest.mark.parametrize(
@@ -304,8 +297,8 @@ def test_targets_of_different_shapes_are_an_error(X):
 
 def test_a_dict_without_images_is_an_error_that_names_its_keys():
     data = Pairs(lambda image, label: {"scan": image, "label": label})
-    with pytest.raises(InputError, match=r"keys \['label', 'scan'\]; one of \('image', 'images'\)"):
-        read_inputs(data)
+    with pytest.raises(InputError, match=r"keys \['label', 'scan'\].*image_key="):
+        read_inputs(data, with_targets=True)
 
 
 @pytest.mark.parametrize(
@@ -369,113 +362,6 @@ def test_gray_images_without_channels_are_refused_by_a_colour_model():
     np.testing.assert_array_equal(pixels(read_inputs(GRAY[:, None], known_channels=3))[:, 0], GRAY)
 
 
-def test_a_subset_sampler_names_the_images_that_are_read():
-    loader = DataLoader(TensorDataset(torch.from_numpy(RGB)), sampler=SubsetRandomSampler([2, 0]))
-    np.testing.assert_array_equal(pixels(read_inputs(loader)), RGB[[2, 0]])
-
-
-class EverySecond(Sampler):
-    def __init__(self, dataset):
-        self.n = len(dataset)
-
-    def __iter__(self):
-        return iter(range(0, self.n, 2))
-
-
-class Shuffled(RandomSampler):
-    """Nobody knows what a subclass does."""
-
-
-class SomeOf(SubsetRandomSampler):
-    def __iter__(self):
-        return iter(self.indices[:1])
-
-
-def repeated(data):
-    return RandomSampler(data, replacement=True, num_samples=4 * len(data))
-
-
-SAMPLERS = {
-    "weighted": (lambda d: {"sampler": WeightedRandomSampler([1.0] * N, 2)}, "a WeightedRandom"),
-    "own": (lambda d: {"sampler": EverySecond(d)}, "a EverySecond"),
-    "list": (lambda d: {"sampler": [0, 1]}, "a list"),
-    "batches": (lambda d: {"batch_sampler": [[0, 1]]}, "a list"),
-    "replacement": (lambda d: {"sampler": repeated(d)}, "a RandomSampler with replacement, which"),
-    "in batches": (
-        lambda d: {"batch_sampler": BatchSampler(repeated(d), 2, False)},
-        "a RandomSampler with replacement",
-    ),
-    "batches as items": (
-        lambda d: {"sampler": BatchSampler(repeated(d), 2, False), "batch_size": None},
-        "a RandomSampler with replacement",
-    ),
-    "more": (
-        lambda d: {"sampler": RandomSampler(d, num_samples=9)},
-        "a RandomSampler of 9 items for .* of 5",
-    ),
-    "fewer": (
-        lambda d: {"sampler": RandomSampler(d, num_samples=3)},
-        "a RandomSampler of 3 items for .* of 5",
-    ),
-    "others": (
-        lambda d: {"sampler": SequentialSampler(range(2))},
-        "a SequentialSampler of 2 items for .* of 5",
-    ),
-    "distributed": (lambda d: {"sampler": DistributedSampler(d, 2, 0)}, "a DistributedSampler"),
-    "subclass": (lambda d: {"sampler": Shuffled(d)}, "a Shuffled"),
-    "subset": (lambda d: {"sampler": SomeOf(range(N))}, "a SomeOf"),
-}
-
-
-@pytest.mark.parametrize(("options", "name"), SAMPLERS.values(), ids=SAMPLERS)
-def test_samplers_whose_choice_would_be_ignored_are_refused(options, name):
-    data = TensorDataset(torch.from_numpy(RGB))
-    with pytest.raises(InputError, match=rf"has {name}.*Pass torch.utils.data.Subset"):
-        read_inputs(DataLoader(data, **options(data)))
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"shuffle": True, "drop_last": True, "batch_size": 2},
-        {"sampler": RandomSampler(range(N), num_samples=N), "batch_size": 2},
-        {"batch_sampler": BatchSampler(RandomSampler(range(N)), 2, False)},
-        {"sampler": BatchSampler(SequentialSampler(range(N)), 2, False), "batch_size": None},
-    ],
-    ids=["shuffle", "RandomSampler", "BatchSampler", "BatchSampler as sampler"],
-)
-def test_loaders_of_every_item_are_read_with_their_batch_size(options):
-    inputs = read_inputs(DataLoader(TensorDataset(torch.from_numpy(RGB)), **options))
-    np.testing.assert_array_equal(pixels(inputs), RGB)
-    assert inputs.batch_size == 2
-
-
-def test_a_loaders_own_collate_fn_makes_the_items():
-    def collate(items):
-        return {"image": torch.stack([255 - item for (item,) in items]), "label": [7] * len(items)}
-
-    loader = DataLoader(TensorDataset(torch.from_numpy(RGB)), batch_size=2, collate_fn=collate)
-    found = read_inputs(loader, with_targets=True)
-    np.testing.assert_array_equal(pixels(found), 255 - RGB)
-    assert found.targets.tolist() == [7] * len(RGB)
-
-
-def test_a_collate_fn_of_single_items_is_given_single_items():
-    data = TensorDataset(torch.from_numpy(RGB))
-    loader = DataLoader(data, batch_size=None, collate_fn=lambda item: (255 - item[0], 7))
-    found = read_inputs(loader, with_targets=True)
-    np.testing.assert_array_equal(pixels(found), 255 - RGB)
-    assert found.targets.tolist() == [7] * len(RGB)
-
-
-def test_a_collate_fn_of_sampled_batches_is_refused():
-    data = TensorDataset(torch.from_numpy(RGB))
-    batches = BatchSampler(SequentialSampler(data), 2, False)
-    loader = DataLoader(data, sampler=batches, batch_size=None, collate_fn=lambda batch: batch)
-    with pytest.raises(InputError, match="BatchSampler as sampler and a collate_fn"):
-        read_inputs(loader)
-
-
 def test_targets_and_images_of_items_are_read_in_one_pass():
     class Counted(Pairs):
         n_read = 0
@@ -523,7 +409,7 @@ def test_a_single_path_or_pil_image_is_an_error_when_fitting(X):
         read_inputs(X)
 
 
-@pytest.mark.parametrize("X", [None, 3, {"image": RGB}, {1, 2}, lambda: 0, object()])
+@pytest.mark.parametrize("X", [None, 3, {1, 2}, lambda: 0, object()])
 def test_another_kind_of_x_is_an_error_that_names_it(X):
     with pytest.raises(InputError, match=f"X is a {type(X).__name__}; give an array"):
         read_inputs(X)
@@ -546,11 +432,11 @@ def test_an_array_of_another_number_of_dimensions_is_an_error(shape):
 @pytest.mark.parametrize(
     "form", [list, np.asarray, lambda images: TensorDataset(torch.tensor(images))]
 )
-def test_pixels_out_of_range_are_an_error_right_away(bad, form):
+def test_pixels_out_of_range_are_an_error_before_any_work(bad, form):
     images = np.zeros((N, H, W))
     images[0, 2, 3] = bad
     with pytest.raises(InputError, match=r"0–1|NaN"):
-        read_inputs(form(images))
+        survey_of(read_inputs(form(images)))
 
 
 def test_an_image_of_a_list_that_cannot_be_used_is_named():

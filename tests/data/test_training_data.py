@@ -101,11 +101,17 @@ def test_targets_given_as_y_win_over_those_of_the_dataset():
     )
 
 
-def test_a_loader_lends_its_batch_size_and_workers():
+def test_a_loader_lends_its_batch_size():
     pairs = TensorDataset(torch.from_numpy(X)[:, None], torch.from_numpy(Y))
-    data = read(DataLoader(pairs, batch_size=7, num_workers=1), None)
-    assert (data.batch_size, data.num_workers) == (7, 1)
-    assert (read().batch_size, read().num_workers) == (None, None)
+    assert read(DataLoader(pairs, batch_size=7), None).batch_size == 7
+    assert read().batch_size is None
+
+
+def test_y_beside_a_loader_that_shuffles_is_refused():
+    images = TensorDataset(torch.from_numpy(X)[:, None])
+    with pytest.raises(InputError, match="shuffles, so y cannot be in its order"):
+        read(DataLoader(images, batch_size=7, shuffle=True), Y)
+    assert len(read(DataLoader(images, batch_size=7), Y).training) > 0
 
 
 def test_groups_stay_on_one_side():

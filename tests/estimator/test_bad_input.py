@@ -110,7 +110,7 @@ BAD_IMAGES = {
     "None": (lambda: None, "X is a NoneType; give an array or tensor of images"),
     "a string": (lambda: "images/", "X is one image, 'images/'; give a list"),
     "a number": (lambda: 7, "X is a int; give an array or tensor of images"),
-    "a dict": (lambda: {"image": X}, "X is a dict; give an array or tensor of images"),
+    "a dict": (lambda: {"scan": X}, r"X is a dict with the keys \['scan'\].*image_key="),
     "numbers": (
         lambda: [1] * N,
         "image 0 is a int; give an array, a tensor, a PIL image or a path",
@@ -118,7 +118,7 @@ BAD_IMAGES = {
     "a missing file": (lambda: ["no/such.png"] * N, r"file 'no/such\.png' does not exist"),
     "dicts without images": (
         lambda: Items(lambda image, label: {"scan": image, "label": label}),
-        r"keys \['label', 'scan'\]; one of \('image', 'images'\) must hold the images",
+        r"Item 0 of the Dataset is a dict with the keys \['label', 'scan'\].*image_key=",
     ),
 }
 

@@ -146,6 +146,54 @@ def test_images_may_differ_in_size(fitted):
     assert classifier.predict_proba(X).shape == (3, 2)
 
 
+def test_keys_of_items_that_are_dicts_hold_wherever_images_go_in(images, new_images, expected):
+    def items(X, y):
+        return [
+            {"scan": image, "image": "elsewhere.png", "finding": int(label), "label": 9}
+            for image, label in zip(X, y, strict=True)
+        ]
+
+    X, y = new_images
+    classifier = DiffMICClassifier(**small(augment=None, image_key="scan", label_key="finding"))
+    classifier.fit(items(*images))
+    assert_allclose(classifier.predict_proba(items(X, y), stage="prior"), expected, atol=1e-3)
+    assert classifier.score(items(X, y)) == classifier.score(X, y)
+    assert classifier.evaluate(items(X, y)) == classifier.evaluate(X, y)
+    assert_array_equal(classifier.transform(items(X, y)), classifier.transform(X))
+    boxes = classifier.explain(items(X, y)).boxes
+    assert_array_equal(boxes, classifier.explain(X).boxes)
+    batch = {"scan": torch.from_numpy(X)[:, None], "finding": y}
+    assert_array_equal(classifier.predict(batch), classifier.predict(X))
+    assert_allclose(
+        classifier.predict_proba({"scan": X[3]}), classifier.predict_proba(X[3:4]), atol=1e-6
+    )
+    classifier.fit(items(*images), validation_data=items(X, y))
+    with pytest.raises(InputError, match=r"but not the image_key 'scan'"):
+        classifier.predict([{"image": X[0]}])
+
+
+class Inverting(DataLoader):
+    def __iter__(self):
+        for X, y in super().__iter__():
+            yield 255 - X, y
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda data: Inverting(data, 8),
+        lambda data: DataLoader(
+            data, 8, collate_fn=lambda items: (255 - torch.stack([x for x, _ in items]), len(items))
+        ),
+    ],
+    ids=["iterates by itself", "collates by batch"],
+)
+def test_predictions_are_of_what_a_loader_yields(fitted, new_images, loader):
+    X, y = new_images
+    found = fitted.predict_proba(loader(pairs(X, y)))
+    assert_allclose(found, fitted.predict_proba(255 - X), atol=1e-5)
+
+
 # --- Targets ------------------------------------------------------------------------------------
 
 LABELS = {

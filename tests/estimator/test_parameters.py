@@ -47,6 +47,7 @@ BAD = [
     ("recipe", "sushi", r"give one of \['default', 'paper-v2'\] or a Recipe"),
     ("pretrained", 1, "give True, False, or a file of weights"),
     ("pretrained", None, "give True, False, or a file of weights"),
+    *[(name, 3, "the key in items that are dicts") for name in ("image_key", "label_key")],
     ("class_names", "abc", "give a list with one name per class, or None"),
     *[("precision", precision, "give 'auto' or one of") for precision in ("fp8", "no", None, 16)],
 ]

@@ -1,0 +1,131 @@
+"""Worker processes that read images, with the options of the DataLoader that was passed."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
+
+from ..errors import InputError
+
+
+@dataclass(frozen=True)
+class Workers:
+    """Options of worker processes, named as in :class:`torch.utils.data.DataLoader`.
+
+    Attributes
+    ----------
+    num_workers : int
+    dataset : object
+        Data set that the workers shall find in ``get_worker_info()``; None: whatever they read.
+    worker_init_fn, multiprocessing_context, prefetch_factor, timeout
+    """
+
+    num_workers: int = 0
+    dataset: Any = None
+    worker_init_fn: Callable[[int], Any] | None = None
+    multiprocessing_context: Any = None
+    prefetch_factor: int | None = None
+    timeout: float = 0
+
+    @classmethod
+    def of(cls, loader: "DataLoader[Any]") -> "Workers":
+        """Options of a DataLoader, whose workers know its own ``dataset``."""
+        names = ("worker_init_fn", "multiprocessing_context", "prefetch_factor", "timeout")
+        options = {name: getattr(loader, name, getattr(cls, name)) for name in names}
+        return cls(loader.num_workers, loader.dataset, **options)
+
+    def open(
+        self,
+        data: "Dataset[Any]",
+        batch_size: int | None,
+        collate_fn: Callable[[Any], Any],
+        **options: Any,
+    ) -> "DataLoader[Any]":
+        """DataLoader of ``data`` that is read by these workers.
+
+        An InputError in a worker is raised as it is, without the traceback of the worker.
+        """
+        # Without an explicit generator, a DataLoader draws from torch's global one.
+        options.setdefault("generator", torch.Generator())
+        if self.num_workers == 0 or isinstance(data, IterableDataset):
+            options["num_workers"] = self.num_workers
+            return DataLoader(data, batch_size=batch_size, collate_fn=collate_fn, **options)
+        return _Loader(
+            _Guarded(data),
+            batch_size=batch_size,
+            collate_fn=_GuardedCollate(collate_fn),
+            num_workers=self.num_workers,
+            worker_init_fn=_Start(self.worker_init_fn, self.dataset),
+            multiprocessing_context=self.multiprocessing_context,
+            prefetch_factor=self.prefetch_factor,
+            timeout=self.timeout,
+            **options,
+        )
+
+
+def workers_of(images: Any, num_workers: int) -> Workers:
+    """Workers that read a source: those of its DataLoader, else ``num_workers`` of ours."""
+    own: Workers | None = getattr(images, "workers", None)
+    return Workers(num_workers) if own is None else own
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Start of a worker: the user's data set takes the place of ours around it."""
+
+    worker_init_fn: Callable[[int], Any] | None
+    dataset: Any
+
+    def __call__(self, worker: int) -> None:
+        if self.dataset is not None:
+            # The only way to change it: a worker's information is frozen.
+            object.__setattr__(get_worker_info(), "dataset", self.dataset)
+        if self.worker_init_fn is not None:
+            self.worker_init_fn(worker)
+
+
+@dataclass(frozen=True)
+class _Failed:
+    """An error that travels from a worker to the main process."""
+
+    reason: InputError
+
+
+class _Guarded(Dataset[Any]):
+    """Items of a data set, or the error in the place of one that cannot be used."""
+
+    def __init__(self, data: "Dataset[Any]") -> None:
+        self.data = data
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.data[index]
+        except InputError as reason:
+            return _Failed(reason)
+
+
+@dataclass(frozen=True)
+class _GuardedCollate:
+    """A batch of items, or the first error among them."""
+
+    collate_fn: Callable[[Any], Any]
+
+    def __call__(self, items: Any) -> Any:
+        several = items if isinstance(items, list) else [items]
+        failed = next((item for item in several if isinstance(item, _Failed)), None)
+        return self.collate_fn(items) if failed is None else failed
+
+
+class _Loader(DataLoader[Any]):
+    """DataLoader that raises the errors that its workers found."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        for batch in super().__iter__():
+            if isinstance(batch, _Failed):
+                raise batch.reason
+            yield batch
