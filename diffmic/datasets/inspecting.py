@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.items import Keys
 from ..data.ranges import ValueRange
 from ..data.targets import any_missing, as_array, check_lengths
 from ..data.validation import as_pair
@@ -40,6 +41,8 @@ def inspect(
     validation_data: Any = None,
     validation_groups: Any = None,
     value_range: tuple[float, float] | None = None,
+    image_key: str | None = None,
+    label_key: str | None = None,
     distance: int = 14,
     verbose: int = 1,
 ) -> Inspection:
@@ -60,8 +63,9 @@ def inspect(
         A second split, of which no image or group should be in X.
     validation_groups : array-like or None
         Groups of the images of ``validation_data``.
-    value_range : (low, high) or None
-        As in ``DiffMICClassifier``, for images in other units, such as CT in Hounsfield units.
+    value_range, image_key, label_key
+        As in ``DiffMICClassifier``: black and white of images in other units, such as CT in
+        Hounsfield units; keys of items that are dicts.
     distance : int
         Number of bits in which hashes of images that look alike may differ. 14 finds copies
         that were compressed, resized, brightened or turned by 90°, and confuses no two eyes. For
@@ -103,7 +107,8 @@ def inspect(
         X, y = table.paths, table.labels if y is None else y
         groups = table.groups if groups is None else groups
         names = table.label_names if np.ndim(y) == 2 else None
-    survey = _Survey(ValueRange.of(value_range), look=distance >= 0 and can_look_alike())
+    look = distance >= 0 and can_look_alike()
+    survey = _Survey(ValueRange.of(value_range), Keys(image_key, label_key), look=look)
     survey.read(X, y, groups, "image", verbose)
     n_images = len(survey.names)
     splits = [_WHOLE] * n_images
@@ -124,8 +129,8 @@ def inspect(
 class _Survey:
     """What is kept of the images while they are read."""
 
-    def __init__(self, value_range: ValueRange | None, *, look: bool) -> None:
-        self.value_range = value_range
+    def __init__(self, value_range: ValueRange | None, keys: Keys, *, look: bool) -> None:
+        self.value_range, self.keys = value_range, keys
         self.look = look  # whether perceptual hashes are wanted
         self.names: list[str] = []
         self.labels: list[Any] = []  # a value, a tuple of values, or None
@@ -141,7 +146,9 @@ class _Survey:
         """Read all images of X, with their labels and groups."""
         labels = []
         progress = "inspecting images" if verbose else None
-        for found in each_image(X, what=what, value_range=self.value_range, progress=progress):
+        for found in each_image(
+            X, what=what, value_range=self.value_range, keys=self.keys, progress=progress
+        ):
             number = len(self.names)
             self.names.append(found.name)
             labels.append(found.label)

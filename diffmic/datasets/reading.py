@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ..data.images import as_image
 from ..data.inputs import is_dataset, read_inputs
-from ..data.items import split_item
+from ..data.items import USUAL_KEYS, Keys, split_item
 from ..data.loaders import items_of
 from ..data.ranges import ValueRange
 from ..data.reading import Reading
@@ -47,6 +47,7 @@ def each_image(
     *,
     what: str = "image",
     value_range: ValueRange | None = None,
+    keys: Keys = USUAL_KEYS,
     progress: str | None = None,
 ) -> Iterator[Found]:
     """Read each image of X, in order.
@@ -59,6 +60,8 @@ def each_image(
         What an image is called if it has no file name; its number follows.
     value_range : ValueRange or None
         Range of pixel values; None: integers of more than 8 bits keep their values.
+    keys : Keys
+        Keys of images and labels in items that are dicts.
     progress : str or None
         Label of a progress bar; None: no progress bar.
 
@@ -67,7 +70,7 @@ def each_image(
     InputError
         X is empty, or of an unknown type.
     """
-    items, labelled = _items(X)
+    items, labelled = _items(X, keys)
     for number, item in enumerate(
         tqdm(items, desc=progress, disable=progress is None, leave=False)
     ):
@@ -75,7 +78,7 @@ def each_image(
         try:
             value = item()
             if labelled:
-                value, label = split_item(value, with_target=True, optional=True)
+                value, label = split_item(value, keys, with_target=True, optional=True)
             if is_path(value):
                 name = os.fspath(value)
             image = as_image(value, name=name, reading=Reading(value_range, raw=True))
@@ -96,9 +99,9 @@ class _Item:
         return self.items[self.number]
 
 
-def _items(X: Any) -> tuple[Any, bool]:
+def _items(X: Any, keys: Keys) -> tuple[Any, bool]:
     """Items to be read, and whether each may be an (image, label) pair or a dict."""
-    if (stream := Stream.of(X)) is not None:
+    if (stream := Stream.of(X, keys)) is not None:
         return (lambda pair=pair: pair for pair in _pairs(stream)), True
     if isinstance(X, DataLoader):
         X = items_of(X, fitting=True)
@@ -111,7 +114,7 @@ def _items(X: Any) -> tuple[Any, bool]:
         if X.ndim not in (1, 3, 4):
             read_inputs(X)  # raises an error that says what is needed
     else:
-        labelled, items = False, read_inputs(X).images
+        labelled, items = False, read_inputs(X, keys=keys).images
     if len(items) == 0:
         raise InputError("X holds no images.")
     return [_Item(items, number) for number in range(len(items))], labelled

@@ -316,3 +316,9 @@ def test_files_may_be_open_or_bytes(lesions):
     file = io.BytesIO()
     Image.fromarray(lesions[0][0]).save(file, "PNG")
     assert look([file, file.getvalue()]).duplicates == [(0, 1)]
+
+
+def test_items_may_be_dicts_with_other_keys(lesions):
+    items = [{"scan": image, "finding": f"c{label}"} for image, label in zip(*lesions, strict=True)]
+    found = look(items, image_key="scan", label_key="finding")
+    assert found.counts == {"images": {"c0": 8, "c1": 8, "c2": 8}}

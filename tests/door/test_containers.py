@@ -6,6 +6,7 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from door.test_arrays import unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -19,6 +20,7 @@ from torch.utils.data import (
 )
 
 from diffmic.data import read_inputs
+from diffmic.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 few = settings(max_examples=15, deadline=None, derandomize=True)
@@ -202,3 +204,46 @@ def test_files_hold_the_pixels_that_were_saved(tmp_path_factory, given, suffix):
     for X in (paths, texts, np.array(texts), objects(paths), pandas.Series(texts), tuple(paths)):
         assert_read(X, images)
     assert_read(Items([(path, 1) for path in texts]), images)
+
+
+@st.composite
+def strange_items(draw):
+    """Things that hold no images, or not only images."""
+    leaf = st.one_of(
+        st.none(),
+        st.booleans(),
+        st.integers(-3, 3),
+        st.floats(),
+        st.text(max_size=3),
+        st.binary(max_size=3),
+        st.just(np.zeros((2, 2), np.uint8)),
+        st.just(np.float32(1)),
+        st.just(torch.zeros(1, 2, 2)),
+        st.just(Image.new("L", (2, 2))),
+        st.just(object()),
+    )
+    return draw(
+        st.recursive(
+            leaf,
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=3),
+                st.tuples(inner, inner),
+                st.dictionaries(st.sampled_from(["image", "label", "x", "id"]), inner, max_size=3),
+                st.sets(st.integers(), max_size=2),
+            ),
+            max_leaves=6,
+        )
+    )
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(strange_items(), st.booleans())
+def test_whatever_is_passed_is_read_or_refused(X, with_targets):
+    if with_targets:
+        X = Items([X, X])
+    try:
+        found = read_inputs(X, with_targets=with_targets)
+        for index in range(len(found.images)):
+            unit(found.images[index])
+    except InputError:
+        pass
