@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from ..errors import InputError
 from ..inference import STAGES, Explanation, Stage, explain
@@ -13,10 +14,38 @@ from .attributes import FittedAttributes
 from .prediction import conditions_for, evidence_for, labelled_for
 
 
-class Results(FittedAttributes):
+class Results(
+    FittedAttributes,
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+):
     """Methods of the estimator beside fit and predict: score, evaluate, transform, explain."""
 
     get_params: Any  # of BaseEstimator
+    predict_proba: Any
+
+    def predict_log_proba(
+        self,
+        X: Any,
+        *,
+        num_steps: int | None = None,
+        n_draws: int | None = None,
+        n_views: int | None = None,
+        stage: Stage = "diffusion",
+    ) -> NDArray[np.float64]:
+        """Logarithms of the probabilities; parameters and errors as in :meth:`predict_proba`.
+
+        Returns
+        -------
+        ndarray of shape (n, C)
+            Natural logarithms; −∞ where a probability is 0.
+        """
+        proba = self.predict_proba(
+            X, num_steps=num_steps, n_draws=n_draws, n_views=n_views, stage=stage
+        )
+        with np.errstate(divide="ignore"):
+            logarithms: NDArray[np.float64] = np.log(proba)
+        return logarithms
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Accuracy, as in :meth:`evaluate`; multi-label: fraction of images with all labels right.
@@ -73,9 +102,19 @@ class Results(FittedAttributes):
         }
 
     def transform(self, X: Any) -> NDArray[np.float32]:
-        """Embeddings: pooled features (n, D) of the image encoder, without test-time views."""
+        """Embeddings: pooled features (n, D) of the image encoder, without test-time views.
+
+        ``set_output(transform="pandas")`` or ``"polars"`` makes it return a data frame, whose
+        columns ``get_feature_names_out()`` names.
+        """
         batches = conditions_for(self._fitted(), self.get_params(deep=False), X)
         return torch.cat([c.image_features.cpu() for c, _ in batches]).numpy()
+
+    @property
+    def _n_features_out(self) -> int:
+        """Number of columns of the embeddings, which ``get_feature_names_out`` names."""
+        network = self.network_
+        return (network.image_encoder or network.prior.backbone).channels
 
     def explain(self, X: Any) -> Explanation:
         """Saliency, regions and uncalibrated probabilities of the prior, without test-time views.

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
+from torch.export import register_dataclass
 
 
 @dataclass(frozen=True)
@@ -63,3 +64,6 @@ class Conditions:
                 for field in fields(Conditions)
             )
         )
+
+
+register_dataclass(Conditions)  # so that torch.export can take what the prior gives

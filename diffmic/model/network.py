@@ -22,6 +22,8 @@ from .denoiser import ContextFusion, Denoiser, FoldedDenoiser
 from .prior import DualGranularityPrior
 from .regions import PixelCrops
 
+FORWARD_DRAWS, FORWARD_STEPS = 8, 10  # the numbers by which the estimator predicts by default
+
 
 class DiffMICNetwork(nn.Module):
     """Network of DiffMIC-v2: prior, encoders, denoiser and diffusion process.
@@ -45,6 +47,7 @@ class DiffMICNetwork(nn.Module):
     """
 
     process: Process
+    forward_noise: Tensor
 
     def __init__(
         self,
@@ -67,6 +70,22 @@ class DiffMICNetwork(nn.Module):
         self.process = process
         self.settings = settings
         self.task = task
+        with torch.device("cpu"):
+            noise = self.noise(FORWARD_DRAWS, torch.Generator().manual_seed(0))
+        # Not saved: it is the same for every network of these sizes.
+        self.register_buffer("forward_noise", noise, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Class scores of images (B, 3, H, W) in 0–1, for tools that call a network: (B, C).
+
+        They are the mean of :data:`FORWARD_DRAWS` draws of :meth:`sample` with
+        :data:`FORWARD_STEPS` steps, from noise that is always the same, and can be differentiated
+        with respect to the images. They are not calibrated, as those of
+        ``DiffMICClassifier.predict_proba`` are.
+        """
+        num_steps = min(FORWARD_STEPS, self.process.schedule.num_train_timesteps)
+        scores = self.sample(self.encode(images), self.forward_noise, num_steps=num_steps)
+        return scores.mean(dim=1)
 
     @property
     def num_classes(self) -> int:

@@ -6,15 +6,24 @@ import pickle
 import joblib
 import numpy as np
 import pytest
+import sklearn
 import torch
 from mapie.classification import SplitConformalClassifier
 from numpy.testing import assert_array_equal
 from sklearn.base import clone, is_classifier
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.ensemble import StackingClassifier, VotingClassifier
+from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, cross_val_predict, cross_val_score
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.model_selection import (
+    GridSearchCV,
+    GroupKFold,
+    TunedThresholdClassifierCV,
+    cross_val_predict,
+    cross_val_score,
+)
+from sklearn.pipeline import Pipeline, make_pipeline, make_union
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils import get_tags
 from tiny import TinyBackbone, small, stripes
@@ -220,3 +229,95 @@ def test_changing_what_is_pickled_leaves_the_estimator_alone(fitted):
     other = copy.copy(fitted)
     other.__getstate__().pop("model_")
     assert hasattr(other, "network_")
+
+
+# --- Logarithms and named embeddings -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stage", ["prior", "diffusion"])
+@pytest.mark.parametrize("name", ["fitted", "fitted_multilabel"])
+def test_logarithms_are_those_of_the_probabilities(request, name, new_images, stage):
+    classifier, X = request.getfixturevalue(name), new_images[0]
+    options = {"num_steps": 2, "n_draws": 1, "stage": stage}
+    expected = classifier.predict_proba(X, **options)
+    np.testing.assert_allclose(np.exp(classifier.predict_log_proba(X, **options)), expected)
+    with pytest.raises(NotFittedError):
+        DiffMICClassifier().predict_log_proba(X)
+
+
+def test_a_probability_of_zero_has_no_warning(fitted, new_images, monkeypatch):
+    monkeypatch.setattr(type(fitted), "predict_proba", lambda *_, **__: np.array([[0.0, 1.0]]))
+    with np.errstate(all="raise"):
+        assert fitted.predict_log_proba(new_images[0]).tolist() == [[-np.inf, 0.0]]
+
+
+def test_embeddings_are_a_frame_of_named_columns_where_one_is_wanted(fitted, new_images):
+    X, plain = new_images[0], fitted.transform(new_images[0])
+    framed = copy.copy(fitted).set_output(transform="pandas")
+    names = [f"diffmicclassifier{number}" for number in range(plain.shape[1])]
+    assert framed.get_feature_names_out().tolist() == framed.transform(X).columns.tolist() == names
+    assert_array_equal(framed.transform(X).to_numpy(), plain)
+    with sklearn.config_context(transform_output="pandas"):
+        assert fitted.transform(X).columns.tolist() == names
+    assert isinstance(fitted.transform(X), np.ndarray)
+    with pytest.raises(NotFittedError):
+        DiffMICClassifier().get_feature_names_out()
+
+
+def test_names_of_embeddings_go_through_pipelines_and_unions(images):
+    new = tiny_classifier(feature_dim=8)
+    pipeline = make_pipeline(new, LogisticRegression()).set_output(transform="pandas").fit(*images)
+    assert pipeline[-1].feature_names_in_[1] == "diffmicclassifier1"
+    union = make_union(new, clone(new)).fit(*images)
+    assert union.get_feature_names_out()[-1] == "diffmicclassifier-2__diffmicclassifier15"
+    assert cross_val_predict(new, *images, cv=2, method="predict_log_proba").shape == (60, 3)
+
+
+# --- Groups, and scikit-learn's other classifiers ------------------------------------------------
+
+
+def test_groups_reach_the_split_inside_of_a_fit_by_routing(monkeypatch):
+    (X, y), groups, seen = stripes(40), np.repeat(np.arange(20), 2), []
+    fit = DiffMICClassifier.fit
+
+    def noticed(self, X, y, **given):
+        seen.append(given)
+        return fit(self, X, y, **given)
+
+    new = DiffMICClassifier(**small(max_epochs=1))
+    monkeypatch.setattr(DiffMICClassifier, "fit", noticed)
+    cross_val_score(new, X, y, cv=GroupKFold(2), groups=groups, params={"groups": groups})
+    with sklearn.config_context(enable_metadata_routing=True):
+        routed = clone(new).set_fit_request(groups=True)
+        cross_val_score(routed, X, y, cv=GroupKFold(2), params={"groups": groups})
+        GridSearchCV(routed, {"max_epochs": [1]}, cv=GroupKFold(2)).fit(X, y, groups=groups)
+    assert len(seen) == 2 + 2 + 3
+    assert all(len(given["groups"]) in (20, 40) for given in seen)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        lambda new: VotingClassifier([("a", new), ("b", clone(new))], voting="soft"),
+        lambda new: StackingClassifier([("a", new)], LogisticRegression(), cv=2),
+        lambda new: CalibratedClassifierCV(new, cv=2),
+        lambda new: TunedThresholdClassifierCV(new, cv=2),
+    ],
+    ids=["voting", "stacking", "calibrated", "threshold"],
+)
+def test_other_classifiers_of_scikit_learn_use_its_classes_and_probabilities(made):
+    X, y = stripes(40, n_classes=2)
+    words = np.array(["with", "without"])[y]
+    other = made(DiffMICClassifier(**small(max_epochs=1))).fit(X, words)
+    assert set(other.predict(X)) <= {"with", "without"}
+    assert other.predict_proba(X).shape == (40, 2)
+    assert other.classes_.tolist() == ["with", "without"]
+
+
+def test_the_score_counts_weights(fitted, new_images):
+    X, y = new_images
+    right = fitted.predict(X) == y
+    weights = np.arange(len(y))
+    assert fitted.score(X, y, sample_weight=weights) == pytest.approx(
+        right[weights > 0] @ weights[weights > 0] / weights.sum()
+    )

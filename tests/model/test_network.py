@@ -320,3 +320,68 @@ def test_noise_of_the_label_map_process_serves_any_process_of_the_same_seam():
     assert not torch.allclose(drifting, usual)
     dense = net.sample(conditions, noise(net), num_steps=3, dense=True)
     torch.testing.assert_close(drifting, dense, atol=1e-5, rtol=0)
+
+
+# --- As other tools call it ----------------------------------------------------------------------
+
+KINDS = pytest.mark.parametrize("architecture", [ONE, FOUR], ids=["one", "four"])
+
+
+@TASKS
+@KINDS
+def test_the_network_itself_gives_class_scores(task, architecture):
+    net, images = network(task=task, **architecture), torch.rand(3, 3, 32, 32)
+    draws = net.noise(8, torch.Generator().manual_seed(0))
+    expected = net.sample(net.encode(images), draws, num_steps=10).mean(dim=1)
+    assert torch.equal(net(images), expected)
+    assert expected.shape == (3, 3)
+    torch.testing.assert_close(net(images[:1]), net(images)[:1])
+
+
+def test_scores_can_be_differentiated_with_respect_to_the_images_and_inner_maps():
+    net, images = network(), torch.rand(2, 3, 32, 32, requires_grad=True)
+    maps = []
+    layer = net.prior.backbone.net[-1]
+    layer.register_forward_hook(lambda module, _, output: maps.append(output))
+    scores = net(images)
+    gradients = torch.autograd.grad(scores[:, 1].sum(), [images, maps[0]])
+    assert all(gradient.abs().sum() > 0 for gradient in gradients)
+
+
+def test_the_network_is_called_while_it_is_trained_too():
+    net = network().train()
+    net(torch.rand(2, 3, 32, 32)).sum().backward()
+    assert net.denoiser.out.weight.grad is not None
+
+
+def test_what_the_network_needs_to_be_called_is_no_weight():
+    net = network(num_train_timesteps=4)
+    assert net(torch.rand(1, 3, 32, 32)).shape == (1, 3)
+    assert not any("forward" in name for name in net.state_dict())
+
+
+class Encoder(nn.Module):
+    """What gives conditions."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, images):
+        return self.net.encode(images)
+
+
+@pytest.mark.slow
+@KINDS
+@pytest.mark.parametrize("dynamic", [False, True], ids=["fixed", "any batch"])
+def test_network_and_encoder_are_exported(architecture, dynamic):
+    net, images = network(**architecture), torch.rand(4, 3, 32, 32)
+    shapes = ({0: torch.export.Dim("batch", min=2)},) if dynamic else None
+    other = images[:3] if dynamic else images
+    scores = torch.export.export(net, (images,), dynamic_shapes=shapes).module()
+    torch.testing.assert_close(scores(other), net(other))
+    encoder = torch.export.export(Encoder(net), (images,), dynamic_shapes=shapes).module()
+    found, expected = encoder(other), net.encode(other)
+    assert isinstance(found, Conditions)
+    for name, tensor in vars(expected).items():
+        torch.testing.assert_close(getattr(found, name), tensor)
