@@ -8,16 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
-from .formats import advice_for
-from .pillow import pixels_of
+from .arrays import array_image
+from .formats import told, what_it_is
+from .pillow import deep_png, hidden_depth, pixels_of
 from .reading import Reading
 
 PathOrStr = str | os.PathLike[Any]
 _HEAD = 4096  # bytes by which a format is known
+_NUMPY = b"\x93NUMPY"
 
 
 def read_image(path: PathOrStr, *, reading: Reading | None = None) -> Tensor:
@@ -30,13 +33,17 @@ def read_image(path: PathOrStr, *, reading: Reading | None = None) -> Tensor:
 
         return as_image(path)
     with _opened(path) as file:
-        return _decoded(file, f"The file {os.fspath(path)!r}", reading)
+        return _decoded(file, f"The file {str(os.fsdecode(path))!r}", reading)
 
 
 def check_image_file(path: PathOrStr) -> None:
     """Check by its header that a file is an image, without decoding it."""
-    with _opened(path) as file, _image(file, f"The file {os.fspath(path)!r}"):
-        return
+    with _opened(path) as file:
+        if file.read(len(_NUMPY)) == _NUMPY:
+            return
+        file.seek(0)
+        with _image(file, f"The file {str(os.fsdecode(path))!r}"):
+            return
 
 
 def read_content(content: bytes, name: str, reading: Reading) -> Tensor:
@@ -78,7 +85,7 @@ def content_of(value: Any, name: str) -> bytes:
             value.seek(position)
     except Exception as reason:
         raise InputError(
-            f"The {name} is a {type(value).__name__} that cannot be read: {_told(reason)}."
+            f"The {name} is a {type(value).__name__} that cannot be read: {told(reason)}."
         ) from reason
     if inspect.isawaitable(content):
         getattr(content, "close", lambda: None)()
@@ -99,7 +106,7 @@ def existing(path: PathOrStr) -> Path:
     InputError
         There is no such file, it is a folder or empty, or the path is a URL.
     """
-    text = os.fsdecode(path)
+    text = str(os.fsdecode(path))  # numpy's strings show their type
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
         raise InputError(
@@ -129,7 +136,7 @@ def existing(path: PathOrStr) -> Path:
         if isinstance(reason, InputError):
             raise
         raise InputError(
-            f"The file {text!r} is not an image that can be read: {_told(reason)}."
+            f"The file {text!r} is not an image that can be read: {told(reason)}."
         ) from reason
     return file
 
@@ -141,14 +148,25 @@ def _opened(path: PathOrStr) -> Iterator[BinaryIO]:
         stream = file.open("rb")
     except OSError as reason:
         raise InputError(
-            f"The file {os.fsdecode(path)!r} is not an image that can be read: {_told(reason)}."
+            f"The file {os.fsdecode(path)!r} is not an image that can be read: {told(reason)}."
         ) from reason
     with stream:
         yield stream
 
 
 def _decoded(file: BinaryIO, name: str, reading: Reading) -> Tensor:
+    if file.read(len(_NUMPY)) == _NUMPY:
+        file.seek(0)
+        with _explained(name, b""):
+            array = np.load(file, allow_pickle=False)
+        return array_image(array, f"array in {name[:1].lower()}{name[1:]}", reading)
+    file.seek(0)
     with _image(file, name) as image:
+        if hidden_depth(image):
+            file.seek(0)
+            if (pixels := deep_png(file.read(), reading)) is not None:
+                return pixels
+            file.seek(0)
         return pixels_of(image, reading)
 
 
@@ -173,11 +191,5 @@ def _explained(name: str, head: bytes) -> Iterator[None]:
         raise
     except Exception as reason:  # decoders of damaged files raise nearly anything
         raise InputError(
-            f"{name} is not an image that can be read: {_told(reason)}.{advice_for(head, reason)}"
+            f"{name} is not an image that can be read: {what_it_is(head, name, reason)}"
         ) from reason
-
-
-def _told(reason: Exception) -> str:
-    """What an exception says, or at least what it is."""
-    text = str(reason).strip().rstrip(".")
-    return text or type(reason).__name__

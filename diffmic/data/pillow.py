@@ -1,19 +1,136 @@
-"""Pixels of a PIL image of any mode."""
+"""Pixels of a PIL image of any mode; what of it is left out is noted."""
+
+from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from numpy.typing import NDArray
+from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
-from .reading import Reading
+from ..errors import InputError
+from .reading import Note, Reading
+
+_GRAY = ("1", "L", "LA", "La")
+_ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
+_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 262, 258, 339, 284, 281
+_ADVICE = "Read it with another reader, for example tifffile.imread(file), and pass the array."
 
 
 def pixels_of(image: Image.Image, reading: Reading) -> Tensor:
-    """Pixels (C, H, W) of a PIL image: uint8, float32, or integers of more than 8 bits."""
-    image = ImageOps.exif_transpose(image)  # upright, as an image viewer shows it
+    """Pixels (C, H, W) of a PIL image: uint8, float32, or integers of more than 8 bits.
+
+    Of several frames the one at which the image stands is taken; transparent pixels are shown on
+    black; palettes, CMYK, YCbCr, HSV and LAB become RGB; where white is zero, pixels are inverted.
+
+    Raises
+    ------
+    InputError
+        Pillow would read other values than the file holds.
+    """
+    if getattr(image, "is_animated", False) and image.format != "PSD" and image.tell() == 0:
+        reading.note(Note.FRAMES)
+    tags = _tiff_tags(image)
+    _check_samples(image, tags, reading)
+    white = _white(image, tags)
+    upright = ImageOps.exif_transpose(image)  # as an image viewer shows it
+    if upright.mode.startswith("I") or upright.mode == "F":
+        dtype = {"F": np.float32, "I": np.int32}.get(upright.mode, np.uint16)
+        pixels = np.array(upright, dtype=dtype)
+        return torch.from_numpy(pixels if white is None else (white - pixels).astype(dtype))[None]
+    gray = upright.mode in _GRAY
+    shown = _without_alpha(upright, gray, reading)
+    return torch.from_numpy(shown).view(upright.height, upright.width, -1).permute(2, 0, 1)
+
+
+def hidden_depth(image: Image.Image) -> bool:
+    """Whether a colour or transparent PNG has 16 bits, which Pillow reduces to 8."""
+    return image.format == "PNG" and any(
+        ";16" in str(tile[3])
+        for tile in getattr(image, "tile", ())
+        if image.mode in ("RGB", "RGBA", "LA")
+    )
+
+
+def deep_png(content: bytes, reading: Reading) -> Tensor | None:
+    """All 16 bits of a colour PNG, (C, H, W); None: torchvision cannot read PNG here."""
+    from torchvision.io import ImageReadMode, decode_image
+
+    data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
+    try:
+        pixels = decode_image(data, ImageReadMode.UNCHANGED, apply_exif_orientation=True)
+    except (AttributeError, RuntimeError):
+        return None
+    if pixels.dtype != torch.uint16:
+        return None
+    values = pixels.numpy()
+    if len(values) in (2, 4):
+        values = _on_black(values[:-1], values[-1], 65535, reading)
+    return torch.from_numpy(np.ascontiguousarray(values))
+
+
+def _tiff_tags(image: Image.Image) -> dict[int, Any]:
+    tags = getattr(image, "tag_v2", None)
+    return (
+        {}
+        if tags is None
+        else {
+            number: tags.get(number)
+            for number in (_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE)
+        }
+    )
+
+
+def _check_samples(image: Image.Image, tags: dict[int, Any], reading: Reading) -> None:
+    """Note or refuse samples that Pillow reads as bytes, though they are something else."""
     if image.mode.startswith("I") or image.mode == "F":
-        dtype = {"F": np.float32, "I": np.int32}.get(image.mode, np.uint16)
-        return torch.from_numpy(np.array(image, dtype=dtype))[None]
-    gray = image.mode in ("1", "L", "LA")
-    pixels = np.array(image.convert("L" if gray else "RGB"))
-    return torch.from_numpy(pixels).view(image.height, image.width, -1).permute(2, 0, 1)
+        return
+    bits = max(tags.get(_BITS) or (8,))
+    if tags and bits > 8 and tags[_PLANAR] == 2:
+        raise InputError(
+            f"It is a TIFF of {bits} bits with separate planes, which Pillow misreads. {_ADVICE}"
+        )
+    if tags and bits == 8 and 2 in (tags[_SAMPLE_FORMAT] or ()):
+        raise InputError(f"It is a TIFF of signed bytes, which Pillow reads as unsigned. {_ADVICE}")
+    if bits > 8 or hidden_depth(image):
+        reading.note(Note.BITS)
+
+
+def _white(image: Image.Image, tags: dict[int, Any]) -> int | None:
+    """Value of black in a TIFF whose white is zero and which Pillow does not invert; else None."""
+    if tags.get(_PHOTOMETRIC) != 0 or not (image.mode.startswith("I") or image.mode == "F"):
+        return None
+    if image.mode == "F":
+        return 1
+    bits, largest = max(tags.get(_BITS) or (16,)), tags.get(_MAX_SAMPLE)
+    if largest:
+        return int(max(largest) if isinstance(largest, tuple) else largest)
+    if bits > 16:
+        raise InputError(f"It is a TIFF of {bits} bits in which zero is white. {_ADVICE}")
+    return int(2**bits - 1)
+
+
+def _without_alpha(image: Image.Image, gray: bool, reading: Reading) -> NDArray[np.uint8]:
+    """Pixels (H, W) or (H, W, 3) of an image of bytes, with transparent pixels on black."""
+    if image.mode in _ALPHA or "transparency" in image.info:
+        image = image.convert("LA" if gray else "RGBA")
+        values = np.array(image)
+        shown = _on_black(np.moveaxis(values[..., :-1], 2, 0), values[..., -1], 255, reading)
+        return np.ascontiguousarray(np.moveaxis(shown, 0, 2))
+    if image.mode == "LAB":
+        lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        transform = ImageCms.buildTransform(lab, rgb, "LAB", "RGB")
+        image = ImageCms.applyTransform(image, transform) or image
+    return np.array(image.convert("L" if gray else "RGB"))
+
+
+def _on_black(
+    values: NDArray[Any], alpha: NDArray[Any], opaque: int, reading: Reading
+) -> NDArray[Any]:
+    """Colours (C, H, W) on black, by their alpha (H, W)."""
+    if alpha.size == 0 or alpha.min() == opaque:
+        return values
+    reading.note(Note.ALPHA)
+    shares = alpha.astype(np.uint32)
+    shown: NDArray[Any] = ((values * shares + opaque // 2) // opaque).astype(values.dtype)
+    return shown

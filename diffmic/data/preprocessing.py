@@ -12,7 +12,7 @@ from ..errors import InputError
 from ..random import LocalRNG, derived_seed
 from .images import as_image
 from .ranges import ValueRange
-from .reading import Notes, Reading
+from .reading import DARK, Note, Notes, Reading
 from .sources import ImageSource, read_from
 from .workers import workers_of
 
@@ -211,10 +211,13 @@ def _augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
 
 
 def _item(image: Tensor, image_size: int, index: int, reading: Reading) -> Item:
-    size = torch.tensor(image.shape[1:])
+    small = resized(image, image_size)
+    brightest = float(small.max()) / (1 if small.is_floating_point() else 255)
+    if 0 < brightest < DARK:
+        reading.note(Note.DARK)
     return {
-        "image": resized(image, image_size).expand(3, -1, -1),
-        "size": size,
+        "image": small.expand(3, -1, -1),
+        "size": torch.tensor(image.shape[1:]),
         "index": index,
         "notes": reading.flags,
     }

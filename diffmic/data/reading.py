@@ -5,8 +5,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntFlag
 
+from torch import Tensor
+
 from ..errors import warn_user
 from .ranges import ValueRange
+
+DARK = 1 / 8  # 12-bit pixels in 16-bit files reach 1/16 of the range, 13-bit pixels 1/8
 
 
 class Note(IntFlag):
@@ -44,6 +48,13 @@ _MEANINGS = {
 }
 
 
+_DARK = (
+    "{0} of {0} images stay below an eighth of the range of pixel values: they are nearly black. "
+    "Pixels of 12 bits that are divided by 65535 are so, and floats that were divided twice: pass "
+    "images on the scale of those that the model was fitted on."
+)
+
+
 @dataclass
 class Reading:
     """How an image is to be read, and what was noticed in it.
@@ -56,14 +67,14 @@ class Reading:
         Whether integers of more than 8 bits keep their values if there is no range yet.
     notes : Counter of Note
         Number of images (one, or those of an array) in which each thing was noticed.
-    extremes : tuple of float or None
-        Smallest and largest value of integers of more than 8 bits.
+    extremes : tuple of Tensor or None
+        Smallest and largest value of each image, (n,), of integers of more than 8 bits.
     """
 
     value_range: ValueRange | None = None
     raw: bool = False
     notes: Counter[Note] = field(default_factory=Counter)
-    extremes: tuple[float, float] | None = None
+    extremes: tuple[Tensor, Tensor] | None = None
 
     def note(self, what: Note, n_images: int = 1) -> None:
         """Remember something about an image, or about some images of an array."""
@@ -101,3 +112,5 @@ class Notes:
         for note, meaning in _MEANINGS.items():
             if count := self.counts[note]:
                 warn_user(f"{count} of {self.n_images} {images} {meaning.format(range=shown)}.")
+        if self.n_images and self.counts[Note.DARK] == self.n_images:
+            warn_user(_DARK.format(self.n_images))

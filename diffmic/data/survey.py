@@ -3,12 +3,13 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median
 
 from torch import Tensor
 
 from ..errors import InputError, warn_user
-from .ranges import ValueRange, found_range
-from .reading import Notes, Reading
+from .ranges import SIXTEEN_BITS, ValueRange, found_range
+from .reading import DARK, Notes, Reading
 from .sources import ArrayImages, ImageSource, read_from
 
 
@@ -27,8 +28,10 @@ class Survey:
         (C, H, W) of the first image.
     largest : float or None
         Largest pixel value of all float images; None: there are none.
-    extremes : tuple of float or None
-        Smallest and largest value of integers of more than 8 bits; None: there are none.
+    largest_byte : int or None
+        Largest pixel value of all images of 8 bits; None: there are none.
+    lows, highs : list of float
+        Smallest and largest value of each image of integers of more than 8 bits.
     notes : Notes
         What was noticed in the images.
     kept : list of int
@@ -41,7 +44,9 @@ class Survey:
     skip: bool = False
     image_shape: tuple[int, int, int] = (0, 0, 0)
     largest: float | None = None
-    extremes: tuple[float, float] | None = None
+    largest_byte: int | None = None
+    lows: list[float] = field(default_factory=list)
+    highs: list[float] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
     kept: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
@@ -72,11 +77,12 @@ class Survey:
             channels, height, width = images.shape[-3:]
             self.image_shape = channels, height, width
         if reading.extremes is not None:
-            low, high = reading.extremes
-            before = self.extremes or reading.extremes
-            self.extremes = min(low, before[0]), max(high, before[1])
+            self.lows.extend(reading.extremes[0].tolist())
+            self.highs.extend(reading.extremes[1].tolist())
         elif images.is_floating_point():
             self.largest = max(self.largest or 0.0, float(images.max()))
+        else:
+            self.largest_byte = max(self.largest_byte or 0, int(images.max()))
 
     @classmethod
     def of(
@@ -108,9 +114,9 @@ class Survey:
     @property
     def range(self) -> ValueRange | None:
         """Range of pixel values: that which was given, else that of more than 8 bits, if any."""
-        if self.value_range is not None or self.extremes is None:
+        if self.value_range is not None or not self.highs:
             return self.value_range
-        return found_range(*self.extremes)
+        return found_range(min(self.lows), max(self.highs))
 
     def report(self, name: str = "") -> None:
         """Say what was left out or changed, in one warning for each cause.
@@ -135,9 +141,41 @@ class Survey:
                 f"as on_error='skip' says. The first: {first}"
             )
         self.notes.warn(self.range)
-        unused = self.extremes is None and self.largest is None
+        unused = not self.highs and self.largest is None
         if self.value_range is not None and unused:
             warn_user(
                 f"All {name}images have 8 bits, which are always 0–255: value_range does not apply "
                 "to them."
+            )
+        self._report_dark()
+
+    def _report_dark(self) -> None:
+        """Warn if images use a small part of the range, as 12-bit pixels in 16-bit files do."""
+        found, largest, byte = self.range, self.largest, self.largest_byte
+        typical = median(self.highs) if self.highs else 0
+        if (
+            self.value_range is None
+            and found is not None
+            and typical < max(self.highs)
+            and typical - found.low < DARK * (found.high - found.low)
+        ):
+            warn_user(
+                f"The range of pixel values that was found is ({found.low:g}, {found.high:g}), but "
+                f"most images reach no more than {typical:g}, so they are nearly black: one "
+                f"reaches {max(self.highs):g}. Pass value_range=({found.low:g}, high) with the "
+                "value of white."
+            )
+        if largest is not None and 0 < largest < DARK:
+            value = max(1, round(largest * SIXTEEN_BITS))
+            warn_user(
+                f"The largest pixel of all float images is {largest:.3g} in 0–1 (in 16-bit files: "
+                f"{value} of 65535), so they are nearly black. Divide them by their true maximum "
+                f"(for 16-bit pixels perhaps {2 ** value.bit_length() - 1}) to get floats in 0–1, "
+                "here and when predicting; floats may have been divided twice."
+            )
+        if largest is None and not self.highs and byte and byte < 255 * DARK:
+            warn_user(
+                f"The largest pixel of all images is {byte} of 255, so they are nearly black. "
+                f"Scale them, here and when predicting: X * {255 // byte}. Masks and labels of "
+                "pixels are no images."
             )

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from ..errors import InputError, warn_user
+from ..errors import InputError
 from ..tasks import Task
 from .inputs import Inputs, holds_targets, read_inputs, survey_of
 from .items import USUAL_KEYS, Keys
@@ -22,8 +22,6 @@ from .survey import Survey
 from .targets import TargetEncoding, as_targets, check_lengths
 from .validation import as_pair
 from .weights import by_class, class_weights, sample_weights
-
-_DARK = 1 / 8  # 12-bit pixels in 16-bit files reach 1/16 of the range, 13-bit pixels 1/8
 
 
 @dataclass(frozen=True)
@@ -131,7 +129,6 @@ def read_training_data(
         )
     survey = how.survey(inputs)
     survey.report()
-    _point_out_dark_images(survey.largest)
     training = replace(training, value_range=survey.range)
     if validation is not None:
         validation = replace(validation, value_range=survey.range)
@@ -271,16 +268,3 @@ def _weighted(training: LabelledImages, per_class: NDArray[np.float64]) -> Label
             "is nothing to learn from."
         )
     return replace(training, weights=(weights / weights.mean()).float())
-
-
-def _point_out_dark_images(largest: float | None) -> None:
-    """Warn if float images use a small part of the range, as 12-bit pixels in 16-bit files do."""
-    if largest is None or not 0 < largest < _DARK:
-        return
-    value = max(1, round(largest * 65535))
-    warn_user(
-        f"The largest pixel of all float and 16-bit images is {largest:.3g} in 0–1 (in 16-bit "
-        f"files: {value} of 65535), so they are nearly black. Divide them by their true maximum "
-        f"(for 16-bit pixels perhaps {2 ** value.bit_length() - 1}) to get floats in 0–1, here "
-        "and when predicting; floats may have been divided twice."
-    )

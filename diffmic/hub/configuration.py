@@ -179,7 +179,8 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         f"value_range is {str(values)[:80]}, not low, high and whether it was given",
         "value_range" not in preprocessing
         or (
-            set(values) == {"low", "high", "given"}
+            isinstance(values, dict)
+            and set(values) == {"low", "high", "given"}
             and all(_is_number(values[name]) for name in ("low", "high"))
             and values["low"] < values["high"]
             and type(values["given"]) is bool

@@ -1,0 +1,135 @@
+"""Images given as arrays and tensors of any kind, as plain tensors."""
+
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .reading import Reading
+
+CHANNELS = (1, 3)
+
+
+def array_image(value: Any, name: str, reading: Reading) -> Tensor:
+    """Pixels (C, H, W) of one image, whose range of values has not been checked."""
+    if not isinstance(value, (np.ndarray, Tensor)):
+        if not hasattr(value, "__array__") or np.isscalar(value):
+            raise InputError(
+                f"The {name} is a {type(value).__name__}; give an array, a tensor, a PIL image or "
+                "a path."
+            )
+        value = np.asarray(value)
+    image = as_tensor(value, any_type=reading.value_range is not None, name=name)
+    if image.ndim == 2:
+        image = image[None]
+    if image.ndim != 3:
+        raise InputError(
+            f"The {name} has shape {tuple(image.shape)}; (C, H, W), (H, W, C) or (H, W) is needed."
+        )
+    return channels_first(image[None], name=name)[0]
+
+
+def as_tensor(
+    values: "np.ndarray | Tensor", *, any_type: bool = False, name: str | None = None
+) -> Tensor:
+    """Pixels as a plain tensor on the CPU: uint8, float32, or integers of more than 8 bits.
+
+    Parameters
+    ----------
+    values : ndarray or Tensor
+        Pixels; of a tensor's subclass the plain values are taken.
+    any_type : bool
+        Whether integers of any type are taken, because their range is known; else uint8 and uint16.
+    name : str or None
+        Name of a single image in error messages.
+
+    Raises
+    ------
+    InputError
+        Another type, whose range is not known; or masked, missing or complex values.
+    """
+    tensor: Tensor | None
+    if isinstance(values, Tensor):
+        tensor = _plain(values)
+        known = tensor.dtype in (torch.uint8, torch.uint16)
+        whole = not (tensor.is_floating_point() or tensor.is_complex())
+        whole = whole and tensor.dtype != torch.bool
+    else:
+        if np.ma.is_masked(values):
+            raise InputError(
+                f"{subject(name)} masked pixels; give them a value: X.filled(0) for black."
+            )
+        known = values.dtype in (np.uint8, np.uint16)
+        whole = values.dtype.kind in "iu"
+        tensor = None if not (whole or values.dtype.kind == "f") else _from_numpy(values)
+    if tensor is not None and tensor.is_floating_point():
+        return tensor.float()
+    if tensor is None or not whole or not (known or any_type):
+        raise InputError(_unknown_type(values.dtype, name))
+    return tensor
+
+
+def subject(name: str | None) -> str:
+    """Beginning of a sentence about one image, or about all."""
+    return "Images have" if name is None else f"The {name} has"
+
+
+def _unknown_type(dtype: Any, name: str | None) -> str:
+    found = f"{subject(name)} the type {dtype}, whose range is not known. "
+    kind = str(dtype).removeprefix("torch.")
+    if kind == "bool":
+        return found + "Scale it to uint8 (0–255): X.astype('uint8') * 255, or to float (0–1)."
+    if kind.startswith(("int", "uint")):
+        return found + (
+            "Scale them to uint8 (0–255) or to float (0–1), or pass "
+            "DiffMICClassifier(value_range=(low, high)) with the values of black and white, such "
+            "as (-1000, 400) for CT in Hounsfield units. For unsigned images of 16 bits: "
+            "X.astype('uint16')."
+        )
+    return found + (
+        "Give numbers, as uint8 (0–255) or float (0–1); a list for images of several sizes."
+    )
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """Values of a tensor of any layout, device and subclass, without its gradient."""
+    if tensor.device.type == "meta":
+        raise InputError("Images are tensors on the device 'meta', which have no values.")
+    if getattr(tensor, "is_nested", False):
+        raise InputError("Images are a nested tensor; give a list of tensors: X.unbind().")
+    with torch.no_grad():
+        tensor = tensor.detach()
+        if tensor.is_quantized:
+            tensor = tensor.dequantize()
+        if tensor.layout != torch.strided:
+            tensor = tensor.to_dense()
+        return tensor.as_subclass(Tensor).cpu().resolve_conj().resolve_neg()
+
+
+def _from_numpy(values: "np.ndarray") -> Tensor:
+    kind = values.dtype.kind
+    dtype = np.dtype(np.float32) if kind == "f" else values.dtype.newbyteorder("=")
+    if dtype in (np.uint32, np.uint64):
+        dtype = np.dtype(np.int64)
+    values = np.ascontiguousarray(np.asarray(values), dtype=dtype)
+    if min(values.strides, default=0) < 0:  # along an axis of length 1, which NumPy passes over
+        values = values.copy()
+    with warnings.catch_warnings():
+        # Images are only read, so a read-only array (such as a memory map) needs no copy.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(values)
+
+
+def channels_first(images: Tensor, *, name: str | None = None) -> Tensor:
+    """(n, C, H, W) or (n, H, W, C) → (n, C, H, W), with 1 or 3 channels."""
+    if images.shape[1] in CHANNELS:
+        return images
+    if images.shape[3] in CHANNELS:
+        return images.permute(0, 3, 1, 2)
+    raise InputError(
+        f"{subject(name)} shape {tuple(images.shape[1:])}; 1 (gray) or 3 (RGB) channels are "
+        "needed, first or last. Choose or combine channels before passing them."
+    )
