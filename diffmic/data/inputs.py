@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
 from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
@@ -161,6 +161,11 @@ def _read(X: Any, how: _How) -> Inputs:
         return _from_dataset(X, how)
     if isinstance(X, (list, tuple)):
         return Inputs(_from_list(X, how))
+    if isinstance(X, Dataset):
+        raise InputError(
+            f"X is a Dataset, {type(X).__name__}, without __len__ or __getitem__; a map-style "
+            "Dataset needs both. Derive one without a length from IterableDataset."
+        )
     if (columns := _columns(X)) is not None:
         raise InputError(
             f"X is a table with the columns {columns[:10]}; give the column of image paths, "

@@ -115,7 +115,7 @@ def _image_key(values: Mapping[Any, Any], keys: Keys, name: str) -> Any:
         raise InputError(
             f"{name} has the keys {sorted(map(str, values))}, but not the image_key {keys.image!r}."
         )
-    found = _known(values, IMAGE_KEYS)
+    found = [key for key in _known(values, IMAGE_KEYS) if values[key] is not None]
     if len(found) == 1:
         return found[0]
     if not found and _is_xy(values):

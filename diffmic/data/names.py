@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import ConcatDataset, DataLoader, Subset
+from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Subset
 
 from ..errors import warn_user
 from .items import LABEL_KEYS
@@ -58,9 +58,13 @@ def stated_names(dataset: Any, label_key: str | None = None) -> Names | None:
     """Names of the labels that a Dataset states, whether or not its items hold such labels."""
     if isinstance(dataset, (DataLoader, Subset)):
         return stated_names(dataset.dataset, label_key)
-    if isinstance(dataset, ConcatDataset):
+    if isinstance(dataset, (ConcatDataset, ChainDataset)):
         all_names = [stated_names(part, label_key) for part in dataset.datasets]
-        return all_names[0] if all(names == all_names[0] for names in all_names) else None
+        return (
+            all_names[0]
+            if all_names and all(names == all_names[0] for names in all_names)
+            else None
+        )
     features: Any = getattr(dataset, "features", None)
     info = getattr(dataset, "info", None)
     if (key := _column(features, label_key)) is not None:
@@ -94,10 +98,16 @@ def stated_targets(dataset: Any, label_key: str | None = None) -> NDArray[Any] |
             stated = np.asarray(column)
         except ValueError:  # rows of different lengths
             continue
-        length = len(dataset) if hasattr(dataset, "__len__") else None
-        if stated.dtype.kind in "biuf" and stated.shape[:1] == (length,):
+        if stated.dtype.kind in "biuf" and stated.ndim > 0 and len(stated) == _length(dataset):
             return stated
     return None
+
+
+def _length(dataset: Any) -> int | None:
+    try:
+        return len(dataset)
+    except TypeError:  # a stream
+        return None
 
 
 def _column(features: Any, label_key: str | None) -> str | None:

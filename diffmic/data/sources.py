@@ -18,7 +18,7 @@ from .images import as_image, in_range
 from .items import USUAL_KEYS, Keys, split_item
 from .ranges import ValueRange
 from .reading import Reading
-from .workers import Workers
+from .workers import Workers, unchanged
 
 _CHECKED_TOGETHER = 2**26  # pixels
 
@@ -203,7 +203,7 @@ class DatasetImages(Source):
                 yield partial(self.item, index, with_target=with_target)
             return
         items = _ReadItems(self, value_range, with_target)
-        yield from self.workers.open(items, None, _unchanged)  # type: ignore[arg-type]
+        yield from self.workers.open(items, None, unchanged)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)
@@ -238,10 +238,6 @@ class _ReadItems:
         except InputError as reason:
             return _ReadItem(reason, reading)
         return _ReadItem(item, reading)
-
-
-def _unchanged(item: Any) -> Any:
-    return item
 
 
 class SomeImages(Source):

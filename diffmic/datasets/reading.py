@@ -1,8 +1,10 @@
 """Reading images one after another, whatever they are given as; those that cannot be read, too."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from ..data.ranges import ValueRange
 from ..data.reading import Reading
 from ..data.sources import is_path
 from ..data.streams import Stream
+from ..data.workers import Workers, unchanged
 from ..errors import InputError
 
 
@@ -70,39 +73,61 @@ def each_image(
     InputError
         X is empty, or of an unknown type.
     """
-    items, labelled = _items(X, keys)
-    for number, item in enumerate(
-        tqdm(items, desc=progress, disable=progress is None, leave=False)
-    ):
-        name, label = f"{what} {number}", None
+    how = _How(what, value_range, keys)
+    if (stream := Stream.of(X, keys)) is not None:
+        pairs = enumerate(_pairs(stream))
+        found = (how.found(number, partial(unchanged, pair), True) for number, pair in pairs)
+    else:
+        workers = Workers.of(X) if isinstance(X, DataLoader) else Workers()
+        items = _Items(*_items(X, keys), how)
+        # Where there are workers, they alone read the items: they would inherit open files.
+        ours = (items[number] for number in range(len(items)))
+        found = workers.open(items, None, unchanged) if workers.num_workers else ours  # type: ignore[arg-type]
+    yield from tqdm(found, desc=progress, disable=progress is None, leave=False)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How an item is read."""
+
+    what: str
+    value_range: ValueRange | None
+    keys: Keys
+
+    def found(self, number: int, item: Callable[[], Any], labelled: bool) -> Found:
+        """What is found where an item is read; ``labelled``: it may be an (image, label) pair."""
+        name, label = f"{self.what} {number}", None
         try:
             value = item()
             if labelled:
-                value, label = split_item(value, keys, with_target=True, optional=True)
+                value, label = split_item(value, self.keys, with_target=True, optional=True)
             if is_path(value):
                 name = os.fspath(value)
-            image = as_image(value, name=name, reading=Reading(value_range, raw=True))
-            yield Found(name, image, label)
+            image = as_image(value, name=name, reading=Reading(self.value_range, raw=True))
+            return Found(name, image, label)
         except InputError as reason:
-            yield Found(name, None, label, str(reason))
+            return Found(name, None, label, str(reason))
         except Exception as reason:  # whatever a Dataset raises for one of its items
-            yield Found(name, None, label, f"{type(reason).__name__}: {reason}")
+            return Found(name, None, label, f"{type(reason).__name__}: {reason}")
 
 
-class _Item:
-    """An item of a sequence, which is read when it is called."""
+@dataclass(frozen=True)
+class _Items:
+    """What is found in each item of a sequence."""
 
-    def __init__(self, items: Any, number: int) -> None:
-        self.items, self.number = items, number
+    items: Any
+    labelled: bool
+    how: _How
 
-    def __call__(self) -> Any:
-        return self.items[self.number]
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Found:
+        return self.how.found(number, partial(getitem, self.items, number), self.labelled)
 
 
 def _items(X: Any, keys: Keys) -> tuple[Any, bool]:
     """Items to be read, and whether each may be an (image, label) pair or a dict."""
-    if (stream := Stream.of(X, keys)) is not None:
-        return (lambda pair=pair: pair for pair in _pairs(stream)), True
     if isinstance(X, DataLoader):
         X = items_of(X, fitting=True)
     if is_dataset(X):
@@ -117,7 +142,7 @@ def _items(X: Any, keys: Keys) -> tuple[Any, bool]:
         labelled, items = False, read_inputs(X, keys=keys).images
     if len(items) == 0:
         raise InputError("X holds no images.")
-    return [_Item(items, number) for number in range(len(items))], labelled
+    return items, labelled
 
 
 def _pairs(stream: Stream) -> Iterator[tuple[Any, Any]]:

@@ -350,3 +350,8 @@ class ByKey(Dataset):
 
 def test_a_sampler_may_yield_keys():
     assert_read(DataLoader(ByKey(), 2, sampler=["c", "a"]), [2, 0])
+
+
+def test_a_dataset_without_a_length_is_an_error_that_says_so():
+    with pytest.raises(InputError, match=r"ByKey, without __len__ or __getitem__; .*IterableData"):
+        read_inputs(ByKey())

@@ -8,7 +8,14 @@ import pandas
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset, Subset
+from torch.utils.data import (
+    ChainDataset,
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    Subset,
+)
 from torchvision.datasets import ImageFolder
 
 from diffmic.data import read_inputs
@@ -91,6 +98,10 @@ def test_names_are_found_wherever_a_dataset_keeps_them(stated, wrap):
 @pytest.mark.parametrize("X", [NamedStream(), HuggingFace(), DataLoader(NamedStream(), 2)])
 def test_names_of_streams_and_of_hugging_face_are_found(X):
     assert names(X) == dict(enumerate(NAMES))
+
+
+def test_names_of_chained_streams_are_found():
+    assert names(ChainDataset([NamedStream(), NamedStream()])) == dict(enumerate(NAMES))
 
 
 def test_labels_of_one_column_are_named():

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from diffmic.data import PreparedImages, read_inputs
 from diffmic.data.inputs import survey_of
+from diffmic.datasets.reading import each_image
 from diffmic.errors import InputError
 
 N = 12
@@ -102,6 +103,14 @@ def test_workers_of_a_collate_fn_of_its_own_are_those_of_the_loader(tmp_path):
         collate_fn=lambda items: ([image for image, _ in items], [label for _, label in items]),
     )
     assert_reads_all(read_inputs(loader, with_targets=True))
+
+
+def test_inspection_leaves_items_to_workers(tmp_path):
+    data = OneFile(tmp_path / "images")
+    found = list(each_image(DataLoader(data, 4, num_workers=2)))
+    assert [one.label for one in found] == [i % 3 for i in range(N)]
+    np.testing.assert_array_equal(torch.cat([one.image for one in found]), IMAGES)
+    assert data.file is None
 
 
 class Damaged(Dataset):
