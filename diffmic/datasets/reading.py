@@ -74,15 +74,17 @@ def each_image(
         X is empty, or of an unknown type.
     """
     how = _How(what, value_range, keys)
+    found: Iterator[Found]
     if (stream := Stream.of(X, keys)) is not None:
         pairs = enumerate(_pairs(stream))
         found = (how.found(number, partial(unchanged, pair), True) for number, pair in pairs)
     else:
         workers = Workers.of(X) if isinstance(X, DataLoader) else Workers()
-        items = _Items(*_items(X, keys), how)
-        # Where there are workers, they alone read the items: they would inherit open files.
-        ours = (items[number] for number in range(len(items)))
-        found = workers.open(items, None, unchanged) if workers.num_workers else ours  # type: ignore[arg-type]
+        items: Any = _Items(*_items(X, keys), how)
+        if workers.num_workers:  # they alone read the items, and inherit no open files
+            found = iter(workers.open(items, None, unchanged))
+        else:
+            found = (items[number] for number in range(len(items)))
     yield from tqdm(found, desc=progress, disable=progress is None, leave=False)
 
 
