@@ -19,6 +19,7 @@ from .estimator.results import Results
 from .hub import ModelCard
 from .inference import Stage
 from .model import Architecture
+from .settings import undisturbed
 from .training import Recipe, fit_network
 
 
@@ -204,8 +205,7 @@ class DiffMICClassifier(
         """
         return cls(**{**preset_parameters(name), **overrides})
 
-    @torch.inference_mode(False)  # whatever the settings of the caller are
-    @torch.enable_grad()
+    @undisturbed
     def fit(
         self,
         X: Any,
@@ -278,6 +278,7 @@ class DiffMICClassifier(
         report(self.model_, result)
         return self
 
+    @undisturbed
     def predict_proba(
         self,
         X: Any,
@@ -315,6 +316,7 @@ class DiffMICClassifier(
         evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
         return model.probabilities(evidence, stage)
 
+    @undisturbed
     def predict(
         self,
         X: Any,

@@ -36,7 +36,7 @@ class DiffMICWarning(UserWarning):
     """A result may not be as expected, e.g. a weak diffusion stage or a missing calibration."""
 
 
-_SKIPPED = ("diffmic.", "torch.utils._contextlib")  # the latter decorates fit
+_SKIPPED = ("diffmic.", "sklearn.")  # the latter calls the estimator, and wraps its transform
 
 
 def warn_user(message: str) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from ..engine import prediction_engine, usual_engine
 from ..inference import FittedModel
+from ..settings import undisturbed
 from ..training import resolve_device
 from ..training.precision import to_device
 from .attributes import FittedAttributes
@@ -19,6 +20,7 @@ class Engines(FittedAttributes):
     device: str
     precision: str
 
+    @undisturbed
     def compile(self, engine: str = "auto") -> Self:
         """Rebuild the prediction engine, e.g. after weights of ``network_`` were changed by hand.
 
@@ -51,6 +53,7 @@ class Engines(FittedAttributes):
         """Move the model to a device, which predictions and further fits will use."""
         return self.set_params(device=device)
 
+    @undisturbed
     def set_params(self, **params: Any) -> Self:
         """Set parameters; a new device or precision applies to a fitted model immediately.
 

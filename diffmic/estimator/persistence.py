@@ -23,6 +23,7 @@ from ..hub import (
     save_model,
 )
 from ..inference import Engine, FittedModel
+from ..settings import undisturbed
 from ..training import resolve_device
 from .attributes import FittedAttributes
 from .parameters import check_parameters
@@ -33,6 +34,7 @@ class Persistence(FittedAttributes):
 
     card_: ModelCard
 
+    @undisturbed
     def save_pretrained(
         self, path: str | Path, *, dtype: DType = "float32", card: ModelCard | None = None
     ) -> None:
@@ -65,6 +67,7 @@ class Persistence(FittedAttributes):
         """
         self._save(path, dtype=dtype, card=card)
 
+    @undisturbed
     def push_to_hub(
         self,
         repo_id: str,
@@ -123,6 +126,7 @@ class Persistence(FittedAttributes):
             )
 
     @classmethod
+    @undisturbed
     def from_pretrained(
         cls,
         name: str | Path,
@@ -242,6 +246,7 @@ class Persistence(FittedAttributes):
             state["model_"] = replace(model, network=network, engine=Engine(network, kind))
         return state
 
+    @undisturbed
     def __setstate__(self, state: dict[str, Any]) -> None:
         model = state.get("model_")
         if model is not None:

@@ -10,6 +10,7 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from ..errors import InputError
 from ..inference import STAGES, Explanation, Stage, explain
 from ..model import Conditions
+from ..settings import undisturbed
 from .attributes import FittedAttributes
 from .prediction import conditions_for, evidence_for, labelled_for
 
@@ -47,6 +48,7 @@ class Results(
             logarithms: NDArray[np.float64] = np.log(proba)
         return logarithms
 
+    @undisturbed
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Accuracy, as in :meth:`evaluate`; multi-label: fraction of images with all labels right.
 
@@ -69,6 +71,7 @@ class Results(
                 f"y cannot be compared with the classes {model.classes.tolist()[:20]}: {reason}"
             ) from reason
 
+    @undisturbed
     def evaluate(
         self,
         X: Any,
@@ -101,6 +104,7 @@ class Results(
             for stage in stages
         }
 
+    @undisturbed
     def transform(self, X: Any) -> NDArray[np.float32]:
         """Embeddings: pooled features (n, D) of the image encoder, without test-time views.
 
@@ -116,6 +120,7 @@ class Results(
         network = self.network_
         return (network.image_encoder or network.prior.backbone).channels
 
+    @undisturbed
     def explain(self, X: Any) -> Explanation:
         """Saliency, regions and uncalibrated probabilities of the prior, without test-time views.
 

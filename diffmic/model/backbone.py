@@ -188,9 +188,10 @@ def build_backbone(
             raise PretrainedWeightsError(
                 "pretrained is a file, but backbone is a module: load the weights into the module."
             )
-        return Backbone(
-            copy.deepcopy(backbone), mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=image_size
-        )
+        net = copy.deepcopy(backbone)
+        if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
+            net = net.float()  # training and saved files are in float32
+        return Backbone(net, mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=image_size)
     model = _timm_model(backbone, image_size, pretrained)
     cfg = model.pretrained_cfg
     return Backbone(TimmFeatures(model), mean=cfg["mean"], std=cfg["std"], image_size=image_size)
