@@ -136,7 +136,22 @@ class _Walk:
             names = [os.path.join(*parts) for parts in empty]
             self.left_out["class folder(s) without an image that can be read"] = names
         if self.left_out:
-            warn_user(f"read_folders({str(self.root)!r}) does not return everything.{self.told()}")
+            warn_user(
+                f"read_folders({str(self.root)!r}) does not return everything.{self.told()}"
+                f"{self._why(empty)}"
+            )
+
+    def _why(self, empty: list[tuple[str, ...]]) -> str:
+        """Why a file of a class without images is none, and what to do about it."""
+        from ..data.files import check_image_file  # imports torch
+
+        for name in self.left_out["file(s) that are no image"]:
+            if any(Path(name).parts[: len(parts)] == parts for parts in empty):
+                try:
+                    check_image_file(self.root / name)
+                except InputError as reason:
+                    return f" {reason}"
+        return ""
 
 
 def _auto_levels(root: Path, parts: list[tuple[str, ...]]) -> list[str]:

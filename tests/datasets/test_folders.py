@@ -285,3 +285,11 @@ def test_a_file_is_no_folder(tmp_path):
     save(tmp_path / "1.png")
     with pytest.raises(InputError, match="is a file; read_csv reads tables"):
         read_folders(tmp_path / "1.png")
+
+
+def test_why_a_whole_class_cannot_be_read_is_said(tmp_path):
+    save(tmp_path / "a/1.png")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/1.nii.gz").write_bytes(b"\x1f\x8b" + bytes(500))
+    with pytest.warns(DiffMICWarning, match=r"can be read \(b\)\. .*1\.nii\.gz' is not .*nibabel"):
+        read_folders(tmp_path)
