@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .arrays import array_image
+from .dicom import dicom_pixels, is_dicom, pixels_module
 from .formats import told, what_it_is
 from .pillow import deep_png, hidden_depth, pixels_of
 from .reading import Reading
@@ -38,11 +39,16 @@ def read_image(path: PathOrStr, *, reading: Reading | None = None) -> Tensor:
 
 def check_image_file(path: PathOrStr) -> None:
     """Check by its header that a file is an image, without decoding it."""
+    name = f"The file {str(os.fsdecode(path))!r}"
     with _opened(path) as file:
-        if file.read(len(_NUMPY)) == _NUMPY:
+        head = _head(file, name)
+        if head.startswith(_NUMPY):
             return
-        file.seek(0)
-        with _image(file, f"The file {str(os.fsdecode(path))!r}"):
+        if is_dicom(head, name):
+            with _explained(name, head):
+                pixels_module()
+            return
+        with _image(file, name, head):
             return
 
 
@@ -155,13 +161,15 @@ def _opened(path: PathOrStr) -> Iterator[BinaryIO]:
 
 
 def _decoded(file: BinaryIO, name: str, reading: Reading) -> Tensor:
-    if file.read(len(_NUMPY)) == _NUMPY:
-        file.seek(0)
+    head = _head(file, name)
+    if head.startswith(_NUMPY):
         with _explained(name, b""):
             array = np.load(file, allow_pickle=False)
         return array_image(array, f"array in {name[:1].lower()}{name[1:]}", reading)
-    file.seek(0)
-    with _image(file, name) as image:
+    if is_dicom(head, name):
+        with _explained(name, head):
+            return dicom_pixels(file, reading)
+    with _image(file, name, head) as image:
         if hidden_depth(image):
             file.seek(0)
             if (pixels := deep_png(file.read(), reading)) is not None:
@@ -170,12 +178,17 @@ def _decoded(file: BinaryIO, name: str, reading: Reading) -> Tensor:
         return pixels_of(image, reading)
 
 
-@contextmanager
-def _image(file: BinaryIO, name: str) -> Iterator[Image.Image]:
+def _head(file: BinaryIO, name: str) -> bytes:
+    """First bytes of a file, which is at its beginning then."""
     head = file.read(_HEAD)
     if not head:
         raise InputError(f"{name} is not an image that can be read: it is empty (0 bytes).")
     file.seek(0)
+    return head
+
+
+@contextmanager
+def _image(file: BinaryIO, name: str, head: bytes) -> Iterator[Image.Image]:
     with _explained(name, head), Image.open(file) as image:
         yield image
 
