@@ -63,6 +63,8 @@ class DiffMICClassifier(
     task : {"auto", "multiclass", "multilabel", "ordinal"}, default="auto"
         Type of task. Auto: multi-label if y is an indicator matrix, else multi-class. Ordinal:
         classes are grades in sorted order, and metrics include quadratic kappa.
+    uncertain : {"error", "unknown", "positive", "negative"}, default="error"
+        Meaning of −1 in an indicator matrix, as in CheXpert: refused, unknown like NaN, 1, or 0.
     max_epochs : int, default=20
         Maximum number of epochs of stage one, and of stage two unless the recipe sets its own.
     batch_size : int, default=32
@@ -87,8 +89,9 @@ class DiffMICClassifier(
     on_error : {"raise", "skip"}, default="raise"
         What ``fit`` does about images that cannot be read. Skip: they are left out, with their
         labels, weights and groups, and a warning counts them. Predictions always raise an error.
-    class_names : sequence of str or None, default=None
-        Display names of the classes, in the order of ``classes_``.
+    class_names : sequence of str, dict or None, default=None
+        Display names of the classes, in the order of ``classes_``, or a dict from label to name.
+        None: those that came along with the data, if any; see ``class_names_``.
     image_key, label_key : str or None, default=None
         Keys of image and target in items or batches that are dicts. None: ``image``, ``img`` or
         ``pixel_values``, and ``label``, ``target``, ``lab`` or ``class``; also their plurals.
@@ -110,11 +113,13 @@ class DiffMICClassifier(
     ----------
     model_ : FittedModel
         Everything that predictions depend on; the next two groups are read-only views of it.
-    classes_, task_, network_, image_size_, channels_, calibrations_, thresholds_
-        Labels, task, network, input side (pixels), channels; per stage, calibration and thresholds.
-    validation_scores_, history_, versions_, seed_
+    classes_, class_names_, task_, network_, image_size_, channels_, calibrations_, thresholds_
+        Labels and their names, task, network, input side (pixels), channels; per stage, calibration
+        and thresholds.
+    validation_scores_, history_, label_counts_, versions_, seed_
         Record of the fit: cross-fitted metrics of prior, diffusion, and diffusion alone; one row
-        per epoch; package versions; integer seed derived from ``random_state``.
+        per epoch; numbers of known labels; package versions; integer seed derived from
+        ``random_state``.
     card_ : ModelCard
         Contents of the model card; set by :meth:`save_pretrained` and :meth:`push_to_hub`.
 
@@ -147,6 +152,7 @@ class DiffMICClassifier(
         n_views: int = 1,
         recipe: str | Recipe = "default",
         task: str = "auto",
+        uncertain: str = "error",
         max_epochs: int = 20,
         batch_size: int = 32,
         learning_rate: float = 1e-3,
@@ -174,6 +180,7 @@ class DiffMICClassifier(
         self.n_views = n_views
         self.recipe = recipe
         self.task = task
+        self.uncertain = uncertain
         self.max_epochs = max_epochs
         self.batch_size = batch_size
         self.learning_rate = learning_rate
@@ -226,8 +233,8 @@ class DiffMICClassifier(
             that is a dict. An IterableDataset, or a DataLoader with a ``collate_fn`` of its own,
             is read once and kept in memory.
         y : array-like of shape (n,), (n, 1) or (n, L)
-            Class labels, integers or strings; an indicator matrix of 0 and 1 means multi-label.
-            Not needed if X contains targets.
+            Class labels, integers or strings; an indicator matrix of 0 and 1 means multi-label, and
+            NaN in it an unknown label. Not needed if X contains targets.
         sample_weight : array-like of shape (n,) or None
             Weight of each image in losses and calibration.
         groups : array-like of shape (n,) or None
@@ -250,12 +257,11 @@ class DiffMICClassifier(
             Training became NaN or infinite. As after any interruption, the best state so far is
             kept.
         """
-        learnt = vars(self).get("model_") if self.warm_start else None
         plan = prepare_fit(
             self.get_params(deep=False),
             X,
             y,
-            learnt,
+            vars(self).get("model_"),
             sample_weight=sample_weight,
             groups=groups,
             validation_data=validation_data,

@@ -31,11 +31,11 @@ def main() -> None:
     clf = DiffMICClassifier.from_pretrained("diffmic-v2-aptos")
     proba = {stage: clf.predict_proba(image, stage=stage)[0] for stage in ("prior", "diffusion")}
     print(f"{'grade':20}{'prior':>10}{'diffusion':>12}")
-    for grade, name in enumerate(clf.class_names):
+    for grade, name in enumerate(clf.class_names_):
         print(f"{grade} {name:18}{proba['prior'][grade]:10.3f}{proba['diffusion'][grade]:12.3f}")
     explanation = clf.explain(image)
     axes = plot_regions(image, explanation)
-    axes.set_title(clf.class_names[proba["diffusion"].argmax()])
+    axes.set_title(clf.class_names_[proba["diffusion"].argmax()])
     axes.figure.savefig(args.picture, dpi=150, bbox_inches="tight")
     height, width = image.shape[1:]
     boxes = explanation.boxes[0]  # (K, 4): x0, y0, x1, y1

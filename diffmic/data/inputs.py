@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
+from .columns import as_array, as_objects
 from .files import holds_content
 from .images import CHANNELS, as_tensor, channels_first
 from .items import USUAL_KEYS, Keys, as_mapping, is_file, split_item
@@ -31,7 +32,6 @@ from .sources import (
 )
 from .streams import Stream
 from .survey import Survey
-from .targets import as_array
 from .workers import Workers
 
 _MUCH_MEMORY = 4 << 30
@@ -337,11 +337,15 @@ def _from_mapping(values: Mapping[Any, Any], how: _How) -> Inputs:
 
 def _stacked(targets: list[Any]) -> Any:
     shapes = {target.shape for target in targets}
+    if len(shapes) > 1 and any(target.dtype.kind == "U" for target in targets):
+        return as_objects([target.tolist() for target in targets])  # lists of words
     if len(shapes) > 1:
         raise InputError(
             f"The targets have different shapes: {sorted(shapes)[:3]}. Give one label per image, "
             "or a row of 0 and 1 of the same length."
         )
+    if shapes == {()}:
+        return as_array([target[()] for target in targets], "target")
     stacked = np.stack(targets)
     if stacked.ndim == 2 and stacked.dtype.kind == "f" and _are_mixtures(stacked):
         raise InputError(

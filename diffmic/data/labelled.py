@@ -19,9 +19,10 @@ class LabelledImages:
     ----------
     images : ImageSource
     targets : Tensor of shape (n, C), float32, on the CPU
-        One-hot or indicator rows.
+        One-hot or indicator rows; NaN: a label that is not known.
     weights : Tensor of shape (n,), float32, on the CPU
-        Sample weights. Those of the training part, which only the losses use, have mean 1.
+        Sample weights. Those of the training part, which only the losses use, have mean 1; where
+        labels are unknown, the mean of weight times share of known labels is 1.
     loss_weights : Tensor of shape (n,) or None
         Weights in the validation loss used for early stopping, if they differ from ``weights``:
         they include class weights, which the calibration does not use.

@@ -243,15 +243,15 @@ class _ReadItems:
 class SomeImages(Source):
     """Some of the images of a source."""
 
-    def __init__(self, images: ImageSource, index: Sequence[int]) -> None:
-        self.images, self.index = images, index
+    def __init__(self, images: ImageSource, indices: Sequence[int]) -> None:
+        self.images, self.indices = images, indices
         self.workers = getattr(images, "workers", None)
 
     def __len__(self) -> int:
-        return len(self.index)
+        return len(self.indices)
 
     def read(self, index: int, reading: Reading) -> Tensor:
-        return read_from(self.images, self.index[index], reading)
+        return read_from(self.images, self.indices[index], reading)
 
 
 def read_from(images: Any, index: int, reading: Reading) -> Tensor:

@@ -1,6 +1,7 @@
 """Stratified train/validation splits, which never divide a group."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..tasks import MULTICLASS, Task
-from .targets import any_missing, as_array
+from .columns import as_array, missing
 from .unit_split import split_units
 
 Indices = NDArray[np.intp]
@@ -22,6 +23,7 @@ def validation_split(
     *,
     groups: Any = None,
     task: Task = MULTICLASS,
+    classes: Sequence[Any] = (),
 ) -> tuple[Indices, Indices]:
     """Split the data: indices of the training images and of the validation images.
 
@@ -33,7 +35,8 @@ def validation_split(
     Parameters
     ----------
     targets : ndarray of shape (n, C)
-        One-hot or indicator targets.
+        One-hot or indicator targets. Where labels are unknown (NaN), both parts get images whose
+        label is known to be present, and to be absent.
     fraction : float
         Fraction of the images in the validation part.
     rng : RandomState
@@ -42,6 +45,8 @@ def validation_split(
         Group of each image.
     task : Task
         Type of task: whether targets are one-hot rows or an indicator matrix.
+    classes : sequence
+        Class labels, for messages.
 
     Raises
     ------
@@ -53,23 +58,32 @@ def validation_split(
     Exclusive classes without groups: scikit-learn's ``train_test_split``. Groups and multi-label:
     Sechidis et al. (2011), "On the stratification of multi-label data".
     """
-    if groups is not None:
-        return _split_by_unit(targets, fraction, rng, _numbered(groups))
-    if not task.exclusive:
-        return _split_by_unit(targets, fraction, rng, np.arange(len(targets)))
-    return _stratified_split(targets, fraction, rng)
+    units = np.arange(len(targets)) if groups is None else _numbered(groups)
+    if task.exclusive and groups is None:
+        parts = _stratified_split(targets, fraction, rng)
+        found = f"{len(targets)} images of {targets.shape[1]} classes"
+    else:
+        parts = _split_by_unit(targets, fraction, rng, units)
+        found = f"{len(targets)} images in {len(np.unique(units))} group(s)"
+    if parts is None:
+        raise InputError(
+            f"{found} are too few to hold out a validation part and keep each class in the "
+            f"training part{_fewest(targets, classes)}. Pass validation_data, or "
+            "validation_fraction=None for no validation part."
+        )
+    return parts
 
 
 def _stratified_split(
     targets: NDArray[np.float32], fraction: float, rng: np.random.RandomState
-) -> tuple[Indices, Indices]:
+) -> tuple[Indices, Indices] | None:
     everything = np.arange(len(targets))
     labels, counts = targets.argmax(axis=1), targets.sum(axis=0)
     divisible = everything[counts[labels] > 1]
     n_classes = int((counts > 1).sum())
     size = max(math.ceil(fraction * len(targets)), n_classes)
     if n_classes == 0 or len(divisible) - size < n_classes:
-        raise _too_few(f"{len(targets)} images of {targets.shape[1]} classes")
+        return None
     _, validation = sklearn.model_selection.train_test_split(
         divisible, test_size=size, stratify=labels[divisible], random_state=rng
     )
@@ -86,13 +100,15 @@ def _stratified_split(
 
 def _split_by_unit(
     targets: NDArray[np.float32], fraction: float, rng: np.random.RandomState, groups: Indices
-) -> tuple[Indices, Indices]:
+) -> tuple[Indices, Indices] | None:
     n_groups = int(groups.max()) + 1
-    counts = np.zeros((n_groups, 1 + targets.shape[1]))  # images, and images with each label
-    np.add.at(counts, groups, np.column_stack([np.ones(len(targets)), targets > 0]))
+    partly = np.isnan(targets).any(axis=0)  # of these labels, images known to be without count, too
+    columns = np.column_stack([np.ones(len(targets)), targets > 0, targets[:, partly] == 0])
+    counts = np.zeros((n_groups, columns.shape[1]))
+    np.add.at(counts, groups, columns)
     chosen = split_units(counts, fraction, rng)
     if chosen is None:
-        raise _too_few(f"{len(targets)} images in {n_groups} group(s)")
+        return None
     validation = chosen[groups]
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 
@@ -100,16 +116,26 @@ def _split_by_unit(
 def _numbered(groups: Any) -> Indices:
     """Groups as integers from 0."""
     groups = as_array(groups, "groups")
-    if groups.ndim != 1 or any_missing(groups):
+    absent = missing(groups)
+    if groups.ndim != 1 or absent.any():
         raise InputError(
             f"groups has shape {groups.shape}; one group per image, with none missing, is needed."
+            + (
+                f" {int(absent.sum())} of {len(groups)} are missing, the first is that of image "
+                f"{int(absent.argmax())}. An image whose patient is unknown may be a group of its "
+                "own."
+                if groups.ndim == 1
+                else ""
+            )
         )
     numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.tolist()))}
     return np.asarray([numbers[group] for group in groups.tolist()])
 
 
-def _too_few(found: str) -> InputError:
-    return InputError(
-        f"{found} are too few to hold out a validation part and keep each class in the training "
-        "part. Pass validation_data, or validation_fraction=None for no validation part."
-    )
+def _fewest(targets: NDArray[np.float32], classes: Sequence[Any]) -> str:
+    """The classes with the fewest images, for a message."""
+    if not len(classes):
+        return ""
+    counts = (targets > 0).sum(axis=0)
+    fewest = [f"{classes[c]!r}: {counts[c]}" for c in counts.argsort(kind="stable")[:5]]
+    return f" (images of the smallest classes: {', '.join(fewest)})"

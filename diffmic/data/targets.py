@@ -1,16 +1,19 @@
 """Reading y: class labels of any type, or a multi-label indicator matrix."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import column_or_1d
-from torch import Tensor
 
 from ..errors import InputError, warn_user
 from ..tasks import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task
+from .columns import MISSING_AS_TEXT, as_array, category_order, missing
+from .labels import no_indicator, plain_labels, unordered, unseen
+
+# What -1 in an indicator matrix becomes, by the parameter ``uncertain``; "error": it is refused.
+UNCERTAIN = {"unknown": np.nan, "positive": 1.0, "negative": 0.0}
 
 
 @dataclass(frozen=True)
@@ -20,16 +23,20 @@ class TargetEncoding:
     Attributes
     ----------
     classes : ndarray of shape (C,)
-        Sorted class labels; for multi-label, the column indices.
+        Sorted class labels (those of an ordinal task in the order of an ordered categorical, if y
+        is one); for multi-label, the column indices.
     task : Task
         Type of task.
+    uncertain : {"error", "unknown", "positive", "negative"}
+        Meaning of −1 in an indicator matrix.
     """
 
     classes: NDArray[Any]
     task: Task
+    uncertain: str = "error"
 
     @classmethod
-    def learn(cls, y: Any, task: str = "auto") -> Self:
+    def learn(cls, y: Any, task: str = "auto", uncertain: str = "error") -> Self:
         """Determine the classes and the task from y.
 
         Parameters
@@ -38,54 +45,68 @@ class TargetEncoding:
             Labels, or an indicator matrix.
         task : {"auto", "multiclass", "ordinal", "multilabel"}
             Type of task. ``"auto"`` means multi-label for an indicator matrix, else multi-class.
-            The grades of an ordinal task are numbers, in sorted order.
+            The grades of an ordinal task are numbers, in sorted order, or an ordered categorical
+            of pandas or polars.
+        uncertain : {"error", "unknown", "positive", "negative"}
+            Meaning of −1 in an indicator matrix.
 
         Raises
         ------
         InputError
-            y is None or empty, has missing or continuous values or a single class, or does not
-            match the task.
+            y is None or empty, has continuous values or a single class, lacks labels of a task
+            with one label per image, or does not match the task.
         """
-        return cls.learn_and_encode(y, task)[0]
+        return cls.learn_and_encode(y, task, uncertain)[0]
 
     @classmethod
-    def learn_and_encode(cls, y: Any, task: str = "auto") -> tuple[Self, NDArray[np.float32]]:
+    def learn_and_encode(
+        cls, y: Any, task: str = "auto", uncertain: str = "error"
+    ) -> tuple[Self, NDArray[np.float32]]:
         """Learn the classes of y and encode it; y is checked once, so warnings are issued once."""
-        y = as_targets(y)
-        encoding = cls._learn(y, task)
+        order = category_order(y)
+        y = as_targets(y, uncertain=uncertain)
+        encoding = cls._learn(y, task, uncertain, order)
         return encoding, encoding._encode(y)
 
     @classmethod
-    def _learn(cls, y: NDArray[Any], task: str) -> Self:
+    def _learn(cls, y: NDArray[Any], task: str, uncertain: str, order: list[Any] | None) -> Self:
         kind = _kind(y, task)
         if task == "auto" and kind is MULTILABEL:
             _point_out_onehot(y)
         if kind is MULTILABEL:
-            return cls(np.arange(y.shape[1]), kind)
+            return cls(np.arange(y.shape[1]), kind, uncertain)
         classes = np.unique(y)
         if len(classes) < 2:
             raise InputError(
                 f"y holds one class, {classes.tolist()}: a classifier needs at least 2 classes."
             )
-        if kind is ORDINAL and classes.dtype.kind not in "biuf":
-            raise InputError(
-                f"task is 'ordinal', and y holds the words {classes.tolist()[:10]}, whose order is "
-                "unknown. Give the grades as numbers, and words for them as class_names; or set "
-                "task='auto' if the classes have no order."
-            )
-        return cls(classes, kind)
+        if kind is ORDINAL and order is not None:
+            present = set(classes.tolist())
+            classes = np.asarray([label for label in order if label in present], classes.dtype)
+        elif kind is ORDINAL and classes.dtype.kind not in "biuf":
+            raise InputError(unordered(classes.tolist()))
+        _point_out_doubts(classes.tolist(), len(y))
+        return cls(classes, kind, uncertain)
 
-    def encode(self, y: Any) -> NDArray[np.float32]:
-        """Encode y as one-hot rows, or as its indicator matrix: (n, C), float32.
+    def encode(self, y: Any, names: Mapping[Any, str] | None = None) -> NDArray[np.float32]:
+        """Encode y as one-hot rows, or as its indicator matrix with NaN where unknown: (n, C).
+
+        Parameters
+        ----------
+        y : array-like
+        names : mapping or None
+            Display names of the classes, for messages.
 
         Raises
         ------
         InputError
             y contains a label that is not among the classes, or cannot be used.
         """
-        return self._encode(as_targets(y, self.task))
+        return self._encode(as_targets(y, self.task, self.uncertain), names)
 
-    def _encode(self, y: NDArray[Any]) -> NDArray[np.float32]:
+    def _encode(
+        self, y: NDArray[Any], names: Mapping[Any, str] | None = None
+    ) -> NDArray[np.float32]:
         if not self.task.exclusive:
             if y.shape[1] != len(self.classes):
                 raise InputError(
@@ -95,19 +116,16 @@ class TargetEncoding:
             indicator: NDArray[np.float32] = y.astype(np.float32)
             return indicator
         position = {label: number for number, label in enumerate(self.classes.tolist())}
-        unknown = [label for label in dict.fromkeys(y.tolist()) if label not in position]
-        if unknown:
-            raise InputError(
-                f"y contains previously unseen labels: {unknown[:10]}; the known classes are "
-                f"{self.classes.tolist()[:20]}."
-            )
+        strange = [label for label in dict.fromkeys(y.tolist()) if label not in position]
+        if strange:
+            raise InputError(unseen(strange, self.classes.tolist(), names or {}))
         onehot: NDArray[np.float32] = np.eye(len(position), dtype=np.float32)[
             [position[label] for label in y.tolist()]
         ]
         return onehot
 
 
-def as_targets(y: Any, task: Task | None = None) -> NDArray[Any]:
+def as_targets(y: Any, task: Task | None = None, uncertain: str = "error") -> NDArray[Any]:
     """y as an array of shape (n,) or, for a multi-label indicator, (n, L).
 
     Parameters
@@ -115,17 +133,26 @@ def as_targets(y: Any, task: Task | None = None) -> NDArray[Any]:
     y : array-like
     task : Task or None
         Task that y must match in shape; None: either shape is accepted.
+    uncertain : {"error", "unknown", "positive", "negative"}
+        Meaning of −1 in an indicator matrix.
+
+    Returns
+    -------
+    ndarray
+        Labels, or an indicator: of integers, or of floats if labels are unknown, which are NaN.
 
     Raises
     ------
     InputError
-        y is None or empty, has missing or continuous values, or has an unsupported shape.
+        y is None or empty, has continuous values or an unsupported shape, or lacks the label of an
+        image.
     """
     if y is None:
         raise InputError(
             "y is missing: this estimator requires y to be passed, but the target y is None. Give "
             "y, or a Dataset or DataLoader whose items hold targets."
         )
+    columns = getattr(y, "columns", ())
     y = as_array(y, "y")
     if y.dtype.kind == "c":
         raise InputError("y: Complex data not supported.")
@@ -135,30 +162,24 @@ def as_targets(y: Any, task: Task | None = None) -> NDArray[Any]:
                 f"y has shape {y.shape}; the task is {task.name}: one label per image is needed, "
                 "of shape (n,). Pass y.argmax(axis=1) if each row has a single 1."
             )
-        return _indicator(y)
+        return _indicator(y, uncertain, list(columns))
     if y.ndim not in (1, 2) or y.size == 0:
+        single = f", the single value {y.item()!r:.80}" if y.ndim == 0 else ""
         raise InputError(
-            f"y has shape {y.shape}; labels of shape (n,) or (n, 1), or an indicator matrix (n, L) "
-            "are needed."
+            f"y has shape {y.shape}{single}; labels of shape (n,) or (n, 1), or an indicator "
+            "matrix (n, L) are needed."
         )
+    labels = plain_labels(y.reshape(-1))
     if task is not None and not task.exclusive:
         raise InputError(
             f"y has shape {y.shape}; the task is {task.name}: an indicator matrix (n, L) is "
             "needed, with a column of 0 and 1 for each label."
         )
-    labels: NDArray[Any] = column_or_1d(y, warn=True)
-    if any_missing(labels):
+    if labels.dtype.kind == "f" and (labels != np.floor(labels)).any():
         raise InputError(
-            "y contains NaN, infinity or None. Remove images without a label, or label them."
+            f"Unknown label type: continuous. y holds {labels[labels != np.floor(labels)][0]}. "
+            "Labels must be integers, strings, or an indicator matrix."
         )
-    if labels.dtype == object and len({isinstance(label, str) for label in labels}) > 1:
-        raise InputError("y mixes strings and numbers; give labels of one kind.")
-    try:
-        check_classification_targets(labels)
-    except ValueError as reason:
-        raise InputError(
-            f"{reason} Labels must be integers, strings, or an indicator matrix."
-        ) from reason
     return labels
 
 
@@ -186,7 +207,7 @@ def _kind(y: NDArray[Any], task: str) -> Task:
 
 
 def _point_out_onehot(y: NDArray[Any]) -> None:
-    if len(y) > 1 and (y.astype(int).sum(axis=1) == 1).all():
+    if len(y) > 1 and (y.sum(axis=1) == 1).all():
         warn_user(
             "Each row of y has a single 1. An indicator matrix means multi-label, where an image "
             "may have several labels or none; for exclusive classes pass y.argmax(axis=1). If "
@@ -194,61 +215,38 @@ def _point_out_onehot(y: NDArray[Any]) -> None:
         )
 
 
-def _indicator(y: NDArray[Any]) -> NDArray[Any]:
-    allowed = np.isin(y, (0, 1))
-    if not allowed.all():
-        raise InputError(
-            f"y has shape {y.shape}, which means multi-label, where only 0 and 1 are allowed; "
-            f"found {list(dict.fromkeys(y[~allowed].tolist()))[:10]}. For one label per image pass "
-            "shape (n,) or (n, 1)."
+def _point_out_doubts(classes: list[Any], n_images: int) -> None:
+    """Warn of classes that may be missing labels written as text, or no classes at all."""
+    doubtful = ("", "None", *MISSING_AS_TEXT)
+    blank = [label for label in classes if isinstance(label, str) and label.strip() in doubtful]
+    if blank:
+        warn_user(
+            f"y holds the label {blank[0]!r}, which is learnt as a class like any other. If it "
+            "stands for a missing label, remove these images."
         )
-    return y
+    if n_images > 20 and len(classes) > n_images / 2:
+        warn_user(
+            f"y holds {len(classes)} different labels for {n_images} images, such as "
+            f"{classes[:3]}: they may be identifiers or measurements, not classes."
+        )
 
 
-def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Array of the values of a list, array, pandas column or tensor (on any device).
-
-    Raises
-    ------
-    InputError
-        Rows have different lengths.
-    """
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-    try:
-        array = np.asarray(values)
-    except ValueError as reason:
-        raise InputError(f"{name} cannot be converted to an array: {reason}") from reason
-    # scikit-learn does not support numpy's variable-length strings (StringDType).
-    return np.asarray(array.tolist()) if array.dtype.kind == "T" else array
-
-
-def any_missing(values: NDArray[Any]) -> bool:
-    """Whether any value is NaN, infinity, None or pandas.NA."""
-    if values.dtype.kind == "f":
-        return not np.isfinite(values).all()
-    return values.dtype == object and any(map(_is_missing, values.ravel()))
+def _indicator(y: NDArray[Any], uncertain: str, columns: list[Any]) -> NDArray[Any]:
+    """Indicator of 0 and 1, as integers, or as floats with NaN where a label is unknown."""
+    unknown = missing(y, infinity=False)
+    known = y[~unknown]
+    allowed = (0, 1) if uncertain == "error" else (0, 1, -1)
+    if known.dtype == object:
+        other = [value for value in known.tolist() if not _is_one_of(value, allowed)]
+    else:
+        other = known[~np.isin(known, allowed)].tolist()
+    if other:
+        raise InputError(no_indicator(y.shape, list(dict.fromkeys(other))[:10], columns))
+    found = np.full(y.shape, np.nan)
+    found[~unknown] = known.astype(float)
+    found[found == -1] = UNCERTAIN.get(uncertain, np.nan)
+    return found if np.isnan(found).any() else found.astype(int)
 
 
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # comparing pandas.NA with itself gives no bool
-        return True
-
-
-def check_lengths(n_images: int, **others: Any) -> None:
-    """Check that labels, weights and groups have one entry per image.
-
-    Raises
-    ------
-    InputError
-        The numbers differ; the message gives both.
-    """
-    for name, values in others.items():
-        found = n_images if values is None else len(np.atleast_1d(as_array(values, name)))
-        if found != n_images:
-            raise InputError(
-                f"Found input variables with inconsistent numbers of samples: {n_images} images, "
-                f"but {name} has {found} entries."
-            )
+def _is_one_of(value: Any, allowed: tuple[int, ...]) -> bool:
+    return not isinstance(value, str | bytes) and value in allowed

@@ -1,5 +1,6 @@
 """Training data: the arguments of ``fit``, read and validated before training."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,17 +10,21 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ..errors import InputError
-from ..tasks import Task
+from ..tasks import Task, known_shares
+from .class_names import aligned, data_names, given_names
+from .columns import as_array, check_lengths
 from .inputs import Inputs, holds_targets, read_inputs, survey_of
 from .items import USUAL_KEYS, Keys
+from .known import check_known, with_labels
 from .labelled import LabelledImages
+from .labels import enum_names
 from .loaders import shuffles
 from .names import table_names
 from .ranges import ValueRange
 from .sources import SomeImages
 from .splits import validation_split
 from .survey import Survey
-from .targets import TargetEncoding, as_targets, check_lengths
+from .targets import TargetEncoding, as_targets
 from .validation import as_pair
 from .weights import by_class, class_weights, sample_weights
 
@@ -37,6 +42,10 @@ class TrainingData:
         (C, H, W) of the first image passed.
     batch_size : int or None
         Batch size of the DataLoader, if X is one.
+    class_names : tuple of str or None
+        Display names that the user gave, in the order of the classes.
+    data_names : tuple of str or None
+        Names that came along with the data.
     """
 
     training: LabelledImages
@@ -44,6 +53,8 @@ class TrainingData:
     encoding: TargetEncoding
     image_shape: tuple[int, int, int]
     batch_size: int | None
+    class_names: tuple[str, ...] | None = None
+    data_names: tuple[str, ...] | None = None
 
 
 def read_training_data(
@@ -57,6 +68,8 @@ def read_training_data(
     class_weight: Any,
     rng: np.random.RandomState,
     task: str = "auto",
+    uncertain: str = "error",
+    class_names: Any = None,
     verbose: int = 0,
     value_range: ValueRange | None = None,
     on_error: str = "raise",
@@ -77,6 +90,10 @@ def read_training_data(
         Random number generator of the split.
     task : {"auto", "multiclass", "ordinal", "multilabel"}
         See :meth:`TargetEncoding.learn`.
+    uncertain : {"error", "unknown", "positive", "negative"}
+        Meaning of −1 in an indicator matrix.
+    class_names : sequence, mapping or None
+        Display names of the classes that the user gives.
     verbose : int
         Whether to show progress while images are read and checked.
     value_range : ValueRange or None
@@ -104,16 +121,25 @@ def read_training_data(
     inputs, targets, sample_weight, groups = _usable(
         inputs, y, targets, how, sample_weight=sample_weight, groups=groups
     )
-    encoding, encoded = TargetEncoding.learn_and_encode(targets, task)
-    everything = _labelled(inputs, encoded, sample_weight)
+    encoding, encoded = TargetEncoding.learn_and_encode(targets, task, uncertain)
+    labels = encoding.classes.tolist()
+    given, own = given_names(class_names, labels), data_names(inputs.names, labels)
+    shown = given or own or tuple(map(str, labels))
+    everything, kept = with_labels(_labelled(inputs, encoded, sample_weight), "X")
     training, validation = everything, None
     if validation_data is not None:
-        validation = _validation(validation_data, encoding, how)
+        validation = _validation(validation_data, encoding, own or given, own is not None, how)
     elif validation_fraction is not None:
         parts = validation_split(
-            everything.targets.numpy(), validation_fraction, rng, groups=groups, task=encoding.task
+            everything.targets.numpy(),
+            validation_fraction,
+            rng,
+            groups=None if groups is None else as_array(groups, "groups")[kept],
+            task=encoding.task,
+            classes=labels,
         )
         training, validation = (everything.subset(part.tolist()) for part in parts)
+    check_known(training, encoding.task, shown)
     per_class = class_weights(training.targets.numpy(), encoding, class_weight)
     training = _weighted(training, per_class)
     if validation is not None and class_weight is not None:
@@ -132,7 +158,15 @@ def read_training_data(
     training = replace(training, value_range=survey.range)
     if validation is not None:
         validation = replace(validation, value_range=survey.range)
-    return TrainingData(training, validation, encoding, survey.image_shape, inputs.batch_size)
+    return TrainingData(
+        training,
+        validation,
+        encoding,
+        survey.image_shape,
+        inputs.batch_size,
+        given,
+        own,
+    )
 
 
 @dataclass(frozen=True)
@@ -186,6 +220,10 @@ def read_labelled(
     *,
     known_channels: int,
     task: Task,
+    uncertain: str = "error",
+    classes: Sequence[Any] = (),
+    names: tuple[str, ...] | None = None,
+    certain: bool = False,
     value_range: ValueRange | None = None,
     keys: Keys = USUAL_KEYS,
     num_workers: int = 0,
@@ -200,6 +238,14 @@ def read_labelled(
         See :func:`read_inputs`.
     task : Task
         Task of the model.
+    uncertain : {"error", "unknown", "positive", "negative"}
+        Meaning of −1 in an indicator matrix.
+    classes : sequence
+        Class labels of the model.
+    names : tuple of str or None
+        Names of its classes, by which labels that have names are compared.
+    certain : bool
+        Whether the training data had these names; see :func:`aligned`.
     value_range : ValueRange or None
         Range of pixel values of the model.
     keys, num_workers
@@ -209,7 +255,7 @@ def read_labelled(
     -------
     Inputs
     ndarray of shape (n,), or (n, L) for multi-label
-        Labels.
+        Labels; NaN: not known.
 
     Raises
     ------
@@ -219,7 +265,10 @@ def read_labelled(
     how = _How(None, value_range, known_channels, keys=keys, num_workers=num_workers)
     inputs, targets = _pair(X, y, how)
     check_lengths(len(inputs.images), y=targets)
-    return inputs, as_targets(targets, task)
+    if len(classes) and targets is not None:
+        options: dict[str, Any] = {"classes": classes, "task": task, "certain": certain}
+        targets = aligned(targets, inputs.names, names, where="X" if y is None else "y", **options)
+    return inputs, as_targets(targets, task, uncertain)
 
 
 def _pair(X: Any, y: Any, how: _How) -> tuple[Inputs, Any]:
@@ -232,7 +281,7 @@ def _pair(X: Any, y: Any, how: _How) -> tuple[Inputs, Any]:
     inputs = how.inputs(X, with_targets=y is None and holds_targets(X))
     if y is None:
         return inputs, inputs.targets
-    return replace(inputs, names=table_names(y)), y
+    return replace(inputs, names=table_names(y) or enum_names(y)), y
 
 
 def _labelled(inputs: Inputs, encoded: NDArray[np.float32], sample_weight: Any) -> LabelledImages:
@@ -242,19 +291,30 @@ def _labelled(inputs: Inputs, encoded: NDArray[np.float32], sample_weight: Any) 
     )
 
 
-def _validation(validation_data: Any, encoding: TargetEncoding, how: _How) -> LabelledImages:
+def _validation(
+    validation_data: Any,
+    encoding: TargetEncoding,
+    names: tuple[str, ...] | None,
+    certain: bool,
+    how: _How,
+) -> LabelledImages:
     X, y = as_pair(validation_data)
     inputs, targets = _pair(X, y, how)
     if y is not None or inputs.survey is None:
         check_lengths(len(inputs.images), **{"validation y": targets})
+    classes, task = encoding.classes.tolist(), encoding.task
+    if targets is not None:
+        options: dict[str, Any] = {"classes": classes, "task": task, "certain": certain}
+        targets = aligned(targets, inputs.names, names, where="validation_data", **options)
     inputs, targets, *_ = _usable(inputs, y, targets, how)
-    part = _labelled(inputs, encoding.encode(targets), sample_weight=None)
+    encoded = encoding.encode(targets, dict(zip(classes, names or (), strict=False)))
+    part, _ = with_labels(_labelled(inputs, encoded, sample_weight=None), "validation_data")
     how.survey(inputs).report("validation ")
     return part
 
 
 def _weighted(training: LabelledImages, per_class: NDArray[np.float64]) -> LabelledImages:
-    """Training part with class weights included; the mean weight is 1."""
+    """Training part with class weights included; the mean weight of known labels is 1."""
     if len(training) < 2:
         raise InputError(
             f"The training part contains {len(training)} image; at least 2 are needed. Pass more "
@@ -267,4 +327,5 @@ def _weighted(training: LabelledImages, per_class: NDArray[np.float64]) -> Label
             "sample_weight is zero for every image of the training part, or class_weight is: there "
             "is nothing to learn from."
         )
-    return replace(training, weights=(weights / weights.mean()).float())
+    shares = known_shares(training.targets)
+    return replace(training, weights=(weights / (weights * shares).mean()).float())

@@ -23,7 +23,8 @@ def split_units(counts: Counts, fraction: float, rng: np.random.RandomState) -> 
     Parameters
     ----------
     counts : ndarray of shape (units, 1 + labels)
-        Number of images of each unit, then number of its images with each label.
+        Number of images of each unit, then number of its images with each label (or known to be
+        without it, which is a column of its own).
     fraction : float
         Target fraction of the images, and of the images with each label.
     rng : RandomState

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 from ..errors import InputError
-from .targets import TargetEncoding, as_array
+from .columns import as_array
+from .targets import TargetEncoding
 
 
 def sample_weights(sample_weight: Any, n_images: int) -> NDArray[np.float64]:
@@ -22,7 +23,7 @@ def sample_weights(sample_weight: Any, n_images: int) -> NDArray[np.float64]:
         return np.ones(n_images)
     weights = _numbers(sample_weight, "sample_weight")
     if not weights.any():
-        raise InputError("sample_weight is zero for every image: there is nothing to learn from.")
+        raise InputError("sample_weight is zero for every image, so that no image counts.")
     return weights
 
 
@@ -34,7 +35,8 @@ def class_weights(
     Parameters
     ----------
     targets : ndarray of shape (n, C)
-        One-hot or indicator targets of the training part, from which ``"balanced"`` is computed.
+        One-hot or indicator targets of the training part, from which ``"balanced"`` is computed;
+        labels that are unknown (NaN) do not count.
     encoding : TargetEncoding
     class_weight : None, "balanced" or dict
         As in scikit-learn; a class that is not in the dict has weight 1.
@@ -48,8 +50,9 @@ def class_weights(
         return np.ones(targets.shape[1])
     names = encoding.classes.tolist()
     if isinstance(class_weight, str) and class_weight == "balanced":
-        numbers, present = np.arange(len(names)), targets.any(axis=0)
-        labels = np.repeat(numbers, targets.sum(axis=0).astype(int))
+        counts = np.nansum(targets, axis=0).astype(int)
+        numbers, present = np.arange(len(names)), counts > 0
+        labels = np.repeat(numbers, counts)
         balanced = np.ones(len(names))
         balanced[present] = compute_class_weight("balanced", classes=numbers[present], y=labels)
         return balanced
@@ -63,10 +66,18 @@ def class_weights(
 
 def by_class(targets: NDArray[np.float32], per_class: NDArray[np.float64]) -> NDArray[np.float64]:
     """Class weight (n,) of each image; the mean over several labels, 1 without a label."""
+    targets = np.nan_to_num(targets)
     n_labels = targets.sum(axis=1)
     weights: NDArray[np.float64] = (targets @ per_class) / np.maximum(n_labels, 1)
     weights[n_labels == 0] = 1
     return weights
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return float("nan")
 
 
 def _numbers(values: Any, name: str) -> NDArray[np.float64]:
@@ -75,11 +86,13 @@ def _numbers(values: Any, name: str) -> NDArray[np.float64]:
     try:
         numbers: NDArray[np.float64] = found.astype(np.float64)
     except (TypeError, ValueError):
-        numbers = np.full(found.shape, np.nan)
+        numbers = np.array([_number(value) for value in found.ravel()]).reshape(found.shape)
     if numbers.ndim != 1 or not np.isfinite(numbers).all() or (numbers < 0).any():
-        wrong = found[~(np.isfinite(numbers) & (numbers >= 0))].ravel().tolist()[:3]
+        bad = ~(np.isfinite(numbers) & (numbers >= 0))
+        wrong = found[bad].ravel().tolist()[:3]
+        where = f", the first at index {int(bad.argmax())}" if found.ndim == 1 else ""
         raise InputError(
             f"{name} must hold finite numbers of at least 0, one each; found shape {found.shape}"
-            + (f" with {wrong}." if wrong else ".")
+            + (f" with {wrong}{where}." if wrong else ".")
         )
     return numbers

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.columns import as_array, check_lengths, missing
 from ..data.items import Keys
 from ..data.ranges import ValueRange
-from ..data.targets import any_missing, as_array, check_lengths
 from ..data.validation import as_pair
 from ..errors import InputError
 from .duplicates import (
@@ -196,7 +196,7 @@ def _entries(values: Any, n_images: int, name: str) -> list[Any]:
 def _known(value: Any) -> Any:
     """A label or group; None if it is NaN, None, pandas.NA or the text that NumPy makes of them."""
     text = value in ("nan", "<NA>", "None") if isinstance(value, str) else False
-    return None if text or any_missing(np.asarray([value], dtype=object)) else value
+    return None if text or missing(np.asarray([value], dtype=object)).any() else value
 
 
 def _concluded(

@@ -11,6 +11,7 @@ import numpy as np
 from ..data.items import IMAGE_KEYS, LABEL_KEYS, Keys
 from ..data.preprocessing import AUGMENTS
 from ..data.ranges import ValueRange
+from ..data.targets import UNCERTAIN
 from ..errors import InputError
 from ..hub.configuration import LARGEST_IMAGE
 from ..inference import SamplingOptions
@@ -60,6 +61,10 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     pretrained = parameters["pretrained"]
     if not isinstance(pretrained, (bool, str, Path)):
         raise InputError(f"pretrained is {pretrained!r}; give True, False, or a file of weights.")
+    if parameters["uncertain"] not in ("error", *UNCERTAIN):
+        raise InputError(
+            f"uncertain is {parameters['uncertain']!r}; give one of {['error', *UNCERTAIN]}."
+        )
     names = parameters["class_names"]
     if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
         raise InputError(f"class_names is {names!r}; give a list with one name per class, or None.")

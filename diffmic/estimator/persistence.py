@@ -26,6 +26,7 @@ from ..inference import Engine, FittedModel
 from ..settings import undisturbed
 from ..training import resolve_device
 from .attributes import FittedAttributes
+from .class_names import display_names
 from .parameters import check_parameters
 
 
@@ -208,7 +209,8 @@ class Persistence(FittedAttributes):
     @classmethod
     def _of(cls, saved: SavedModel, device: str) -> Self:
         """Estimator with a loaded model."""
-        estimator = cls(**{**saved.parameters, "device": device})
+        # Names belong to the classes of the model: a fit on others is not to inherit them.
+        estimator = cls(**{**saved.parameters, "device": device, "class_names": None})
         model = saved.model
         precision = saved.parameters["precision"]
         engine = prediction_engine(model.network, usual_engine(), precision=precision)
@@ -223,6 +225,7 @@ class Persistence(FittedAttributes):
         model, parameters = self._fitted(), _parameters(self)
         check_parameters(parameters)
         told = self.card_ if card is None else checked_card(card)
+        model = replace(model, class_names=display_names(model, parameters["class_names"]))
         save_model(folder, SavedModel(model, parameters, told), dtype=dtype, name=name)
         self.card_ = told
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..data import Inputs, PreparedImages, PreparedStream, Stream, read_inputs, read_labelled
 from ..inference import Evidence, FittedModel, Stage
 from ..model import Conditions
+from .class_names import display_names
 from .parameters import check_prediction, keys_of, sampling_options
 from .preparation import augmentation
 
@@ -74,6 +75,10 @@ def labelled_for(
         y,
         known_channels=model.channels,
         task=model.task,
+        uncertain=parameters["uncertain"],
+        classes=model.classes.tolist(),
+        names=model.data_names or display_names(model, parameters["class_names"]),
+        certain=model.data_names is not None,
         value_range=model.value_range,
         keys=keys_of(parameters),
         num_workers=parameters["num_workers"],

@@ -9,7 +9,8 @@ import numpy as np
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..data import TargetEncoding, TrainingData, ValueRange, named_augment, read_training_data
+from ..data import TrainingData, ValueRange, named_augment, read_training_data
+from ..data.known import Counts, counts_table, label_counts
 from ..data.preprocessing import Augment
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes
@@ -33,6 +34,7 @@ from ..training import (
     resolve_device,
     resolve_recipe,
 )
+from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
 
 PACKAGES = ("diffmic", "torch", "timm")
@@ -52,6 +54,10 @@ class FitPlan:
         Network to be trained.
     learnt : Learnt or None
         State of the denoiser after an earlier fit (warm start); None: it has not been trained.
+    versions : dict of str to str
+        Versions of the packages used.
+    class_names, data_names : tuple of str or None
+        As in :class:`~diffmic.inference.FittedModel`.
     """
 
     data: TrainingData
@@ -60,10 +66,12 @@ class FitPlan:
     network: DiffMICNetwork
     learnt: Learnt | None
     versions: dict[str, str]
+    class_names: tuple[str, ...] | None
+    data_names: tuple[str, ...] | None
 
 
 def prepare_fit(
-    parameters: Mapping[str, Any], X: Any, y: Any, learnt: FittedModel | None, **given: Any
+    parameters: Mapping[str, Any], X: Any, y: Any, earlier: FittedModel | None, **given: Any
 ) -> FitPlan:
     """Read and validate the data, and build the network.
 
@@ -72,8 +80,8 @@ def prepare_fit(
     parameters : mapping
         Constructor parameters of the estimator.
     X, y : as in ``DiffMICClassifier.fit``
-    learnt : FittedModel or None
-        Model to continue from (warm start).
+    earlier : FittedModel or None
+        Model that the estimator holds; a warm start continues from it.
     **given
         Other arguments of ``fit``.
 
@@ -83,6 +91,7 @@ def prepare_fit(
         As in ``DiffMICClassifier.fit``.
     """
     p = dict(parameters)
+    learnt = earlier if p["warm_start"] else None
     check_parameters(p)
     if p["batch_size"] < 2 and not isinstance(X, DataLoader):  # which has a batch size of its own
         raise InputError(
@@ -98,6 +107,8 @@ def prepare_fit(
         validation_fraction=p["validation_fraction"],
         class_weight=p["class_weight"],
         task=p["task"],
+        uncertain=p["uncertain"],
+        class_names=p["class_names"],
         rng=np.random.RandomState(seed),
         keys=keys_of(p),
         num_workers=p["num_workers"],
@@ -106,7 +117,10 @@ def prepare_fit(
         on_error=p["on_error"],
         **given,
     )
-    _check_class_names(p["class_names"], data.encoding)
+    if earlier is not None and not isinstance(p["class_names"], Mapping):
+        check_names(data, earlier)
+    if p["verbose"]:
+        _show_unknown(data)
     plain_classes(data.encoding.classes)  # labels that cannot be saved are refused before the work
     _warn_of_modules(resolve_architecture(p["architecture"]))
     plan = NetworkPlan(
@@ -139,9 +153,9 @@ def prepare_fit(
     next(one.batches(1, num_workers=options.num_workers))
     with LocalRNG(derived_seed(seed, 0)):
         network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
-    same = learnt is not None and _same_classes(learnt, data.encoding)
+    same = learnt is not None and same_classes(learnt, data)
     if learnt is not None:
-        _go_on(learnt, network, data.encoding, same)
+        _go_on(learnt, network, data, same)
     known = learnt if same and learnt is not None and "diffusion" in learnt.calibrations else None
     return FitPlan(
         data,
@@ -150,6 +164,7 @@ def prepare_fit(
         network,
         None if known is None else Learnt(known.drawing_ratio),
         {package: version(package) for package in PACKAGES},
+        *names_of_fit(data, learnt if same else None),
     )
 
 
@@ -167,7 +182,9 @@ def fitted_model(plan: FitPlan, result: FitResult) -> FittedModel:
         seed=options.seed,
         engine=Engine(plan.network),
         drawing_ratio=result.drawing_ratio,
-        record=FitRecord(verdict.scores, result.history, plan.versions),
+        record=FitRecord(verdict.scores, result.history, plan.versions, _counts(plan.data)),
+        class_names=plan.class_names,
+        data_names=plan.data_names,
         value_range=plan.data.training.value_range,
     )
 
@@ -193,13 +210,21 @@ def _recipe(p: Mapping[str, Any]) -> Recipe:
     return recipe if p["class_weight"] is None else replace(recipe, balance=0.0)
 
 
-def _check_class_names(class_names: Any, encoding: TargetEncoding) -> None:
-    names = None if class_names is None else list(class_names)
-    if names is not None and len(names) != len(encoding.classes):
-        raise InputError(
-            f"class_names has {len(names)} names, but y holds "
-            f"{len(encoding.classes)} classes: {encoding.classes.tolist()}."
-        )
+def _counts(data: TrainingData) -> dict[str, Counts]:
+    counts = {"training": label_counts(data.training)}
+    return (
+        counts
+        if data.validation is None
+        else counts | {"validation": label_counts(data.validation)}
+    )
+
+
+def _show_unknown(data: TrainingData) -> None:
+    """Print what is known of each label, if some are unknown."""
+    names = data.class_names or data.data_names or data.encoding.classes.tolist()
+    for part, counts in _counts(data).items():
+        if any(counts["unknown"]):
+            print(f"Labels of the {part} part:\n{counts_table(counts, list(map(str, names)))}")
 
 
 def _warn_of_modules(architecture: Architecture) -> None:
@@ -223,18 +248,14 @@ def _image_size(p: Mapping[str, Any], data: TrainingData, learnt: FittedModel | 
     return max(default_image_size(b, longest_side) for b in backbones if b is not None)
 
 
-def _same_classes(learnt: FittedModel, encoding: TargetEncoding) -> bool:
-    """Whether task and classes are unchanged, so that the heads can be kept."""
-    return learnt.task is encoding.task and np.array_equal(learnt.classes, encoding.classes)
-
-
-def _go_on(
-    learnt: FittedModel, network: DiffMICNetwork, encoding: TargetEncoding, same: bool
-) -> None:
+def _go_on(learnt: FittedModel, network: DiffMICNetwork, data: TrainingData, same: bool) -> None:
     carry_over(learnt.network, network, heads=same)
+    encoding = data.encoding
     if not same and np.isin(encoding.classes, learnt.classes).any():
+        before, now = learnt.classes.tolist(), encoding.classes.tolist()
+        if before == now and data.data_names is not None:
+            before, now = list(learnt.data_names or learnt.class_names or ()), [*data.data_names]
         warn_user(
-            f"warm_start: the classes changed from {learnt.classes.tolist()[:20]} to "
-            f"{encoding.classes.tolist()[:20]}: keeping the backbone weights and re-initialising "
-            "the heads."
+            f"warm_start: the classes changed from {before[:20]} to {now[:20]}: keeping the "
+            "backbone weights and re-initialising the heads."
         )

@@ -7,6 +7,8 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
+from ..data.columns import check_lengths
+from ..data.weights import sample_weights
 from ..errors import InputError
 from ..inference import STAGES, Explanation, Stage, explain
 from ..model import Conditions
@@ -50,22 +52,24 @@ class Results(
 
     @undisturbed
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Accuracy, as in :meth:`evaluate`; multi-label: fraction of images with all labels right.
+        """Accuracy, as in :meth:`evaluate`; multi-label: images with all known labels right.
 
         Parameters
         ----------
         X, y : as in ``fit``
         sample_weight : array-like of shape (n,) or None
         """
-        from sklearn.metrics import accuracy_score
-
         model = self._trained("diffusion")
         parameters = self.get_params(deep=False)
         images, truth = labelled_for(model, parameters, X, y)
+        check_lengths(len(truth), sample_weight=sample_weight)
+        weights = None if sample_weight is None else sample_weights(sample_weight, len(truth))
         evidence = evidence_for(model, parameters, images, "diffusion")
         predicted = model.decisions(model.probabilities(evidence, "diffusion"), "diffusion")
         try:
-            return float(accuracy_score(truth, predicted, sample_weight=sample_weight))
+            return model.task.accuracy(truth, predicted, weights)
+        except InputError:
+            raise
         except ValueError as reason:
             raise InputError(
                 f"y cannot be compared with the classes {model.classes.tolist()[:20]}: {reason}"

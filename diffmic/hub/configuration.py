@@ -17,14 +17,16 @@ LARGEST_CONFIG = 2**25  # bytes, enough for a history of 100,000 epochs
 LARGEST_IMAGE = 4096  # side of the resized images, in pixels
 
 
-def read_config(folder: Path, known: set[str]) -> dict[str, Any]:
+def read_config(folder: Path, known: set[str], *, optional: Collection[str] = ()) -> dict[str, Any]:
     """Configuration of a saved model, after a check of its keys.
 
     Parameters
     ----------
     folder : Path
     known : set of str
-        Required keys; no others are allowed.
+        Required keys.
+    optional : collection of str
+        Keys that may be missing; no others are allowed.
 
     Raises
     ------
@@ -32,7 +34,8 @@ def read_config(folder: Path, known: set[str]) -> dict[str, Any]:
         There is no such folder, or no valid diffmic configuration in it.
     """
     config = read_json(folder)
-    check_keys(config, known | {"weights_sha256"}, where=str(folder / CONFIG_FILE))
+    where = str(folder / CONFIG_FILE)
+    check_keys(config, known | {"weights_sha256", *optional}, where=where, optional=optional)
     return config
 
 
@@ -161,6 +164,22 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         f"class_names is {str(names)[:80]}, not a name for each of {len(classes)} classes",
         names is None
         or (_all_are(names, str) and isinstance(names, list) and len(names) == len(classes)),
+    )
+    given = config.get("data_names")
+    yield (
+        f"data_names is {str(given)[:80]}, not a name for each of {len(classes)} classes",
+        given is None
+        or (isinstance(given, list) and _all_are(given, str) and len(given) == len(classes)),
+    )
+    counts = config.get("label_counts") or {}
+    yield (
+        f"label_counts is {str(counts)[:80]}",
+        isinstance(counts, dict)
+        and all(
+            isinstance(part, dict)
+            and all(isinstance(column, list) and _all_are(column, int) for column in part.values())
+            for part in counts.values()
+        ),
     )
     seed = config["seed"]
     yield f"seed is {seed!r}, not a whole number", type(seed) is int and 0 <= seed < 2**64

@@ -69,6 +69,9 @@ CONFIG_KEYS = {
 }
 
 
+OPTIONAL_KEYS = {"label_counts", "data_names"}  # which earlier versions did not write
+
+
 @dataclass(frozen=True)
 class SavedModel:
     """Contents of the folder of a saved model.
@@ -113,7 +116,7 @@ def save_model(
     folder = save_target(folder)
     model, names = saved.model, _local_names(saved.model)
     card = replace(saved.card, base_model=saved.card.base_model or _base_model(saved))
-    parameters = plain_parameters(saved.parameters)
+    parameters = plain_parameters({**saved.parameters, "class_names": model.class_names})
     config: dict[str, Any] = {
         "task": model.task.name,
         "classes": plain_classes(model.classes),
@@ -133,6 +136,8 @@ def save_model(
         "validation_scores": _nan_as_none(dict(model.record.validation_scores)),
         "history": _nan_as_none(model.record.history),
         "versions": dict(model.record.versions),
+        "label_counts": dict(model.record.label_counts),
+        "data_names": None if model.data_names is None else list(model.data_names),
         "card": _nan_as_none(asdict(card)),
     }
     text = card_text(
@@ -238,7 +243,7 @@ def load_model(
         A file is missing, damaged or inconsistent, or needs a module or a transform.
     """
     finish_save(folder)
-    config = read_config(folder, CONFIG_KEYS)
+    config = read_config(folder, CONFIG_KEYS, optional=OPTIONAL_KEYS)
     own_checksum = config.pop("weights_sha256")
     stored = check_weights(folder, checksum or own_checksum)
     where = str(folder / CONFIG_FILE)
@@ -309,9 +314,16 @@ def _read(
             _none_as_nan(config["validation_scores"]),
             _none_as_nan(config["history"]),
             config["versions"],
+            config.get("label_counts") or {},
         ),
+        "class_names": _tuple(parameters["class_names"]),
+        "data_names": _tuple(config.get("data_names")),
     }
     return {"model": model, "parameters": parameters, "card": _card(config["card"])}, plan
+
+
+def _tuple(names: list[str] | None) -> tuple[str, ...] | None:
+    return None if names is None else tuple(names)
 
 
 def _without_memory(plan: NetworkPlan) -> NetworkPlan:

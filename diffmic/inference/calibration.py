@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from torch import Tensor
 
 from ..errors import InputError
-from ..tasks import Task
+from ..tasks import Task, known_shares
 
 TEMPERATURES = (0.05, 20.0)
 SHIFTS = (-10.0, 10.0)
@@ -69,7 +69,7 @@ class Calibration:
         logits : Tensor of shape (n, C)
             Uncalibrated logits of a stage for held-out images.
         targets : Tensor of shape (n, C)
-            One-hot or indicator targets.
+            One-hot or indicator targets; NaN: a label that is not known, which is left out.
         task : Task
             Type of task.
         prior_logits : Tensor of shape (n, C) or None
@@ -80,13 +80,15 @@ class Calibration:
         """
         logits = logits.double()
         prior = logits.new_zeros(()) if prior_logits is None else prior_logits.double()
+        # As many images as would have as many labels, were all of them known.
+        n_images = max(1.0, float((~targets.isnan()).sum()) / targets.shape[1])
         usual = np.array([1.0, 0.0, 0.0] if prior_logits is None else [0.5, 0.5, 0.0])
 
         def loss(parameters: NDArray[np.float64]) -> float:
             scale, weight, shift = parameters  # the NLL is convex in these parameters
             nll = mean_nll(scale * logits + weight * prior + shift, targets, task, weights)
             surprise = np.log((scale + weight) / usual[:2].sum()) ** 2 + shift**2
-            return nll + float(surprise) / (2 * len(targets))
+            return nll + float(surprise) / (2 * n_images)
 
         low, high = TEMPERATURES
         bounds = [
@@ -115,8 +117,9 @@ class Calibration:
 
 
 def mean_nll(logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None = None) -> float:
-    """Mean negative log-likelihood over the images, optionally weighted; labels are averaged."""
+    """Mean negative log-likelihood over images and known labels, optionally weighted by image."""
     errors = task.loss(logits, targets.to(logits))
+    shares = known_shares(targets)
     if weights is None or bool((weights == weights[0]).all()):
-        return float(errors.mean())
-    return float((weights * errors).sum() / weights.sum())
+        return float(errors.mean() / shares.mean())
+    return float((weights * errors).sum() / (weights * shares).sum())

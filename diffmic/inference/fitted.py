@@ -34,11 +34,16 @@ class FitRecord:
         One row per epoch of each stage.
     versions : dict of str to str
         Versions of the packages used for the fit.
+    label_counts : dict of str to dict of str to list of int
+        For the ``"training"`` and the ``"validation"`` part, the number of images for which each
+        class is known to be present (``"positive"``), to be absent (``"negative"``), or is
+        ``"unknown"``, in the order of the classes. Empty for a model saved without them.
     """
 
     validation_scores: Mapping[str, Metrics] = field(default_factory=dict)
     history: list[dict[str, Any]] = field(default_factory=list)
     versions: Mapping[str, str] = field(default_factory=dict)
+    label_counts: Mapping[str, dict[str, list[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +78,11 @@ class FittedModel:
     value_range : ValueRange or None
         Range of pixel values, which was given or found over the training images; None: they had 8
         bits, or were floats in 0–1.
+    class_names : tuple of str or None
+        Display names of the classes; None: their labels are their names.
+    data_names : tuple of str or None
+        Names that the training data had for the classes, by which labels of other data are
+        compared; None: they had none.
     """
 
     network: DiffMICNetwork
@@ -87,6 +97,8 @@ class FittedModel:
     drawing_ratio: NDArray[np.float64] | None = None
     record: FitRecord = field(default_factory=FitRecord)
     value_range: ValueRange | None = None
+    class_names: tuple[str, ...] | None = None
+    data_names: tuple[str, ...] | None = None
 
     @property
     def task(self) -> Task:

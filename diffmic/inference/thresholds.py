@@ -24,13 +24,15 @@ def best_thresholds(
     Parameters
     ----------
     targets, proba : ndarray of shape (n, L)
-        Indicator targets and calibrated probabilities of held-out images.
+        Indicator targets and calibrated probabilities of held-out images. Images whose label is
+        unknown (NaN) are left out for this label.
     prior_count : float
         Number of positives at which λ is ½; 0: only the labels are used.
     """
     thresholds = np.full(targets.shape[1], 0.5)
-    for label in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-proba[:, label], kind="stable")
+    for label in np.flatnonzero((targets > 0).any(axis=0)):
+        known = np.flatnonzero(~np.isnan(targets[:, label]))
+        order = known[np.argsort(-proba[known, label], kind="stable")]
         p, y = proba[order, label], targets[order, label].astype(np.float64)
         trust = y.sum() / (y.sum() + prior_count)
         positive = trust * y + (1 - trust) * p

@@ -1,6 +1,6 @@
 """Types of classification tasks: multi-class, multi-label and ordinal."""
 
-from .kinds import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task, task_named
+from .kinds import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task, known_shares, task_named
 from .metrics import classification_metrics, expected_calibration_error
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "Task",
     "classification_metrics",
     "expected_calibration_error",
+    "known_shares",
     "task_named",
 ]

@@ -4,19 +4,21 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import sklearn  # sklearn.metrics is imported on first use
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InputError
-from .metrics import multiclass_metrics, multilabel_metrics
+from .metrics import multiclass_metrics, multilabel_accuracy, multilabel_metrics
 
 
 class Task(ABC):
     """Type of classification task, which determines how targets and logits are interpreted.
 
-    The last dimension of logits, scores, probabilities and targets is the classes.
+    The last dimension of logits, scores, probabilities and targets is the classes. A multi-label
+    target that is not known is NaN, and has no influence on any loss or metric.
 
     Attributes
     ----------
@@ -43,11 +45,15 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy of each row, (..., C) → (...); multi-label: mean binary cross-entropy."""
+        """Cross-entropy of each row, (..., C) → (...).
+
+        Multi-label: binary cross-entropies over the number of labels; unknown ones add 0, so that
+        every known label counts alike, whatever else is known of its image.
+        """
 
     @abstractmethod
     def confidence(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """Probability of the true class, (..., C) → (...); multi-label: mean over the labels."""
+        """Probability of the true class, (..., C) → (...); multi-label: mean over known labels."""
 
     @abstractmethod
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
@@ -68,6 +74,15 @@ class Task(ABC):
         thresholds: ArrayLike | None = None,
     ) -> dict[str, float]:
         """Metrics of probabilities (n, C) against labels (n,) or an indicator (n, L)."""
+
+    def accuracy(
+        self,
+        y_true: NDArray[Any],
+        predicted: NDArray[Any],
+        weights: NDArray[np.float64] | None = None,
+    ) -> float:
+        """Fraction of the images whose label (multi-label: every known label) is right."""
+        return float(sklearn.metrics.accuracy_score(y_true, predicted, sample_weight=weights))
 
     @abstractmethod
     def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
@@ -142,6 +157,17 @@ class Ordinal(Multiclass):
         return multiclass_metrics(y_true, proba, classes, ordered=True)
 
 
+def known_labels(targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Which targets are known, and the targets with 0 for those that are not (NaN)."""
+    known = ~targets.isnan()
+    return known, torch.where(known, targets, 0.0)
+
+
+def known_shares(targets: Tensor) -> Tensor:
+    """Share of the labels of each image that are known, (n,), float64; 1 for exclusive classes."""
+    return (~targets.isnan()).double().mean(dim=1)
+
+
 class Multilabel(Task):
     """Multi-label task: each image has any number of independent labels."""
 
@@ -157,18 +183,21 @@ class Multilabel(Task):
         return torch.logit(proba)
 
     def loss(self, logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0) -> Tensor:
+        known, targets = known_labels(targets)
         smooth = targets * (1 - label_smoothing) + label_smoothing / 2
         errors = F.binary_cross_entropy_with_logits(
             logits, smooth.expand_as(logits), reduction="none"
         )
-        return errors.mean(dim=-1)
+        return torch.where(known, errors, 0.0).mean(dim=-1)
 
     def confidence(self, logits: Tensor, targets: Tensor) -> Tensor:
+        known, targets = known_labels(targets)
         proba = logits.sigmoid()
-        return (proba * targets + (1 - proba) * (1 - targets)).mean(dim=-1)
+        right = torch.where(known, proba * targets + (1 - proba) * (1 - targets), 0.0)
+        return right.sum(dim=-1) / known.sum(dim=-1).clamp_min(1)
 
     def correct(self, logits: Tensor, targets: Tensor) -> Tensor:
-        return ((logits > 0) == (targets > 0.5)).all(dim=-1)
+        return (((logits > 0) == (targets > 0.5)) | targets.isnan()).all(dim=-1)
 
     def decide(
         self, proba: NDArray[np.float64], classes: NDArray[Any], thresholds: ArrayLike | None = None
@@ -184,8 +213,16 @@ class Multilabel(Task):
     ) -> dict[str, float]:
         return multilabel_metrics(y_true, proba, self.decide(proba, classes, thresholds))
 
+    def accuracy(
+        self,
+        y_true: NDArray[Any],
+        predicted: NDArray[Any],
+        weights: NDArray[np.float64] | None = None,
+    ) -> float:
+        return multilabel_accuracy(y_true, predicted, weights)
+
     def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
-        return targets.astype(int)
+        return targets if np.isnan(targets).any() else targets.astype(int)
 
 
 MULTICLASS, MULTILABEL, ORDINAL = Multiclass(), Multilabel(), Ordinal()

@@ -1,5 +1,6 @@
 """Classification metrics of probabilities: scikit-learn's, and the calibration error."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,8 @@ import sklearn  # sklearn.metrics is imported on first use
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+
+_NOTHING_KNOWN = "No label of any image is known, so that there is nothing to measure."
 
 
 def classification_metrics(
@@ -22,7 +25,7 @@ def classification_metrics(
     Parameters
     ----------
     y_true : array-like of shape (n,), (n, 1) or (n, L)
-        Labels, or an indicator matrix for multi-label.
+        Labels, or an indicator matrix for multi-label, in which NaN is an unknown label.
     proba : array-like of shape (n, C)
         Probabilities, with columns in the order of ``classes``.
     classes : array-like of shape (C,) or None
@@ -35,21 +38,25 @@ def classification_metrics(
     Returns
     -------
     dict of str to float
-        ``accuracy`` (multi-label: fraction of images with all labels right),
+        ``accuracy`` (multi-label: fraction of images with all known labels right),
         ``label_accuracy`` (multi-label: fraction of single labels that are right),
         ``balanced_accuracy``, ``macro_f1``, ``auc`` (macro, one-vs-rest), ``kappa`` (quadratic, if
         ordered), ``nll``, ``brier``, ``ece`` (15 bins of equal width). Classes without positives,
-        or without negatives, are left out of averages for which they are undefined.
+        or without negatives, are left out of averages for which they are undefined. Unknown labels
+        are left out of every metric.
 
     Raises
     ------
     InputError
-        A label is not among the classes.
+        A label is not among the classes, or no label is known.
     """
     truth, p = np.asarray(y_true), np.asarray(proba, dtype=np.float64)
     if truth.ndim == 2 and truth.shape[1] == 1:
         truth = truth[:, 0]
     if truth.ndim == 2:
+        truth = truth.astype(float)
+        if not (np.isin(truth, (0, 1)) | np.isnan(truth)).all():
+            raise InputError("y_true holds values other than 0, 1 and NaN (an unknown label).")
         return multilabel_metrics(truth, p, (p >= np.asarray(thresholds)).astype(int))
     labels = np.arange(p.shape[1]) if classes is None else np.asarray(classes)
     return multiclass_metrics(truth, p, labels, ordered=ordered)
@@ -91,30 +98,52 @@ def multiclass_metrics(
 def multilabel_metrics(
     truth: NDArray[Any], p: NDArray[np.float64], predicted: NDArray[Any]
 ) -> dict[str, float]:
-    """Multi-label metrics of true labels, probabilities and decisions, each (n, L)."""
-    present = np.flatnonzero(truth.any(axis=0))
-    balanced = [
-        _balanced_accuracy(truth[:, c], predicted[:, c])
-        for c in range(truth.shape[1])
-        if 0 < truth[:, c].sum() < len(truth)
+    """Multi-label metrics of true labels, probabilities and decisions, each (n, L).
+
+    Labels that are NaN are not known, and are left out of every metric; so is an image without any
+    known label.
+    """
+    known = ~np.isnan(truth.astype(float))
+    if not known.any():
+        raise InputError(_NOTHING_KNOWN)
+    right = (predicted == truth) & known
+    columns = [
+        (truth[rows, c].astype(int), predicted[rows, c], p[rows, c])
+        for c, rows in enumerate(known.T)
+        if rows.any()
     ]
-    clipped = p.clip(1e-15, 1 - 1e-15)
+    both = [column for column in columns if 0 < column[0].sum() < len(column[0])]
+    present = [column for column in columns if column[0].any()]
+    y, all_p = truth[known].astype(int), p[known]
+    clipped = all_p.clip(1e-15, 1 - 1e-15)
     return {
-        "accuracy": float((predicted == truth).all(axis=1).mean()),
-        "label_accuracy": float((predicted == truth).mean()),
-        "balanced_accuracy": float(np.mean(balanced)) if balanced else float("nan"),
-        "macro_f1": float(
-            sklearn.metrics.f1_score(
-                truth, predicted, average="macro", labels=present, zero_division=0
-            )
-        )
-        if len(present)
-        else float("nan"),
-        "auc": _macro_auc(truth, p),
-        "nll": float(-np.where(truth == 1, np.log(clipped), np.log1p(-clipped)).mean()),
-        "brier": float(((p - truth) ** 2).mean()),
-        "ece": expected_calibration_error(p.ravel(), truth.ravel() == 1),
+        "accuracy": multilabel_accuracy(truth, predicted),
+        "label_accuracy": float(right.sum() / known.sum()),
+        "balanced_accuracy": _mean(_balanced_accuracy(t, d) for t, d, _ in both),
+        "macro_f1": _mean(sklearn.metrics.f1_score(t, d, zero_division=0) for t, d, _ in present),
+        "auc": _mean(sklearn.metrics.roc_auc_score(t, q) for t, _, q in both),
+        "nll": float(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)).mean()),
+        "brier": float(((all_p - y) ** 2).mean()),
+        "ece": expected_calibration_error(all_p, y == 1),
     }
+
+
+def multilabel_accuracy(
+    truth: NDArray[Any], predicted: NDArray[Any], weights: NDArray[np.float64] | None = None
+) -> float:
+    """Fraction of the images with known labels for which every known label is right."""
+    unknown = np.isnan(truth.astype(float))
+    some = ~unknown.all(axis=1)
+    if not some.any():
+        raise InputError(_NOTHING_KNOWN)
+    right = ((predicted == truth) | unknown).all(axis=1)[some]
+    return float(np.average(right, weights=None if weights is None else weights[some]))
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Mean; NaN of nothing."""
+    found = list(values)
+    return float(np.mean(found)) if found else float("nan")
 
 
 def expected_calibration_error(
@@ -167,9 +196,8 @@ def _balanced_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
 
 def _macro_auc(truth: NDArray[Any], p: NDArray[np.float64]) -> float:
     """Mean AUC of the columns that contain both values."""
-    aucs = [
+    return _mean(
         sklearn.metrics.roc_auc_score(truth[:, c], p[:, c])
         for c in range(truth.shape[1])
         if 0 < truth[:, c].sum() < len(truth)
-    ]
-    return float(np.mean(aucs)) if aucs else float("nan")
+    )

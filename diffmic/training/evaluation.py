@@ -21,7 +21,7 @@ from ..inference import (
 )
 from ..inference.calibration import mean_nll
 from ..model import Conditions, DiffMICNetwork
-from ..tasks import Task
+from ..tasks import Task, known_shares
 from .options import TrainingOptions
 
 N_FOLDS = 5
@@ -201,7 +201,7 @@ class Reading:
     prior_logits : Tensor of shape (n, C) or None
         Logits of the prior that the calibration adds with a fitted weight; None: none.
     targets : Tensor of shape (n, C)
-        One-hot or indicator targets.
+        One-hot or indicator targets; NaN: a label that is not known.
     weights : Tensor of shape (n,)
         Sample weights.
     task : Task
@@ -261,7 +261,9 @@ def cross_fitted(reading: Reading, seed: int) -> tuple[dict[str, float], NDArray
             thresholds[inside.numpy()] = others.best_thresholds(calibration)
     if n < 2:
         return {}, np.zeros(n)
-    errors = task.loss(logits, reading.targets.double()).numpy()
+    # Scaled so that their mean is the mean over known labels.
+    losses = task.loss(logits, reading.targets.double())
+    errors = (losses / known_shares(reading.targets).mean()).numpy()
     numbers = np.arange(reading.targets.shape[1])
     metrics = task.metrics(
         task.labels(reading.targets.numpy(), numbers),
@@ -275,7 +277,7 @@ def cross_fitted(reading: Reading, seed: int) -> tuple[dict[str, float], NDArray
 def balanced_folds(targets: Tensor, n_folds: int, seed: int) -> Tensor:
     """Fold index of each image, (n,): shuffled, with each class spread over the folds."""
     order = torch.randperm(len(targets), generator=torch.Generator().manual_seed(seed % 2**63))
-    by_class = order[targets[order].argmax(dim=1).argsort(stable=True)]
+    by_class = order[targets[order].nan_to_num().argmax(dim=1).argsort(stable=True)]
     folds = torch.empty(len(targets), dtype=torch.long)
     folds[by_class] = torch.arange(len(targets)) % n_folds
     return folds

@@ -84,17 +84,33 @@ class DenoiserObjective(nn.Module):
             schedule.num_train_timesteps, distances.shape, device=targets.device
         )
         noise = torch.randn_like(guidance)
-        noisy = network.process.forward(targets, noise, timesteps, guidance)
+        known, labels = self._filled(targets, conditions)
+        noisy = network.process.forward(labels, noise, timesteps, guidance)
         output = network.denoiser(guidance, noisy, timesteps, context)
 
         levels = schedule.signal[timesteps, None], schedule.noise[timesteps, None]
-        label = over_positions(targets, noise).expand_as(noise)
+        label = over_positions(labels, noise).expand_as(noise)
         target = network.parameterization.target(label, noise, *levels)
         confidence = network.task.confidence(conditions.fused_logits, targets)
         weights = weights * focal_weights(confidence, alpha=recipe.alpha, gamma=recipe.gamma)
         if network.settings.prediction_type == "probability":
-            return (weights[:, None] * network.task.loss(output, target)).mean()
+            losses = network.task.loss(output, over_positions(targets, noise))
+            return (weights[:, None] * losses).mean()
+        # No error, and no gradient, where the label is not known.
+        output = torch.where(over_positions(known, output), output, target)
         return weighted_mse(output, target, weights)
+
+    def _filled(self, targets: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Which targets (B, C) are known, and the targets with the prior's probability elsewhere.
+
+        The denoiser sees all labels of an image at once, and learns which occur together. A 0 for
+        an unknown label would teach it that the label is absent where the others are as they are.
+        The prior's probability adds nothing that the image does not say, and resembles what the
+        sampler shows the denoiser of labels that are being predicted.
+        """
+        known = ~targets.isnan()
+        expected = self.network.task.probabilities(conditions.fused_logits.detach())
+        return known, torch.where(known, targets, expected)
 
     def _distances(self, batch: int, device: torch.device) -> Tensor:
         """Distances |i − j| of all positions of the K × K map, or of a random sample; (B, P)."""

@@ -8,10 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.exceptions import DataConversionWarning
 
 from diffmic.data import TargetEncoding
-from diffmic.data.targets import as_targets, check_lengths
+from diffmic.data.columns import check_lengths
+from diffmic.data.targets import as_targets
 from diffmic.errors import DiffMICWarning, InputError
 from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
 
@@ -81,15 +81,11 @@ def test_a_pandas_column_of_labels_is_read():
     assert TargetEncoding.learn(y).encode(y).tolist() == [[0, 1], [1, 0], [0, 1]]
 
 
-def test_a_column_of_labels_is_flattened_as_scikit_learn_does():
-    with pytest.warns(DataConversionWarning):
-        assert as_targets([[3], [1]]).tolist() == [3, 1]
-
-
-def test_labels_of_shape_n_give_no_warning():
+@pytest.mark.parametrize("y", [[3, 1], [[3], [1]], np.array([[3], [1]])])
+def test_labels_give_no_warning_as_a_column_either(y):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        as_targets([3, 1])
+        assert as_targets(y).tolist() == [3, 1]
 
 
 @pytest.mark.parametrize("y", [[0, 0, 0], ["a", "a"], [5]])
@@ -110,7 +106,7 @@ def test_a_single_class_is_an_error(y):
         ([1 + 2j, 1j], "Complex"),
         ([[0, 2], [1, 0]], r"multi-label, where only 0 and 1 are allowed; found \[2\]"),
         ([[0.0, 0.3], [0.7, 1.0]], r"found \[0\.3, 0\.7\]"),
-        ([[0, np.nan], [1, 0]], r"found \[nan\]"),
+        ([[0, np.inf], [1, 0]], r"found \[inf\]"),
         ([["a", "b"], ["a", "c"]], r"found \['a', 'b', 'c'\]"),
         (np.zeros((4, 2, 2), int), r"y has shape \(4, 2, 2\); labels of shape \(n,\)"),
         (5, r"y has shape \(\)"),

@@ -34,6 +34,9 @@ EXCEPTIONS = {
         "probabilities may move by about 2e-7, where the check allows 1e-7. That they stay within "
         "1e-5 is tested in estimator/test_predictions.py."
     ),
+    "check_supervised_y_2d": (
+        "A column of labels (n, 1), as medical data sets hold them, is taken without a warning."
+    ),
 }
 
 

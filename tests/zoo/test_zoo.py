@@ -88,7 +88,7 @@ def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_p
     assert record["largest_change_by_half_precision"] == 0  # this recipe rounds the weights
     clf = DiffMICClassifier.from_pretrained(models / "diffmic-v2-stripes")
     assert clf.classes_.tolist() == [0, 1, 2]
-    assert clf.class_names == ["none", "rising", "falling"]
+    assert clf.class_names_ == ["none", "rising", "falling"]
     assert clf.card_.test_scores == record["test"]
     assert clf.card_.n_test == 15
     card = (models / "diffmic-v2-stripes" / "README.md").read_text()

@@ -1,0 +1,156 @@
+"""Columns that come with images (labels, weights, groups) as arrays, from any container."""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence, ValuesView
+from collections.abc import Set as AbstractSet
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import InputError
+
+# What numpy and pandas make of a missing value where they write an array as text.
+MISSING_AS_TEXT = ("nan", "NaN", "<NA>", "NaT")
+_ABSENT = {*MISSING_AS_TEXT, *(text.encode() for text in MISSING_AS_TEXT)}
+
+
+def as_array(values: Any, name: str) -> NDArray[Any]:
+    """Array of the values of a list, array, table column or tensor (on any device).
+
+    A missing entry stays recognisable for :func:`missing`: it never becomes a string, and where an
+    array holds the text of one, such as ``"nan"``, it is missing again. In a list that is a word.
+
+    Raises
+    ------
+    InputError
+        Rows have different lengths, or the values have no order or no length.
+    """
+    if isinstance(values, (Mapping, AbstractSet, Iterator)):
+        keys = f" with the keys {[*values][:10]}" if isinstance(values, Mapping) else ""
+        raise InputError(
+            f"{name} is a {type(values).__name__}{keys}; give a list or an array with one entry "
+            "per image, in the order of the images."
+        )
+    if isinstance(values, Tensor):
+        return _of_tensor(values)
+    if isinstance(values, np.ma.MaskedArray):
+        found = np.asarray(values)
+        if values.mask.any():
+            found = found.astype(object)
+            found[values.mask] = None
+        return found
+    if hasattr(values, "toarray"):  # a sparse matrix of scipy
+        values = values.toarray()
+    try:
+        if isinstance(values, list | tuple | deque | ValuesView):
+            return _of_sequence(list(values))
+        array = np.asarray(values)
+    except (TypeError, ValueError) as reason:
+        raise InputError(f"{name} cannot be converted to an array: {reason}") from reason
+    if array.dtype.kind == "T":  # of variable length, which scikit-learn does not support
+        array = _of_sequence(array.tolist())
+    if array.dtype.kind in "SUO":
+        words = array.astype(object)
+        absent = np.array([isinstance(x, str | bytes) and x in _ABSENT for x in words.ravel()])
+        if absent.any():
+            words[absent.reshape(array.shape)] = None
+            return words
+    return array
+
+
+def _of_tensor(values: Tensor) -> NDArray[Any]:
+    values = values.detach().cpu()
+    if values.layout is not torch.strided:
+        values = values.to_dense()
+    if values.is_floating_point() and values.dtype.itemsize < 4:  # numpy has no bfloat16
+        values = values.float()
+    found: NDArray[Any] = values.numpy(force=True)
+    return found
+
+
+def _of_sequence(values: Sequence[Any]) -> NDArray[Any]:
+    """Array of a list; numpy alone would turn None and NaN among strings into strings."""
+    entries = [_of_tensor(value) if isinstance(value, Tensor) else value for value in values]
+    words = [isinstance(entry, (str, bytes)) for entry in entries]
+    whole = all(isinstance(entry, (int, np.integer)) for entry in entries)
+    if any(words) and not all(words):
+        return as_objects(entries)
+    try:
+        found = np.asarray(entries)
+    except ValueError:
+        if any(isinstance(word, str) for row in entries if np.iterable(row) for word in row):
+            return as_objects(entries)  # lists of words, of different lengths
+        raise
+    # Whole numbers that 64 bits do not hold would become floats, and then other numbers.
+    return as_objects(entries) if whole and found.dtype.kind == "f" else found
+
+
+def as_objects(entries: Sequence[Any]) -> NDArray[Any]:
+    """Array (n,) of the entries as they are."""
+    found = np.empty(len(entries), dtype=object)
+    for number, entry in enumerate(entries):
+        found[number] = entry
+    return found
+
+
+def missing(values: NDArray[Any], *, infinity: bool = True) -> NDArray[np.bool_]:
+    """Whether each value is missing: NaN, NaT, None or pandas.NA; or infinity."""
+    found: NDArray[np.bool_]
+    if values.dtype.kind == "f":
+        found = ~np.isfinite(values) if infinity else np.isnan(values)
+    elif values.dtype.kind in "mM":
+        found = np.isnat(values)
+    elif values.dtype == object:
+        found = np.array([_is_missing(value, infinity) for value in values.ravel()], bool)
+        found = found.reshape(values.shape)
+    else:
+        found = np.zeros(values.shape, bool)
+    return found
+
+
+def _is_missing(value: Any, infinity: bool) -> bool:
+    if isinstance(value, float | np.floating):
+        return bool(np.isnan(value) or (infinity and np.isinf(value)))
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # comparing pandas.NA with itself gives no bool
+        return True
+    except ValueError:  # an array, which is no missing value
+        return False
+
+
+def category_order(values: Any) -> list[Any] | None:
+    """Categories of an ordered categorical of pandas, or of an enumeration of polars; else None."""
+    columns = list(getattr(values, "columns", ()))
+    if len(columns) == 1:  # a table of one column
+        values = values[columns[0]]
+    dtype = getattr(values, "dtype", None)
+    categories = getattr(dtype, "categories", None)
+    if categories is None or not getattr(dtype, "ordered", type(dtype).__name__ == "Enum"):
+        return None
+    return list(categories)
+
+
+def check_lengths(n_images: int, **others: Any) -> None:
+    """Check that labels, weights and groups have one entry per image.
+
+    Raises
+    ------
+    InputError
+        The numbers differ; the message gives both.
+    """
+    for name, values in others.items():
+        array: NDArray[Any] | None = None
+        if values is not None:
+            array = np.atleast_1d(as_array(values, name))
+        if array is None or len(array) == n_images:
+            continue
+        turned = array.ndim == 2 and len(array) < n_images == array.size // len(array)
+        raise InputError(
+            f"Found input variables with inconsistent numbers of samples: {n_images} images, "
+            f"but {name} has {len(array)} entries."
+            + (f" Its shape is {array.shape}: turn it round, with .T." if turned else "")
+        )
