@@ -11,7 +11,6 @@ from ..errors import InputError
 from ..inference import STAGES, Calibration, FittedModel, Stage
 from ..model import DiffMICNetwork
 from ..tasks import Task
-from .class_names import display_names
 
 
 class FittedAttributes:
@@ -45,16 +44,6 @@ class FittedAttributes:
     def classes_(self) -> NDArray[Any]:
         """Class labels as passed to ``fit``; for multi-label, the column indices; shape (C,)."""
         return self._fitted().classes
-
-    @property
-    def class_names_(self) -> list[str]:
-        """Names of the classes, in the order of ``classes_``; labels without a name are as text.
-
-        Those of the parameter ``class_names``, else those that came along with the training data.
-        """
-        model = self._fitted()
-        names = display_names(model, vars(self).get("class_names"))
-        return list(names or map(str, model.classes.tolist()))
 
     @property
     def task_(self) -> Task:
@@ -95,11 +84,6 @@ class FittedAttributes:
     def history_(self) -> list[dict[str, Any]]:
         """One row per epoch of each stage: training loss, validation metrics, seconds."""
         return self._fitted().record.history
-
-    @property
-    def label_counts_(self) -> Mapping[str, dict[str, list[int]]]:
-        """Numbers of images of each class, by part: ``positive``, ``negative`` and ``unknown``."""
-        return self._fitted().record.label_counts
 
     @property
     def versions_(self) -> Mapping[str, str]:

@@ -1,5 +1,6 @@
 """Metrics, embeddings and explanations of the estimator."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from ..inference import STAGES, Explanation, Stage, explain
 from ..model import Conditions
 from ..settings import undisturbed
 from .attributes import FittedAttributes
+from .class_names import display_names
 from .prediction import conditions_for, evidence_for, labelled_for
 
 
@@ -26,6 +28,21 @@ class Results(
 
     get_params: Any  # of BaseEstimator
     predict_proba: Any
+
+    @property
+    def class_names_(self) -> list[str]:
+        """Names of the classes, in the order of ``classes_``; labels without a name are as text.
+
+        Those of the parameter ``class_names``, else those that came along with the training data.
+        """
+        model = self._fitted()
+        names = display_names(model, vars(self).get("class_names"))
+        return list(names or map(str, model.classes.tolist()))
+
+    @property
+    def label_counts_(self) -> Mapping[str, dict[str, list[int]]]:
+        """Numbers of images of each class, by part: ``positive``, ``negative`` and ``unknown``."""
+        return self._fitted().record.label_counts
 
     def predict_log_proba(
         self,
