@@ -324,6 +324,13 @@ def _surveyed(
     return survey, targets
 
 
+def read_before(X: Any, targets: list[Any], keys: Keys) -> Inputs:
+    """Targets that have been read with the images, of which only the number is kept."""
+    stacked = _stacked(targets)
+    images: Any = range(len(targets))
+    return Inputs(images, stacked, names=dataset_names(X, stacked, keys.label))
+
+
 def _from_mapping(values: Mapping[Any, Any], how: _How) -> Inputs:
     """A batch or an item that is a dict."""
     image, target = split_item(values, how.keys, with_target=how.with_targets, name="X")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import torch
 from torch import Tensor
@@ -10,10 +10,11 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 
 from ..errors import InputError
 from ..random import LocalRNG, derived_seed
+from .columns import as_array
 from .images import as_image
 from .ranges import ValueRange
 from .reading import DARK, Note, Notes, Reading
-from .sources import ImageSource, read_from
+from .sources import DatasetImages, ImageSource, read_from
 from .workers import workers_of
 
 Augment = Callable[[Tensor], Tensor]
@@ -23,12 +24,16 @@ _OVERSHOOT = 0.5  # above the overshoot of cubic interpolation, below that of no
 
 
 class Item(TypedDict):
-    """One prepared image (3, S, S), with original size (H, W), index, and what was noticed."""
+    """One prepared image (3, S, S), with original size (H, W), index, and what was noticed.
+
+    ``target`` is there if it was asked for, as it came with the image.
+    """
 
     image: Tensor
     size: Tensor
     index: int
     notes: int
+    target: NotRequired[Any]
 
 
 class _Batches(Dataset[Item]):
@@ -39,12 +44,16 @@ class _Batches(Dataset[Item]):
     images : ImageSource, or iterable
     notes : Notes
         What was noticed in the images of :meth:`batches`.
+    targets : list
+        Targets that came with them, if they were asked for.
     """
 
     images: Any
 
-    def __init__(self) -> None:
+    def __init__(self, with_targets: bool) -> None:
+        self.with_targets = with_targets
         self.notes = Notes()
+        self.targets: list[Any] = []
 
     def items(self) -> Iterator[Item]:
         """All items, in order."""
@@ -65,7 +74,7 @@ class _Batches(Dataset[Item]):
         self, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[dict[str, Tensor]]:
         """All batches in order, for predictions: a dict of tensors; see :class:`Item`."""
-        batches: Iterator[dict[str, Tensor]]
+        batches: Iterator[dict[str, Any]]
         if workers_of(self.images, num_workers).num_workers > 0 or pin_memory:
             batches = iter(self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory))
         else:  # a DataLoader costs half a millisecond, a lot for a single image
@@ -73,6 +82,7 @@ class _Batches(Dataset[Item]):
             batches = map(collate, iter(lambda: list(islice(items, batch_size)), []))
         for batch in batches:
             self.notes.add_flags(batch["notes"].tolist())
+            self.targets += batch.pop("target", ())
             yield batch
 
 
@@ -91,6 +101,8 @@ class PreparedImages(_Batches):
         of the image, but not on the order of the images or on the worker that loads them.
     value_range : ValueRange or None
         Range of pixel values; None: 8 bits, 16 bits, or floats in 0–1.
+    with_targets : bool
+        Whether to read the targets of items, too, of which ``images`` must then be.
     """
 
     def __init__(
@@ -101,8 +113,9 @@ class PreparedImages(_Batches):
         augment: Augment | None = None,
         seed: int = 0,
         value_range: ValueRange | None = None,
+        with_targets: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(with_targets)
         self.images: ImageSource = images
         self.image_size = image_size
         self.augment = augment
@@ -115,8 +128,14 @@ class PreparedImages(_Batches):
 
     def __getitem__(self, index: int) -> Item:
         reading = Reading(self.value_range)
-        image = read_from(self.images, int(index), reading)
+        if self.with_targets:
+            assert isinstance(self.images, DatasetImages)
+            image, target = self.images.item(int(index), reading, with_target=True)
+        else:
+            image, target = read_from(self.images, int(index), reading), None
         item = _item(image, self.image_size, int(index), reading)
+        if self.with_targets:
+            item["target"] = as_array(target, "target")
         if self.augment is not None:
             seed = derived_seed(self.seed, self.epoch, int(index))
             item["image"] = _augmented(item["image"], self.augment, seed)
@@ -137,12 +156,19 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         Side of the square, in pixels.
     value_range : ValueRange or None
         Range of pixel values, as in :class:`PreparedImages`.
+    with_targets : bool
+        Whether to read the targets, too, of a :class:`Stream`, which ``images`` must then be.
     """
 
     def __init__(
-        self, images: Iterable[Any], image_size: int, *, value_range: ValueRange | None = None
+        self,
+        images: Iterable[Any],
+        image_size: int,
+        *,
+        value_range: ValueRange | None = None,
+        with_targets: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(with_targets)
         self.images = images
         self.image_size = image_size
         self.value_range = value_range
@@ -153,10 +179,14 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         return iter(()) if worker is not None and worker.id > 0 else self.items()
 
     def items(self) -> Iterator[Item]:
-        for index, value in enumerate(self.images):
+        pairs = self.images.labelled() if self.with_targets else ((x, None) for x in self.images)
+        for index, (value, target) in enumerate(pairs):
             reading = Reading(self.value_range)
             image = as_image(value, name=f"image {index}", reading=reading)
-            yield _item(image, self.image_size, index, reading)
+            item = _item(image, self.image_size, index, reading)
+            if self.with_targets:
+                item["target"] = as_array(target, "target")
+            yield item
 
 
 def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -> Tensor:
@@ -233,17 +263,20 @@ def resized(image: Tensor, size: int) -> Tensor:
     return resized_image
 
 
-def collate(items: list[Item]) -> dict[str, Tensor]:
+def collate(items: list[Item]) -> dict[str, Any]:
     """Batch of items; images of mixed dtypes become float in 0–1."""
     images = [item["image"] for item in items]
     if len({image.dtype for image in images}) > 1:
         images = [unit_range(image) for image in images]
-    return {
+    batch: dict[str, Any] = {
         "image": torch.stack(images),
         "size": torch.stack([item["size"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
         "notes": torch.tensor([item["notes"] for item in items]),
     }
+    if "target" in items[0]:
+        batch["target"] = [item["target"] for item in items]
+    return batch
 
 
 def unit_range(images: Tensor) -> Tensor:

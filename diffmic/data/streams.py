@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import chain, count
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -101,10 +101,18 @@ class Stream:
 
     def __iter__(self) -> Iterator[Any]:
         """Images as they come, of any kind that ``as_image`` reads."""
+        return (image for image, _ in self._pairs(with_targets=False))
+
+    def labelled(self) -> Iterator[tuple[Any, Any]]:
+        """Images as they come, each with its target."""
+        return self._pairs(with_targets=True)
+
+    def _pairs(self, *, with_targets: bool) -> Iterator[tuple[Any, Any]]:
         number = 0
-        for image in chain.from_iterable(images for images, _ in self.batches()):
-            yield image
-            number += 1
+        for images, targets in self.batches(with_targets=with_targets):
+            for index, image in enumerate(images):
+                yield image, None if targets is None else targets[index]
+                number += 1
         if number == 0:
             raise InputError("X holds no images.")
 

@@ -5,9 +5,12 @@ from typing import Any
 
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
 
 from ..data import Inputs, PreparedImages, PreparedStream, Stream, read_inputs, read_labelled
-from ..inference import Evidence, FittedModel, Stage
+from ..data.columns import check_lengths
+from ..data.inputs import is_dataset, read_before
+from ..inference import Evidence, FittedModel, SamplingOptions, Stage
 from ..model import Conditions
 from .class_names import display_names
 from .parameters import check_prediction, keys_of, sampling_options
@@ -42,17 +45,35 @@ def evidence_for(
         X or a parameter cannot be used.
     """
     options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
-    images, num_workers = _prepared(model, parameters, X)
-    evidence = model.evidence(
-        images,
-        stage,
-        options,
-        batch_size=parameters["batch_size"],
-        num_workers=num_workers,
-        augment=augmentation(parameters["augment"]) if options.n_views > 1 else None,
-    )
-    images.notes.warn(model.value_range)
-    return evidence
+    return _evidence(model, parameters, _prepared(model, parameters, X), stage, options)
+
+
+def labelled_evidence(
+    model: FittedModel,
+    parameters: Parameters,
+    X: Any,
+    y: Any,
+    stage: Stage,
+    asked: Mapping[str, int | None] | None = None,
+    *,
+    sample_weight: Any = None,
+) -> tuple[Evidence, NDArray[Any]]:
+    """Evidence as in :func:`evidence_for`, and labels, which come from y, or else from X.
+
+    Each item of a Dataset or DataLoader is read once. The number of weights is checked before any
+    work, if the number of images is known.
+    """
+    if y is not None or not (isinstance(X, (DataLoader, IterableDataset)) or is_dataset(X)):
+        images, truth = labelled_for(model, parameters, X, y)
+        check_lengths(len(truth), sample_weight=sample_weight)
+        return evidence_for(model, parameters, images, stage, asked), truth
+    options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
+    prepared = _prepared(model, parameters, X, with_targets=True)
+    if isinstance(prepared[0], PreparedImages):
+        check_lengths(len(prepared[0]), sample_weight=sample_weight)
+    evidence = _evidence(model, parameters, prepared, stage, options)
+    labels = read_before(X, prepared[0].targets, keys_of(parameters))
+    return evidence, labelled_for(model, parameters, labels, None)[1]
 
 
 def conditions_for(
@@ -85,12 +106,33 @@ def labelled_for(
     )
 
 
+def _evidence(
+    model: FittedModel,
+    parameters: Parameters,
+    prepared: tuple[PreparedImages | PreparedStream, int],
+    stage: Stage,
+    options: SamplingOptions,
+) -> Evidence:
+    images, num_workers = prepared
+    evidence = model.evidence(
+        images,
+        stage,
+        options,
+        batch_size=parameters["batch_size"],
+        num_workers=num_workers,
+        augment=augmentation(parameters["augment"]) if options.n_views > 1 else None,
+    )
+    images.notes.warn(model.value_range)
+    return evidence
+
+
 def _prepared(
-    model: FittedModel, parameters: Parameters, X: Any
+    model: FittedModel, parameters: Parameters, X: Any, *, with_targets: bool = False
 ) -> tuple[PreparedImages | PreparedStream, int]:
     """X as images resized for the network, and the number of worker processes that load it."""
     check_prediction(parameters)
     value_range = model.value_range
+    how: dict[str, Any] = {"value_range": value_range, "with_targets": with_targets}
     keys, num_workers = keys_of(parameters), parameters["num_workers"]
     inputs = Stream.of(X, keys) or read_inputs(
         X,
@@ -100,5 +142,5 @@ def _prepared(
         num_workers=num_workers,
     )
     if isinstance(inputs, Stream):  # it has its own workers, if any
-        return PreparedStream(inputs, model.image_size, value_range=value_range), 0
-    return PreparedImages(inputs.images, model.image_size, value_range=value_range), num_workers
+        return PreparedStream(inputs, model.image_size, **how), 0
+    return PreparedImages(inputs.images, model.image_size, **how), num_workers

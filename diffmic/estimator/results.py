@@ -16,7 +16,7 @@ from ..model import Conditions
 from ..settings import undisturbed
 from .attributes import FittedAttributes
 from .class_names import display_names
-from .prediction import conditions_for, evidence_for, labelled_for
+from .prediction import conditions_for, labelled_evidence
 
 
 class Results(
@@ -78,10 +78,11 @@ class Results(
         """
         model = self._trained("diffusion")
         parameters = self.get_params(deep=False)
-        images, truth = labelled_for(model, parameters, X, y)
+        evidence, truth = labelled_evidence(
+            model, parameters, X, y, "diffusion", sample_weight=sample_weight
+        )
         check_lengths(len(truth), sample_weight=sample_weight)
         weights = None if sample_weight is None else sample_weights(sample_weight, len(truth))
-        evidence = evidence_for(model, parameters, images, "diffusion")
         predicted = model.decisions(model.probabilities(evidence, "diffusion"), "diffusion")
         try:
             return model.task.accuracy(truth, predicted, weights)
@@ -112,9 +113,8 @@ class Results(
         model = self._fitted()
         stages = [stage for stage in STAGES if stage in model.calibrations]
         parameters = self.get_params(deep=False)
-        images, truth = labelled_for(model, parameters, X, y)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence = evidence_for(model, parameters, images, stages[0], asked)
+        evidence, truth = labelled_evidence(model, parameters, X, y, stages[0], asked)
         return {
             stage: model.task.metrics(
                 truth,

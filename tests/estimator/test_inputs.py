@@ -123,6 +123,37 @@ def test_score_reads_the_targets_that_come_with_the_images(fitted, new_images, k
     assert fitted.score(PAIRED[kind](X, wrong, tmp_path)) == fitted.score(X, wrong)
 
 
+class Counted(DictDataset):
+    n_read = 0
+
+    def __getitem__(self, index):
+        self.n_read += 1
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda data: data,
+        lambda data: DataLoader(data, 8, shuffle=True),
+        lambda data: DataLoader(data, 8, collate_fn=lambda items: items),
+    ],
+    ids=["Dataset", "shuffled DataLoader", "collate_fn of its own"],
+)
+@pytest.mark.parametrize("method", ["score", "evaluate"])
+def test_items_are_read_once_to_measure(fitted, new_images, wrap, method):
+    data = Counted(*new_images)
+    assert getattr(fitted, method)(wrap(data)) == getattr(fitted, method)(*new_images)
+    assert data.n_read == len(data)
+
+
+def test_items_without_labels_cannot_be_measured(fitted, new_images):
+    with pytest.raises(InputError, match="Item 0 of the Dataset has no target"):
+        fitted.score(ImagesAlone(new_images[0]))
+    with pytest.raises(InputError, match="Batch 0 has no target"):
+        fitted.evaluate(DataLoader(ImagesAlone(new_images[0]), 4, collate_fn=torch.stack))
+
+
 def test_one_path_gives_one_row(fitted, new_images, tmp_path):
     path = paths(new_images[0], tmp_path)[4]
     expected = fitted.predict_proba(new_images[0])[4:5]
