@@ -125,6 +125,14 @@ class TargetEncoding:
         return onehot
 
 
+def suits(y: Any, task: str, uncertain: str = "error") -> bool:
+    """Whether y can hold labels of a task: by its shape, and for grades by its order."""
+    labels = as_targets(y, uncertain=uncertain)
+    if labels.ndim == 2 or task == "multilabel":
+        return labels.ndim == 2 and task in ("auto", "multilabel")
+    return task != "ordinal" or labels.dtype.kind in "biuf" or category_order(y) is not None
+
+
 def as_targets(y: Any, task: Task | None = None, uncertain: str = "error") -> NDArray[Any]:
     """y as an array of shape (n,) or, for a multi-label indicator, (n, L).
 

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
-from ..errors import InputError
+from ..errors import InputError, warn_user
 from ..tasks import Task, known_shares
 from .class_names import aligned, data_names, given_names
 from .columns import as_array, check_lengths
@@ -24,9 +24,9 @@ from .ranges import ValueRange
 from .sources import SomeImages
 from .splits import validation_split
 from .survey import Survey
-from .targets import TargetEncoding, as_targets
+from .targets import TargetEncoding, as_targets, suits
 from .validation import as_pair
-from .weights import by_class, class_weights, sample_weights
+from .weights import by_class, class_weights, point_out_lost_classes, sample_weights
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def read_training_data(
     task: str = "auto",
     uncertain: str = "error",
     class_names: Any = None,
+    inherited: bool = False,
     verbose: int = 0,
     value_range: ValueRange | None = None,
     on_error: str = "raise",
@@ -94,6 +95,9 @@ def read_training_data(
         Meaning of −1 in an indicator matrix.
     class_names : sequence, mapping or None
         Display names of the classes that the user gives.
+    inherited : bool
+        Whether the task is that of a model from which the fit starts; if it does not suit the
+        labels, "auto" takes its place.
     verbose : int
         Whether to show progress while images are read and checked.
     value_range : ValueRange or None
@@ -121,6 +125,13 @@ def read_training_data(
     inputs, targets, sample_weight, groups = _usable(
         inputs, y, targets, how, sample_weight=sample_weight, groups=groups
     )
+    if inherited and not suits(targets, task, uncertain):
+        warn_user(
+            f"task is {task!r}, as that of the model from which the fit starts. It does not suit "
+            "the labels in y, so the task is taken from y. set_params(task='auto') avoids this "
+            "warning."
+        )
+        task = "auto"
     encoding, encoded = TargetEncoding.learn_and_encode(targets, task, uncertain)
     labels = encoding.classes.tolist()
     given, own = given_names(class_names, labels), data_names(inputs.names, labels)
@@ -142,6 +153,7 @@ def read_training_data(
     check_known(training, encoding.task, shown)
     per_class = class_weights(training.targets.numpy(), encoding, class_weight)
     training = _weighted(training, per_class)
+    point_out_lost_classes(training.targets.numpy(), training.weights.numpy(), shown)
     if validation is not None and class_weight is not None:
         weights = torch.from_numpy(by_class(validation.targets.numpy(), per_class))
         validation = replace(validation, loss_weights=(validation.weights * weights).float())

@@ -1,12 +1,13 @@
 """Sample weights: ``sample_weight`` and ``class_weight``, validated and combined."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
-from ..errors import InputError
+from ..errors import InputError, warn_user
 from .columns import as_array
 from .targets import TargetEncoding
 
@@ -25,6 +26,20 @@ def sample_weights(sample_weight: Any, n_images: int) -> NDArray[np.float64]:
     if not weights.any():
         raise InputError("sample_weight is zero for every image, so that no image counts.")
     return weights
+
+
+def point_out_lost_classes(
+    targets: NDArray[np.float32], weights: NDArray[Any], names: Sequence[str]
+) -> None:
+    """Warn of classes whose images all have the weight zero, so that they are not learnt."""
+    counts, total = np.nansum(targets, axis=0), np.nansum(targets * weights[:, None], axis=0)
+    lost = [name for name, n, sum_ in zip(names, counts, total, strict=True) if n and not sum_]
+    if lost:
+        warn_user(
+            f"Every training image of {lost[:10]} has the weight zero (sample_weight times "
+            "class_weight): nothing is learnt about it, and its probabilities mean nothing. Remove "
+            "these images, or give them a weight."
+        )
 
 
 def class_weights(

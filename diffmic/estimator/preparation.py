@@ -109,6 +109,7 @@ def prepare_fit(
         task=p["task"],
         uncertain=p["uncertain"],
         class_names=p["class_names"],
+        inherited=learnt is not None and learnt.task.name == p["task"],
         rng=np.random.RandomState(seed),
         keys=keys_of(p),
         num_workers=p["num_workers"],

@@ -129,3 +129,31 @@ def test_uncertain_labels_of_training_and_validation_data_become_what_was_chosen
     np.testing.assert_array_equal(data.validation.targets, np.where(y == -1, NAN, y))
     data = read(y, uncertain="positive", validation_data=(X, y))
     np.testing.assert_array_equal(data.validation.targets, np.abs(y))
+
+
+@pytest.mark.parametrize("how", ["sample_weight", "class_weight"])
+def test_a_class_whose_images_have_no_weight_is_pointed_out(how):
+    y = np.arange(40) % 3
+    options = {"sample_weight": (y != 1).astype(float)}
+    if how == "class_weight":
+        options = {"class_weight": {1: 0.0}}
+    with pytest.warns(DiffMICWarning, match=r"image of \['edema'\] has the weight zero") as warned:
+        read(y, class_names=["mass", "edema", "nodule"], **options)
+    assert len(warned) == 1
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ([1.0] * 39 + [NAN], r"with \[nan\], the first at index 39"),
+        ([-1.0, *[1.0] * 39], r"with \[-1.0\], the first at index 0"),
+        ([np.inf, *[1.0] * 39], r"with \[inf\], the first at index 0"),
+        ([None, *[1.0] * 39], r"with \[None\], the first at index 0"),
+        ([1.0] * 39, "40 images, but sample_weight has 39 entries"),
+        ({"a.png": 1.0}, r"sample_weight is a dict with the keys \['a.png'\]"),
+        ("balanced", "sample_weight has 1 entries"),
+    ],
+)
+def test_weights_that_cannot_be_used_are_named(weights, message):
+    with pytest.raises(InputError, match=message):
+        read(np.arange(40) % 3, sample_weight=weights)

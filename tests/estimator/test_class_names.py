@@ -135,3 +135,20 @@ def test_evaluations_compare_labels_by_name(named, images):
         named.score(Named(X, y, ["across", "up", "spots"]))
     words = np.array(NAMES)[y]
     assert named.evaluate(X, words) == expected
+
+
+@pytest.mark.parametrize("task", ["ordinal", "multilabel"])
+def test_a_loaded_model_of_another_task_can_be_fitted_on_classes_without_an_order(
+    images, tmp_path, task
+):
+    X, y = images
+    target = y if task == "ordinal" else (y[:, None] == [0, 1]).astype(int)
+    classifier = loaded(new(task=task).fit(X, target), tmp_path)
+    classifier.set_params(warm_start=True, max_epochs=1)
+    words = np.array(["cat", "dog", "eel"])[y]
+    with pytest.warns(DiffMICWarning, match=f"task is '{task}'.*taken from y.*task='auto'"):
+        classifier.fit(X, words)
+    assert classifier.task_.name == "multiclass"
+    assert classifier.class_names_ == ["cat", "dog", "eel"]
+    with pytest.raises(InputError, match=f"'{task}'"):
+        new(task=task).fit(X, words)  # asked for, not inherited
