@@ -7,7 +7,7 @@ from enum import IntFlag
 
 from torch import Tensor
 
-from ..errors import warn_user
+from ..errors import InputError, warn_user
 from .ranges import ValueRange
 
 DARK = 1 / 8  # 12-bit pixels in 16-bit files reach 1/16 of the range, 13-bit pixels 1/8
@@ -84,6 +84,14 @@ class Reading:
     def flags(self) -> int:
         """What was noticed in one image, as a number that travels in batches."""
         return int(sum(self.notes))
+
+
+def one_of_many(reason: InputError) -> InputError:
+    """Error of a fit about one image where others can be used, with what helps then."""
+    return InputError(
+        f"{reason} diffmic.datasets.inspect(X) lists all such images; "
+        "DiffMICClassifier(on_error='skip') leaves them out."
+    )
 
 
 @dataclass

@@ -17,7 +17,7 @@ from .files import check_image_file, content_of, holds_content
 from .images import as_image, in_range
 from .items import USUAL_KEYS, Keys, split_item
 from .ranges import ValueRange
-from .reading import Reading
+from .reading import Reading, one_of_many
 from .workers import Workers, unchanged
 
 _CHECKED_TOGETHER = 2**26  # pixels
@@ -106,8 +106,13 @@ class FileImages(Source):
 
     def check(self, reading: Reading) -> None:
         """Check the header of every file; pixels are decoded once, when they are used."""
-        for path in self.paths:
-            check_image_file(path)
+        for number, path in enumerate(self.paths):
+            try:
+                check_image_file(path)
+            except InputError as reason:
+                if number and reading.raw:  # for a fit
+                    raise one_of_many(reason) from reason
+                raise
 
 
 class ListImages(Source):

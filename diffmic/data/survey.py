@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError, warn_user
 from .ranges import SIXTEEN_BITS, ValueRange, found_range
-from .reading import DARK, Notes, Reading
+from .reading import DARK, Notes, Reading, one_of_many
 from .sources import ArrayImages, ImageSource, read_from
 
 
@@ -63,6 +63,8 @@ class Survey:
         try:
             image = read(reading)
         except InputError as reason:
+            if not self.skip and self.kept:
+                raise one_of_many(reason) from reason
             if not self.skip:
                 raise
             self.failed[index] = str(reason)

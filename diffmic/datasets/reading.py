@@ -75,17 +75,19 @@ def each_image(
     """
     how = _How(what, value_range, keys)
     found: Iterator[Found]
+    total: int | None = None
     if (stream := Stream.of(X, keys)) is not None:
         pairs = enumerate(_pairs(stream))
         found = (how.found(number, partial(unchanged, pair), True) for number, pair in pairs)
     else:
         workers = Workers.of(X) if isinstance(X, DataLoader) else Workers()
         items: Any = _Items(*_items(X, keys), how)
+        total = len(items)
         if workers.num_workers:  # they alone read the items, and inherit no open files
             found = iter(workers.open(items, None, unchanged))
         else:
             found = (items[number] for number in range(len(items)))
-    yield from tqdm(found, desc=progress, disable=progress is None, leave=False)
+    yield from tqdm(found, desc=progress, total=total, disable=progress is None, leave=False)
 
 
 @dataclass(frozen=True)

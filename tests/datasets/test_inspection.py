@@ -9,6 +9,7 @@ from PIL import Image, ImageEnhance
 from tiny import stripes
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from diffmic.data import read_training_data
 from diffmic.datasets import ImageTable, inspect, make_lesions, read_csv, read_folders
 from diffmic.datasets.duplicates import perceptual_hashes, similar_sets
 from diffmic.errors import InputError
@@ -322,3 +323,34 @@ def test_items_may_be_dicts_with_other_keys(lesions):
     items = [{"scan": image, "finding": f"c{label}"} for image, label in zip(*lesions, strict=True)]
     found = look(items, image_key="scan", label_key="finding")
     assert found.counts == {"images": {"c0": 8, "c1": 8, "c2": 8}}
+
+
+@pytest.mark.parametrize("damage", ["no image at all", "half of it"])
+def test_a_fit_that_meets_a_damaged_image_points_at_the_inspection(tmp_path, lesions, damage):
+    paths = [tmp_path / f"{i}.png" for i in range(6)]
+    for image, path in zip(pictures(lesions), paths, strict=False):
+        image.save(path)
+    content = paths[3].read_bytes()
+    paths[3].write_bytes(b"text" if damage == "no image at all" else content[: len(content) // 2])
+    for X in (paths, list(zip(paths, range(6), strict=True))):
+        labels = [0, 1] * 3 if X is paths else None
+        with pytest.raises(InputError, match=r"3\.png.*diffmic\.datasets\.inspect\(X\) lists all"):
+            fit_data(X, labels)
+    for path in paths:  # a fault of all images is no damage
+        path.write_bytes(b"text")
+    with pytest.raises(InputError) as told:
+        fit_data(paths, [0, 1] * 3)
+    assert "inspect" not in str(told.value)
+
+
+def fit_data(X, y):
+    return read_training_data(
+        X,
+        y,
+        sample_weight=None,
+        groups=None,
+        validation_data=None,
+        validation_fraction=None,
+        class_weight=None,
+        rng=np.random.RandomState(0),
+    )

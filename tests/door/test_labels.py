@@ -39,6 +39,7 @@ CONTAINERS = {
     "tuple": tuple,
     "array": np.asarray,
     "column": lambda y: np.asarray(y)[:, None],
+    "objects": objects,
     "series": pandas.Series,
     "category": lambda y: pandas.Series(y, dtype="category"),
     "index": lambda y: pandas.Index(y),
@@ -84,6 +85,33 @@ def test_labels_in_tensors_are_kept(y, column):
 )
 def test_numbers_of_any_type_are_kept(y, dtype):
     assert_encoded(y, np.asarray(y, dtype=dtype))
+
+
+@many
+@given(
+    st.lists(
+        st.one_of(
+            INTEGERS, WORDS, st.none(), st.floats(), st.booleans(), st.binary(max_size=2),
+            st.just(pandas.NA), st.just(np.datetime64("NaT")), st.lists(st.integers(0, 1)),
+            st.just({}), st.just(1j), st.just(np.int64(3)), st.just(np.str_("a")),
+        ),
+        max_size=6,
+    ),
+    st.sampled_from(["list", "tuple", "objects"]),
+)  # fmt: skip
+def test_any_list_is_encoded_rightly_or_refused(y, container):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            encoding, rows = TargetEncoding.learn_and_encode(CONTAINERS[container](y))
+        except InputError:
+            return
+    assert len(rows) == len(y)
+    if rows.shape[1] and encoding.task.exclusive:
+        for label, known in zip(y, encoding.classes[rows.argmax(axis=1)].tolist(), strict=True):
+            label = label[0] if isinstance(label, list) else label
+            label = label.decode() if isinstance(label, bytes) and isinstance(known, str) else label
+            assert label == known, (y, encoding.classes)
 
 
 @many
