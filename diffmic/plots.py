@@ -7,7 +7,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .data.images import as_image
-from .errors import DiffMICError
+from .data.ranges import ValueRange
+from .data.reading import Reading
+from .errors import DiffMICError, InputError
 from .inference import Explanation
 
 if TYPE_CHECKING:
@@ -160,9 +162,22 @@ def _bars(
 
 
 def _pixels(image: Any) -> NDArray[Any]:
-    """Pixels of an image for matplotlib: (H, W) or (H, W, 3), in 0–1."""
-    pixels = as_image(image).permute(1, 2, 0).numpy()
-    scaled = pixels if pixels.dtype.kind == "f" else pixels / 255
+    """Pixels of an image for matplotlib: (H, W) or (H, W, 3), in 0–1.
+
+    Integers of more than 8 bits and values in other units are stretched to their own range.
+    """
+    reading = Reading(raw=True)
+    try:
+        pixels = as_image(image, reading=reading).permute(1, 2, 0).numpy()
+        low, high = reading.extremes or ((0.0,), (1.0 if pixels.dtype.kind == "f" else 255.0,))
+    except InputError:
+        values = np.asarray(image)
+        if values.dtype.kind not in "iuf" or not values.size or not values.min() < values.max():
+            raise
+        own = ValueRange(float(values.min()), float(values.max()), given=True)
+        pixels = as_image(image, reading=Reading(own)).permute(1, 2, 0).numpy()
+        low, high = (0.0,), (1.0,)
+    scaled = (pixels - float(low[0])) / max(float(high[0]) - float(low[0]), 1e-9)
     return scaled[..., 0] if scaled.shape[2] == 1 else scaled
 
 

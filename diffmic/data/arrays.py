@@ -1,5 +1,6 @@
 """Images given as arrays and tensors of any kind, as plain tensors."""
 
+import os
 import warnings
 from typing import Any
 
@@ -19,7 +20,7 @@ def array_image(value: Any, name: str, reading: Reading) -> Tensor:
         if not hasattr(value, "__array__") or np.isscalar(value):
             raise InputError(
                 f"The {name} is a {type(value).__name__}; give an array, a tensor, a PIL image or "
-                "a path."
+                f"a path.{_hint(value)}"
             )
         value = np.asarray(value)
     image = as_tensor(value, any_type=reading.value_range is not None, name=name)
@@ -30,6 +31,15 @@ def array_image(value: Any, name: str, reading: Reading) -> Tensor:
             f"The {name} has shape {tuple(image.shape)}; (C, H, W), (H, W, C) or (H, W) is needed."
         )
     return channels_first(image[None], name=name)[0]
+
+
+def _hint(value: Any) -> str:
+    """What a value may be that is no image."""
+    if value is None or (isinstance(value, float) and np.isnan(value)) or str(value) == "<NA>":
+        return " It is missing: leave it out, with its label."
+    if isinstance(value, (int, np.integer)):
+        return " X may hold labels: fit(X, y) takes the images first."
+    return " Nested lists: numpy.asarray(image)." if isinstance(value, list) else ""
 
 
 def as_tensor(
@@ -133,3 +143,62 @@ def channels_first(images: Tensor, *, name: str | None = None) -> Tensor:
         f"{subject(name)} shape {tuple(images.shape[1:])}; 1 (gray) or 3 (RGB) channels are "
         "needed, first or last. Choose or combine channels before passing them."
     )
+
+
+def entries_of(X: Any) -> list[Any]:
+    """Entries of an array of paths or objects, (n,) or a column (n, 1); bytes are paths."""
+    if X.ndim == 2 and X.shape[1] == 1:
+        X = X[:, 0]
+    if X.ndim > 1 and X.dtype.kind != "O":
+        raise InputError(
+            f"X is a table of {X.shape[0]} × {X.shape[1]} texts; give the column of image paths."
+        )
+    if X.ndim > 1 and isinstance(X.flat[0], (int, float, np.number)):
+        raise InputError(
+            f"X is an array of shape {X.shape} and type object, whose range is not known. Convert "
+            "it: X.astype('uint8') for 0–255, or X.astype('float32') for 0–1."
+        )
+    return [os.fsdecode(x) for x in X] if X.dtype.kind == "S" else list(np.atleast_1d(X))
+
+
+def as_batch(
+    X: "np.ndarray | Tensor", *, known_channels: int | None = None, any_type: bool = False
+) -> Tensor:
+    """An array of images → Tensor (n, C, H, W), whose range of values has not been checked.
+
+    Parameters
+    ----------
+    X : ndarray or Tensor
+    known_channels : int or None
+        See :func:`read_inputs`.
+    any_type : bool
+        See :func:`as_tensor`.
+    """
+    if X.ndim < 2:
+        raise InputError(
+            f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
+            f"dim {X.ndim}: shape {tuple(X.shape)}. Reshape your data so that each sample is an "
+            "image; labels are passed as y."
+        )
+    images = as_tensor(X, any_type=any_type)
+    if known_channels is None:
+        images = images[:, None] if images.ndim == 3 else images
+    elif images.ndim == 2:
+        images = images[None, None]
+    elif images.ndim == 3:
+        single = images.shape[2] in CHANNELS or known_channels == 3
+        if single and not {images.shape[0], images.shape[2]} & set(CHANNELS):
+            raise InputError(
+                f"X has shape {tuple(images.shape)}, which is no colour image, but the model was "
+                "fitted on colour images. For gray images of shape (n, H, W) pass X[:, None]."
+            )
+        images = images[None] if single else images[:, None]
+    if images.ndim != 4:
+        raise InputError(
+            f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
+            f"dim {images.ndim}: shape {tuple(images.shape)}. "
+            "Reshape your data so that each sample is an image."
+        )
+    if len(images) == 0:
+        raise InputError("X holds no images: Found array with 0 sample(s), at least 1 is required.")
+    return channels_first(images)

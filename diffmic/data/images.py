@@ -41,6 +41,8 @@ def as_image(value: Any, *, name: str = "image", reading: Reading | None = None)
     """
     reading = Reading() if reading is None else reading
     if isinstance(value, (str, os.PathLike)):
+        if not os.fsdecode(value).strip():
+            raise InputError(f"The path of {name} is empty. Leave it out, with its label.")
         pixels, name = read_image(value, reading=reading), f"image file {os.fsdecode(value)!r}"
     elif isinstance(value, Image.Image):
         pixels = read_pil(value, name, reading)

@@ -1,7 +1,6 @@
 """Reading X: arrays, tensors, paths, PIL images, Datasets, DataLoaders."""
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,9 +12,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, Tenso
 from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
+from .arrays import as_batch, entries_of
 from .columns import as_array, as_objects
 from .files import holds_content
-from .images import CHANNELS, as_tensor, channels_first
 from .items import USUAL_KEYS, Keys, as_mapping, is_file, split_item
 from .loaders import batch_size_of, items_of
 from .names import Names, dataset_names
@@ -141,7 +140,7 @@ def _read(X: Any, how: _How) -> Inputs:
         return replace(inputs, batch_size=batch_size_of(X))
     if isinstance(X, (np.ndarray, Tensor)):
         if getattr(X.dtype, "kind", "") in ("O", "U", "S", "T"):
-            return Inputs(_from_list(_entries(X), how))
+            return Inputs(_from_list(entries_of(X), how))
         any_type = how.value_range is not None
         batch = as_batch(X, known_channels=known_channels, any_type=any_type)
         return Inputs(how.checked(ArrayImages(batch)))
@@ -167,6 +166,8 @@ def _read(X: Any, how: _How) -> Inputs:
             "Dataset needs both. Derive one without a length from IterableDataset."
         )
     if (columns := _columns(X)) is not None:
+        if len(columns) == 1:
+            return _read(X[columns[0]], how)
         raise InputError(
             f"X is a table with the columns {columns[:10]}; give the column of image paths, "
             "X=table[column], with y=table[another], or an array of images."
@@ -175,9 +176,10 @@ def _read(X: Any, how: _How) -> Inputs:
         return _read(X.to_pylist(), how)
     if hasattr(X, "to_numpy"):  # a column of pandas or polars
         return _read(X.to_numpy(), how)
+    kept = " list(X) keeps what it yields." if isinstance(X, (Iterator, Set)) else ""
     raise InputError(
         f"X is a {type(X).__name__}; give an array or tensor of images, a list of paths or PIL "
-        "images, a Dataset of (image, target), or a DataLoader."
+        f"images, a Dataset of (image, target), or a DataLoader.{kept}"
     )
 
 
@@ -211,50 +213,6 @@ def _columns(X: Any) -> list[str] | None:
 def is_sparse(X: Any) -> bool:
     """Whether X is a sparse matrix of scipy."""
     return hasattr(X, "toarray") and hasattr(X, "nnz")
-
-
-def _entries(X: Any) -> list[Any]:
-    """Entries of an array of paths or objects, (n,) or a column (n, 1); bytes are paths."""
-    if X.ndim == 2 and X.shape[1] == 1:
-        X = X[:, 0]
-    return [os.fsdecode(x) for x in X] if X.dtype.kind == "S" else list(np.atleast_1d(X))
-
-
-def as_batch(
-    X: "np.ndarray | Tensor", *, known_channels: int | None = None, any_type: bool = False
-) -> Tensor:
-    """An array of images → Tensor (n, C, H, W), whose range of values has not been checked.
-
-    Parameters
-    ----------
-    X : ndarray or Tensor
-    known_channels : int or None
-        See :func:`read_inputs`.
-    any_type : bool
-        See :func:`as_tensor`.
-    """
-    images = as_tensor(X, any_type=any_type)
-    if known_channels is None:
-        images = images[:, None] if images.ndim == 3 else images
-    elif images.ndim == 2:
-        images = images[None, None]
-    elif images.ndim == 3:
-        single = images.shape[2] in CHANNELS or known_channels == 3
-        if single and not {images.shape[0], images.shape[2]} & set(CHANNELS):
-            raise InputError(
-                f"X has shape {tuple(images.shape)}, which is no colour image, but the model was "
-                "fitted on colour images. For gray images of shape (n, H, W) pass X[:, None]."
-            )
-        images = images[None] if single else images[:, None]
-    if images.ndim != 4:
-        raise InputError(
-            f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
-            f"dim {images.ndim}: shape {tuple(images.shape)}. "
-            "Reshape your data so that each sample is an image."
-        )
-    if len(images) == 0:
-        raise InputError("X holds no images: Found array with 0 sample(s), at least 1 is required.")
-    return channels_first(images)
 
 
 def survey_of(

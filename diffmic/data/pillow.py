@@ -14,6 +14,7 @@ from .reading import Note, Reading
 _GRAY = ("1", "L", "LA", "La")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 262, 258, 339, 284, 281
+_ORIENTATION = 274
 _ADVICE = "Read it with another reader, for example tifffile.imread(file), and pass the array."
 
 
@@ -33,7 +34,8 @@ def pixels_of(image: Image.Image, reading: Reading) -> Tensor:
     tags = _tiff_tags(image)
     _check_samples(image, tags, reading)
     white = _white(image, tags)
-    upright = ImageOps.exif_transpose(image)  # as an image viewer shows it
+    turned = image.getexif().get(_ORIENTATION, 1) != 1
+    upright = ImageOps.exif_transpose(image) if turned else image  # as an image viewer shows it
     if upright.mode.startswith("I") or upright.mode == "F":
         dtype = {"F": np.float32, "I": np.int32}.get(upright.mode, np.uint16)
         pixels = np.array(upright, dtype=dtype)
@@ -121,7 +123,8 @@ def _without_alpha(image: Image.Image, gray: bool, reading: Reading) -> NDArray[
         lab, rgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(lab, rgb, "LAB", "RGB")
         image = ImageCms.applyTransform(image, transform) or image
-    return np.array(image.convert("L" if gray else "RGB"))
+    mode = "L" if gray else "RGB"
+    return np.array(image if image.mode == mode else image.convert(mode))
 
 
 def _on_black(

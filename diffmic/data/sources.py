@@ -102,13 +102,16 @@ class FileImages(Source):
         return len(self.paths)
 
     def read(self, index: int, reading: Reading) -> Tensor:
-        return as_image(self.paths[index], reading=reading)
+        return as_image(self.paths[index], name=f"image {index}", reading=reading)
 
     def check(self, reading: Reading) -> None:
         """Check the header of every file; pixels are decoded once, when they are used."""
         for number, path in enumerate(self.paths):
             try:
-                check_image_file(path)
+                if os.fsdecode(path).strip():
+                    check_image_file(path)
+                else:
+                    self.read(number, reading)
             except InputError as reason:
                 if number and reading.raw:  # for a fit
                     raise one_of_many(reason) from reason

@@ -3,7 +3,9 @@
 import io
 
 import numpy as np
+import pandas
 import pytest
+import scipy.sparse
 import torch
 from PIL import Image
 from tiny import small, stripes
@@ -140,3 +142,54 @@ def test_a_fit_and_a_prediction_name_the_image(folder):
     for X in (data, DataLoader(data, 4), [path for path, _ in data.samples], [cut()]):
         with pytest.raises(InputError, match=r"b/3\.png|image 0"):
             clf.predict_proba(X)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.arange(6), "dim 1.*labels are passed as y"),
+        ([1, 2, 3], r"image 0 is a int.*fit\(X, y\) takes the images first"),
+        ([np.zeros((4, 4)).tolist()], r"image 0 is a list.*numpy\.asarray"),
+        ([np.zeros((4, 4)), None], "image 1 is a NoneType.*missing.*leave it out"),
+        ([np.zeros((4, 4)), float("nan")], "image 1 is a float.*missing"),
+        (["", "a.png"], "path of image 0 is empty"),
+        ((x for x in "ab"), r"is a generator.*list\(X\)"),
+        ({"a.png"}, r"is a set.*list\(X\)"),
+        (np.zeros((3, 4, 4)).astype(object), r"type object, whose range.*astype\('uint8'\)"),
+        (np.array([["a", "b"]] * 3), "table of 3 × 2 texts; give the column"),
+        (scipy.sparse.csr_array(np.eye(4)), r"sparse matrix of shape \(4, 4\).*toarray"),
+        (np.zeros((3, 4, 4), complex), "complex128"),
+        (np.zeros((3, 4, 4), "datetime64[s]"), "datetime64"),
+        (np.zeros((3, 4, 4), [("r", "u1"), ("g", "u1")]), "range is not known"),
+    ],
+)
+@pytest.mark.parametrize("known_channels", [None, 1])
+def test_what_is_no_image_is_told_what_it_may_be(X, message, known_channels):
+    with pytest.raises(InputError, match=message):
+        survey_of(read_inputs(X, known_channels=known_channels))
+
+
+def test_a_table_of_one_column_is_that_column(tmp_path):
+    (tmp_path / "a.png").write_bytes(content())
+    table = pandas.DataFrame({"path": [str(tmp_path / "a.png")] * 3})
+    assert len(read_inputs(table).images) == 3
+    np.testing.assert_array_equal(
+        read_inputs(table).images[1], read_inputs(table["path"]).images[1]
+    )
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 3000), (3000, 1), (2, 2, 3), (3000, 1, 3)])
+def test_images_of_a_single_pixel_or_line_are_predicted_and_explained(shape):
+    clf = DiffMICClassifier(**small(max_epochs=1, validation_fraction=None)).fit(*stripes())
+    image = np.full(shape, 100, np.uint8)
+    assert np.isfinite(clf.predict_proba([image])).all()
+    explanation = clf.explain([image])
+    assert explanation.heatmap(0).shape[1:] == shape[:2]
+
+
+def test_an_explanation_of_a_large_image_is_small():
+    clf = DiffMICClassifier(**small(max_epochs=1, validation_fraction=None)).fit(*stripes())
+    explanation = clf.explain([np.zeros((4000, 3000), np.uint8)])
+    arrays = [value for value in vars(explanation).values() if hasattr(value, "nbytes")]
+    assert sum(array.nbytes for array in arrays) < 1e5
+    assert explanation.sizes.tolist() == [[4000, 3000]]
