@@ -1,6 +1,6 @@
 """Display names of classes: those a user gives, and two sources of data compared by name."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -35,7 +35,7 @@ def given_names(class_names: Any, classes: Sequence[Any]) -> tuple[str, ...] | N
         if not all(label in named for label in classes):
             raise InputError(_unnamed(named, classes))
         names = [named[label] for label in classes]
-    elif isinstance(class_names, str | AbstractSet) or not isinstance(class_names, Iterable):
+    elif isinstance(class_names, str | AbstractSet | Iterator) or not np.iterable(class_names):
         raise InputError(
             f"class_names is {class_names!r}; give a list with one name per class, or None; or a "
             "dict from label to name."

@@ -23,7 +23,7 @@ def with_labels(images: LabelledImages, where: str) -> tuple[LabelledImages, NDA
     known = (~images.targets.isnan()).any(dim=1)
     kept = known.nonzero().flatten().numpy()
     if not len(kept):
-        raise InputError(f"No label of any image of {where} is known: there is nothing to learn.")
+        raise InputError(f"No label of any image of {where} is known.")
     if len(kept) == len(known):
         return images, kept
     warn_user(

@@ -1,7 +1,7 @@
 """Validation of the estimator's parameters, before training or prediction starts."""
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             f"uncertain is {parameters['uncertain']!r}; give one of {['error', *UNCERTAIN]}."
         )
     names = parameters["class_names"]
-    if names is not None and (isinstance(names, str) or not isinstance(names, Iterable)):
+    if isinstance(names, str | Iterator) or not isinstance(names, Iterable | None):
         raise InputError(f"class_names is {names!r}; give a list with one name per class, or None.")
     ValueRange.of(parameters["value_range"])
     if parameters["on_error"] not in ON_ERROR:

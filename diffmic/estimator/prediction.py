@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..data import Inputs, PreparedImages, PreparedStream, Stream, read_inputs, read_labelled
 from ..data.columns import check_lengths
 from ..data.inputs import is_dataset, read_before
+from ..data.labels import unseen
+from ..errors import InputError
 from ..inference import Evidence, FittedModel, SamplingOptions, Stage
 from ..model import Conditions
 from .class_names import display_names
@@ -57,14 +59,15 @@ def labelled_evidence(
     asked: Mapping[str, int | None] | None = None,
     *,
     sample_weight: Any = None,
+    others: bool = False,
 ) -> tuple[Evidence, NDArray[Any]]:
     """Evidence as in :func:`evidence_for`, and labels, which come from y, or else from X.
 
     Each item of a Dataset or DataLoader is read once. The number of weights is checked before any
-    work, if the number of images is known.
+    work, if the number of images is known. ``others`` is that of :func:`labelled_for`.
     """
     if y is not None or not (isinstance(X, (DataLoader, IterableDataset)) or is_dataset(X)):
-        images, truth = labelled_for(model, parameters, X, y)
+        images, truth = labelled_for(model, parameters, X, y, others=others)
         check_lengths(len(truth), sample_weight=sample_weight)
         return evidence_for(model, parameters, images, stage, asked), truth
     options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
@@ -73,7 +76,7 @@ def labelled_evidence(
         check_lengths(len(prepared[0]), sample_weight=sample_weight)
     evidence = _evidence(model, parameters, prepared, stage, options)
     labels = read_before(X, prepared[0].targets, keys_of(parameters))
-    return evidence, labelled_for(model, parameters, labels, None)[1]
+    return evidence, labelled_for(model, parameters, labels, None, others=others)[1]
 
 
 def conditions_for(
@@ -88,22 +91,44 @@ def conditions_for(
 
 
 def labelled_for(
-    model: FittedModel, parameters: Parameters, X: Any, y: Any
+    model: FittedModel, parameters: Parameters, X: Any, y: Any, *, others: bool = False
 ) -> tuple[Inputs, NDArray[Any]]:
-    """Images and labels for an evaluation of a model; see :func:`diffmic.data.read_labelled`."""
-    return read_labelled(
+    """Images and labels for an evaluation of a model; see :func:`diffmic.data.read_labelled`.
+
+    Parameters
+    ----------
+    others : bool
+        Whether there may be labels of classes that the model does not know.
+
+    Raises
+    ------
+    InputError
+        There are labels of such classes, or strings where the classes are numbers.
+    """
+    names = display_names(model, parameters["class_names"])
+    inputs, labels = read_labelled(
         X,
         y,
         known_channels=model.channels,
         task=model.task,
         uncertain=parameters["uncertain"],
         classes=model.classes.tolist(),
-        names=model.data_names or display_names(model, parameters["class_names"]),
+        names=model.data_names or names,
         certain=model.data_names is not None,
         value_range=model.value_range,
         keys=keys_of(parameters),
         num_workers=parameters["num_workers"],
     )
+    if model.task.exclusive:
+        classes = model.classes.tolist()
+        strange = [label for label in dict.fromkeys(labels.tolist()) if label not in classes]
+        kinds = {isinstance(label, str) for label in (*strange, classes[0])}
+        if strange and (not others or len(kinds) > 1):
+            named = dict(zip(classes, names or (), strict=False))
+            raise InputError(
+                f"y cannot be compared with the classes: {unseen(strange, classes, named)}"
+            )
+    return inputs, labels
 
 
 def _evidence(

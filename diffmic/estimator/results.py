@@ -10,7 +10,6 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from ..data.columns import check_lengths
 from ..data.weights import sample_weights
-from ..errors import InputError
 from ..inference import STAGES, Explanation, Stage, explain
 from ..model import Conditions
 from ..settings import undisturbed
@@ -79,19 +78,12 @@ class Results(
         model = self._trained("diffusion")
         parameters = self.get_params(deep=False)
         evidence, truth = labelled_evidence(
-            model, parameters, X, y, "diffusion", sample_weight=sample_weight
+            model, parameters, X, y, "diffusion", sample_weight=sample_weight, others=True
         )
         check_lengths(len(truth), sample_weight=sample_weight)
         weights = None if sample_weight is None else sample_weights(sample_weight, len(truth))
         predicted = model.decisions(model.probabilities(evidence, "diffusion"), "diffusion")
-        try:
-            return model.task.accuracy(truth, predicted, weights)
-        except InputError:
-            raise
-        except ValueError as reason:
-            raise InputError(
-                f"y cannot be compared with the classes {model.classes.tolist()[:20]}: {reason}"
-            ) from reason
+        return model.task.accuracy(truth, predicted, weights)
 
     @undisturbed
     def evaluate(

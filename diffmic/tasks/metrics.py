@@ -137,6 +137,8 @@ def multilabel_accuracy(
     if not some.any():
         raise InputError(_NOTHING_KNOWN)
     right = ((predicted == truth) | unknown).all(axis=1)[some]
+    if weights is not None and not weights[some].any():
+        raise InputError("sample_weight is zero for every image of which a label is known.")
     return float(np.average(right, weights=None if weights is None else weights[some]))
 
 

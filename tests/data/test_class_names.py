@@ -51,7 +51,6 @@ def read(data, y=None, **options):
         pandas.Index(["a", "b", "c"]),
         {2: "c", 0: "a", 1: "b"},
         {np.int64(n): name for n, name in enumerate("abcd")},
-        (name for name in "abc"),
     ],
 )
 def test_names_are_given_in_order_or_by_label(given):
@@ -68,6 +67,7 @@ def test_names_are_given_in_order_or_by_label(given):
         (["a", "b", "a"], "give each class a name of its own"),
         (["a", None, "b"], "give each class a name of its own"),
         ({"a", "b", "c"}, "give a list with one name per class"),
+        ((name for name in "abc"), "give a list with one name per class"),
     ],
 )
 def test_names_that_do_not_fit_are_refused(given, message):

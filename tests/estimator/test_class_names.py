@@ -152,3 +152,25 @@ def test_a_loaded_model_of_another_task_can_be_fitted_on_classes_without_an_orde
     assert classifier.class_names_ == ["cat", "dog", "eel"]
     with pytest.raises(InputError, match=f"'{task}'"):
         new(task=task).fit(X, words)  # asked for, not inherited
+
+
+@pytest.mark.usefixtures("no_predictions")
+def test_labels_that_the_model_does_not_know_are_named_before_any_work(named, images):
+    X, y = images
+    message = r"unseen labels: \[3\]; the known classes are \[0 \(across\), 1 \(up\), 2 \(plain\)\]"
+    with pytest.raises(InputError, match=message):
+        named.evaluate(X, y + 1)
+    for method in (named.evaluate, named.score):
+        with pytest.raises(InputError, match="numbers as text here: convert them"):
+            method(X, y.astype(str))
+
+
+@pytest.fixture
+def no_predictions(monkeypatch):
+    monkeypatch.setattr("diffmic.inference.FittedModel.evidence", None)
+
+
+def test_a_score_counts_labels_of_other_classes_as_wrong(named, images):
+    X, y = images
+    right = named.predict(X) == y
+    assert named.score(X, np.where(right, y, 7)) == right.mean()

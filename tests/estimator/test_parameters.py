@@ -49,6 +49,8 @@ BAD = [
     ("pretrained", None, "give True, False, or a file of weights"),
     *[(name, 3, "the key in items that are dicts") for name in ("image_key", "label_key")],
     ("class_names", "abc", "give a list with one name per class, or None"),
+    ("class_names", iter("abc"), "give a list with one name per class, or None"),
+    ("uncertain", "maybe", r"give one of \['error', 'unknown', 'positive', 'negative'\]"),
     *[("precision", precision, "give 'auto' or one of") for precision in ("fp8", "no", None, 16)],
 ]
 

@@ -190,3 +190,8 @@ def test_uncertain_labels_are_what_the_parameter_says(tmp_path):
     assert loaded.uncertain == "unknown"
     assert loaded.label_counts_ == fits[0].label_counts_
     assert loaded.evaluate(X, checked) == fits[0].evaluate(X, checked)
+
+
+def test_weights_of_images_without_known_labels_alone_measure_nothing(fitted_multilabel, images):
+    with pytest.raises(InputError, match="zero for every image of which a label is known"):
+        fitted_multilabel.score(images[0][:2], [[1, 0], [np.nan] * 2], sample_weight=[0, 1])
