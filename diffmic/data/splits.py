@@ -69,7 +69,8 @@ def validation_split(
         raise InputError(
             f"{found} are too few to hold out a validation part and keep each class in the "
             f"training part{_fewest(targets, classes)}. Pass validation_data, or "
-            "validation_fraction=None for no validation part."
+            "validation_fraction=None for no validation part. diffmic.datasets.inspect(X, y, "
+            "groups=groups) shows which classes are rare, and what else may be wrong."
         )
     return parts
 

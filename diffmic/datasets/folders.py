@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import InputError, warn_user
 from .image_files import is_hidden, is_image_file, is_system_file
-from .table import SPLIT_NAMES, ImageTable, some, warn_about_spelling
+from .table import SPLIT_NAMES, ImageTable, as_path, some, warn_about_spelling
 from .values import numbers_or_texts
 
 _LEVELS = ("label", "split", "group", "*")
@@ -51,7 +51,7 @@ def read_folders(
         The folder does not exist or cannot be read, contains no images, or has another structure;
         or two links lead to one folder.
     """
-    root = Path(folder).expanduser()
+    root = as_path(folder, "folder")
     if not root.is_dir():
         file = f" {str(root)!r} is a file; read_csv reads tables." if root.is_file() else ""
         raise InputError(f"There is no folder {str(root)!r}.{file}")

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from .problems import in_order, problems_of
 from .reading import each_image
 from .table import ImageTable
 
+_BITS = 64  # of 256: hashes that differ in more say nothing
 _WHOLE = "images"  # the only split, if there is no other
 
 
@@ -102,11 +104,13 @@ def inspect(
     [(3, 7)]
     """
     table = X if isinstance(X, ImageTable) else None
-    names = None
+    names = [str(name) for name in y.columns] if hasattr(y, "columns") else None
     if table is not None:
         X, y = table.paths, table.labels if y is None else y
         groups = table.groups if groups is None else groups
         names = table.label_names if np.ndim(y) == 2 else None
+    if not isinstance(distance, Integral) or not -1 <= distance <= _BITS:
+        raise InputError(f"distance is {distance!r}; give a number of bits up to {_BITS}, or -1.")
     look = distance >= 0 and can_look_alike()
     survey = _Survey(ValueRange.of(value_range), Keys(image_key, label_key), look=look)
     survey.read(X, y, groups, "image", verbose)
@@ -186,17 +190,21 @@ def _entries(values: Any, n_images: int, name: str) -> list[Any]:
     if isinstance(values, list) and any(value is None for value in values):
         return [None if v is None else _entries([v], 1, name)[0] for v in values]
     array = as_array(values, name)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim == 2:
-        return [tuple(_known(value) for value in row) for row in array.tolist()]
-    return [_known(value) for value in array.tolist()]
-
-
-def _known(value: Any) -> Any:
-    """A label or group; None if it is NaN, None, pandas.NA or the text that NumPy makes of them."""
-    text = value in ("nan", "<NA>", "None") if isinstance(value, str) else False
-    return None if text or missing(np.asarray([value], dtype=object)).any() else value
+    rows = array.ndim == 2 and name == "y"
+    if rows and array.shape[1] == 1:
+        array, rows = array[:, 0], False
+    absent = missing(array)
+    try:
+        known = array.astype(object)
+        known[absent] = None
+        entries = [tuple(row) for row in known.tolist()] if rows else known.tolist()
+        set(entries)  # they will be compared
+    except TypeError:
+        entries = []
+    if len(entries) != n_images or array.ndim != 1 + rows:
+        needed = "one value or one row of 0 and 1" if name == "y" else "one value"
+        raise InputError(f"{name} has shape {array.shape}; {needed} per image is needed.")
+    return entries
 
 
 def _concluded(

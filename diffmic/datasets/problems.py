@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from ..data import TargetEncoding
 from ..data.splits import validation_split
 from ..errors import InputError
 from ..tasks import MULTICLASS, MULTILABEL, Task
@@ -154,11 +155,12 @@ def _labels(found: Inspection, labels: Sequence[Any], groups: Sequence[Any]) -> 
         absent = [name for name in classes if not counts.get(name)]
         if absent and any(counts.values()):
             problems.append(f"{_at(split)}no image of {some(absent, 10)}.")
+    if known and not problems:
+        problems += _refused([labels[number] for number in known])
     usable = [number for number in known if number not in found.damaged]
     if len(found.counts) == 1 and len(classes) > 1 and usable:
         all_grouped = len(grouped) == len(groups)
         problems += _too_rare(
-            found,
             [labels[number] for number in usable],
             [groups[number] for number in usable] if all_grouped else None,
             classes,
@@ -166,30 +168,35 @@ def _labels(found: Inspection, labels: Sequence[Any], groups: Sequence[Any]) -> 
     return problems
 
 
+def _refused(labels: Sequence[Any]) -> list[str]:
+    """Why ``fit`` would refuse the labels, if it would."""
+    try:
+        TargetEncoding.learn(list(labels))
+    except InputError as reason:
+        return [str(reason)]
+    return []
+
+
 def _at(split: str) -> str:
     return f"The split {split!r} has "
 
 
-def _too_rare(
-    found: Inspection, labels: Sequence[Any], groups: Sequence[Any] | None, classes: list[str]
-) -> list[str]:
+def _too_rare(labels: Sequence[Any], groups: Sequence[Any] | None, classes: list[str]) -> list[str]:
     """Classes that cannot be on both sides of the split that ``fit`` makes, by its own rule."""
     if isinstance(labels[0], tuple):
         task: Task = MULTILABEL
-        targets = np.asarray([[value == 1 for value in row] for row in labels])
+        known = [[value if value in (0, 1) else np.nan for value in row] for row in labels]
+        targets = np.asarray(known, dtype=np.float32)
     else:
-        place = {name: number for number, name in enumerate(classes)}
         task = MULTICLASS
-        targets = np.eye(len(classes), dtype=bool)[[place[str(label)] for label in labels]]
-    units = (
-        np.arange(len(labels))
-        if groups is None
-        else np.unique(np.asarray([str(group) for group in groups]), return_inverse=True)[1].ravel()
-    )
+        place = {name: number for number, name in enumerate(classes)}
+        rows = [place[str(label)] for label in labels]
+        targets = np.eye(len(classes), dtype=np.float32)[rows]
+    units = range(len(labels)) if groups is None else groups
     rare = [
         name
-        for name, members in zip(classes, targets.T, strict=True)
-        if members.any() and len(np.unique(units[members])) < 2
+        for name, column in zip(classes, targets.T, strict=True)
+        if len({unit for unit, value in zip(units, column, strict=True) if value == 1}) == 1
     ]
     problems = []
     if rare:
@@ -199,14 +206,8 @@ def _too_rare(
             "that fit holds out. Add images, merge classes, or leave them out."
         )
     try:
-        random = np.random.RandomState(0)
-        validation_split(
-            targets.astype(np.float32),
-            _FRACTION,
-            random,
-            groups=units if groups is not None else None,
-            task=task,
-        )
+        rng = np.random.RandomState(0)
+        validation_split(targets, _FRACTION, rng, groups=groups, task=task, classes=classes)
     except InputError as reason:
-        problems.append(str(reason))
+        problems.append(str(reason).split(" diffmic.datasets.inspect")[0])
     return problems

@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 
 from ..data.images import as_image
 from ..data.inputs import is_dataset, read_inputs
-from ..data.items import USUAL_KEYS, Keys, split_item
+from ..data.items import USUAL_KEYS, Keys, as_mapping, split_item
 from ..data.loaders import items_of
 from ..data.ranges import ValueRange
 from ..data.reading import Reading
@@ -143,7 +143,11 @@ def _items(X: Any, keys: Keys) -> tuple[Any, bool]:
         if X.ndim not in (1, 3, 4):
             read_inputs(X)  # raises an error that says what is needed
     else:
-        labelled, items = False, read_inputs(X, keys=keys).images
+        inputs = read_inputs(X, with_targets=as_mapping(X) is not None, keys=keys)
+        labelled = inputs.targets is not None
+        items = inputs.images
+        if labelled:
+            items = [(items[number], target) for number, target in enumerate(inputs.targets)]
     if len(items) == 0:
         raise InputError("X holds no images.")
     return items, labelled

@@ -1,5 +1,6 @@
 """The table that a data set on disk is read into: paths, labels, splits and groups."""
 
+import os
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
@@ -68,6 +69,24 @@ class ImageTable:
             self.splits[index],
             self.groups[index] if self.groups is not None else None,
         )
+
+
+def as_path(value: Any, name: str) -> Path:
+    """A path that the user gave, with ``~`` expanded.
+
+    Raises
+    ------
+    InputError
+        It is no path, or names a home folder that does not exist.
+    """
+    try:
+        text = os.fspath(value)
+        if not isinstance(text, str) or not text:
+            raise TypeError
+        return Path(text).expanduser()
+    except (TypeError, RuntimeError) as reason:
+        why = f" ({reason})" if isinstance(reason, RuntimeError) else ""
+        raise InputError(f"{name} is {value!r}; give the path of it{why}.") from reason
 
 
 def some(names: Sequence[Any], limit: int = 3) -> str:

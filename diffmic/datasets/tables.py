@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError, warn_user
 from .image_files import image_suffixes
-from .table import ImageTable, some, warn_about_spelling
+from .table import ImageTable, as_path, some, warn_about_spelling
 from .values import indicator_matrix, indicator_value, is_nothing, numbers_or_texts
 
 Row = dict[str, str]
@@ -68,11 +68,11 @@ def read_csv(
         The file does not exist, has no rows, or lacks columns or cells; or rows give one image
         two labels, splits or groups.
     """
-    file = Path(file).expanduser()
+    file = as_path(file, "file")
     if not file.is_file():
         what = " That is a folder; read_folders reads it." if file.is_dir() else ""
         raise InputError(f"There is no file {str(file)!r}.{what}")
-    root = file.parent if folder is None else Path(folder).expanduser()
+    root = file.parent if folder is None else as_path(folder, "folder")
     if not root.is_dir():
         raise InputError(f"There is no folder {str(root)!r}.")
     columns, rows = _read_rows(file, encoding)

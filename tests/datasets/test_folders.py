@@ -293,3 +293,9 @@ def test_why_a_whole_class_cannot_be_read_is_said(tmp_path):
     (tmp_path / "b/1.nii.gz").write_bytes(b"\x1f\x8b" + bytes(500))
     with pytest.warns(DiffMICWarning, match=r"can be read \(b\)\. .*1\.nii\.gz' is not .*nibabel"):
         read_folders(tmp_path)
+
+
+@pytest.mark.parametrize("path", [5, None, b"x", "", ["x"], "~nobody-of-this-name/x", "a\0b"])
+def test_what_is_no_path_is_an_error(path):
+    with pytest.raises(InputError):
+        read_folders(path)

@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image, ImageEnhance
@@ -354,3 +355,42 @@ def fit_data(X, y):
         class_weight=None,
         rng=np.random.RandomState(0),
     )
+
+
+def test_columns_of_a_frame_name_the_labels():
+    X, y = stripes(20, n_classes=2)
+    frame = pandas.DataFrame({"edema": y, "mass": 1 - y})
+    found = look(X, frame, distance=-1)
+    assert found.counts == {"images": {"edema": 10, "mass": 10}}
+
+
+@pytest.mark.parametrize(
+    "y", [[{}] * 24, np.ones((24, 2, 2)), [[1, 2], [3]] * 12, {"a": 1}, list("abc")]
+)
+def test_labels_that_are_none_are_an_error(lesions, y):
+    with pytest.raises(InputError):
+        look(lesions[0], y)
+
+
+@pytest.mark.parametrize("groups", [[[1, 2]] * 24, [{}] * 24, np.ones((24, 1, 1))])
+def test_groups_that_are_none_are_an_error(lesions, groups):
+    with pytest.raises(InputError):
+        look(*lesions, groups=groups)
+
+
+@pytest.mark.parametrize("distance", ["14", -2, 3.5, 65, None])
+def test_a_distance_that_is_no_number_of_bits_is_an_error(lesions, distance):
+    with pytest.raises(InputError, match="distance is"):
+        look(*lesions, distance=distance)
+
+
+def test_labels_that_fit_would_refuse_are_a_problem(lesions):
+    assert "mix" in look(lesions[0], [1, "a"] * 12, distance=-1).verdict
+    uncertain = np.column_stack([lesions[1] - 1, lesions[1] > 0])
+    assert "uncertain" in look(lesions[0], uncertain, distance=-1).verdict
+    assert look(lesions[0], ["None", "some"] * 12, distance=-1).problems == []
+
+
+def test_a_batch_that_is_a_dict_has_labels(lesions):
+    found = look({"image": lesions[0], "label": lesions[1]})
+    assert found.counts == {"images": {"0": 8, "1": 8, "2": 8}}

@@ -295,3 +295,9 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
     save(tmp_path / "images" / "1.png")
     table(tmp_path, "file,label\n~/images/1.png,a\n")
     assert read_csv("~/labels.csv").paths == [tmp_path / "images" / "1.png"]
+
+
+@pytest.mark.parametrize("path", [5, None, b"x", "", ["x"], "~nobody-of-this-name/x", "a\0b"])
+def test_what_is_no_path_is_an_error(path):
+    with pytest.raises(InputError):
+        read_csv(path)
