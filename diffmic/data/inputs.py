@@ -5,16 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
 from .arrays import as_batch, entries_of
-from .columns import as_array, as_objects
+from .columns import as_array
 from .files import holds_content
+from .item_targets import known_targets, stacked
 from .items import USUAL_KEYS, Keys, as_mapping, is_file, split_item
 from .loaders import batch_size_of, items_of
 from .names import Names, dataset_names
@@ -253,14 +253,14 @@ def _from_dataset(dataset: Any, how: _How, workers: Workers | None = None) -> In
     if len(dataset) == 0:
         raise InputError("X holds no images.")
     images = DatasetImages(dataset, how.keys, workers or Workers(how.num_workers, dataset))
-    known = _known_targets(dataset) if how.with_targets else None
+    known = known_targets(dataset) if how.with_targets else None
     if not how.with_targets or known is not None:
         return Inputs(images, known)
     survey = Survey(how.value_range, how.skip)
     survey, targets = _surveyed(images, survey, how.progress, with_targets=True)
     if not targets:
         survey.report()
-    return Inputs(images, _stacked(targets), survey=survey)
+    return Inputs(images, stacked(targets), survey=survey)
 
 
 def _surveyed(
@@ -272,7 +272,8 @@ def _surveyed(
 
     def image_of(reading: Reading) -> Tensor:
         image, target = read(reading)
-        found[:] = [as_array(target, "target")] if with_targets else []
+        # A copy, since what a worker sends may hold on to a file descriptor.
+        found[:] = [as_array(target, "target").copy()] if with_targets else []
         return image
 
     readers = images.readers(survey.value_range, with_target=with_targets)
@@ -284,9 +285,9 @@ def _surveyed(
 
 def read_before(X: Any, targets: list[Any], keys: Keys) -> Inputs:
     """Targets that have been read with the images, of which only the number is kept."""
-    stacked = _stacked(targets)
     images: Any = range(len(targets))
-    return Inputs(images, stacked, names=dataset_names(X, stacked, keys.label))
+    together = stacked(targets)
+    return Inputs(images, together, names=dataset_names(X, together, keys.label))
 
 
 def _from_mapping(values: Mapping[Any, Any], how: _How) -> Inputs:
@@ -300,54 +301,14 @@ def _from_mapping(values: Mapping[Any, Any], how: _How) -> Inputs:
     return replace(inputs, targets=np.atleast_1d(as_array(target, "target")))
 
 
-def _stacked(targets: list[Any]) -> Any:
-    shapes = {target.shape for target in targets}
-    if len(shapes) > 1 and any(target.dtype.kind == "U" for target in targets):
-        return as_objects([target.tolist() for target in targets])  # lists of words
-    if len(shapes) > 1:
-        raise InputError(
-            f"The targets have different shapes: {sorted(shapes)[:3]}. Give one label per image, "
-            "or a row of 0 and 1 of the same length."
-        )
-    if shapes == {()}:
-        return as_array([target[()] for target in targets], "target")
-    stacked = np.stack(targets)
-    if stacked.ndim == 2 and stacked.dtype.kind == "f" and _are_mixtures(stacked):
-        raise InputError(
-            "The targets are mixtures of labels, as CutMix or MixUp make them. Leave it out of the "
-            "Dataset or collate_fn: fit needs the label of each image, and has augment for changes "
-            "of the images."
-        )
-    return stacked
-
-
-def _are_mixtures(targets: NDArray[Any]) -> bool:
-    """Whether some rows share 1 among several classes."""
-    shared = ((targets > 0) & (targets < 1)).any(axis=1) & (targets >= 0).all(axis=1)
-    return bool((np.abs(targets[shared].sum(axis=1) - 1) < 1e-3).any())
-
-
-def _known_targets(dataset: Any) -> Any:
-    """Targets that are certain to be those of the items; None: they must be read from these.
-
-    What a Dataset stores beside its items, such as ``targets``, need not be what they give.
-    """
-    if type(dataset) is Subset:
-        known = _known_targets(dataset.dataset)
-        return None if known is None else known[np.asarray(dataset.indices)]
-    if type(dataset) is TensorDataset and len(dataset.tensors) > 1:
-        return dataset.tensors[1].cpu().numpy()
-    return None
-
-
 def _from_stream(stream: Stream, how: _How) -> Inputs:
     images: list[Any] = []
     targets: list[Any] = []
     n_bytes = 0
     for some, their_targets in stream.batches(with_targets=how.with_targets):
-        images.extend(some)
+        images.extend(map(_own, some))
         if their_targets is not None:
-            targets.extend(as_array(target, "target") for target in their_targets)
+            targets.extend(as_array(target, "target").copy() for target in their_targets)
         before, n_bytes = n_bytes, n_bytes + sum(getattr(image, "nbytes", 0) for image in some)
         if before < _MUCH_MEMORY <= n_bytes:
             warn_user(
@@ -356,7 +317,14 @@ def _from_stream(stream: Stream, how: _How) -> Inputs:
                 "Dataset are read when they are used; pass the Dataset, without the DataLoader."
             )
     source = _from_list(images, how)
-    return Inputs(source, _stacked(targets) if how.with_targets else None, stream.batch_size)
+    return Inputs(source, stacked(targets) if how.with_targets else None, stream.batch_size)
+
+
+def _own(image: Any) -> Any:
+    """The image, copied if it holds on to memory, and a file descriptor, shared with a worker."""
+    if isinstance(image, Tensor) and image.is_shared():  # type: ignore[no-untyped-call]
+        return image.clone()
+    return image
 
 
 def _from_list(values: Sequence[Any], how: _How) -> ImageSource:

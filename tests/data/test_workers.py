@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from diffmic.data import PreparedImages, read_inputs
 from diffmic.data.inputs import survey_of
@@ -111,6 +111,30 @@ def test_inspection_leaves_items_to_workers(tmp_path):
     assert [one.label for one in found] == [i % 3 for i in range(N)]
     np.testing.assert_array_equal(torch.cat([one.image for one in found]), IMAGES)
     assert data.file is None
+
+
+class Many(Dataset):
+    """Many items, whose labels are tensors."""
+
+    def __len__(self):
+        return 300
+
+    def __getitem__(self, index):
+        return torch.full((1, 4, 4), index % 256, dtype=torch.uint8), torch.tensor(index % 3)
+
+
+@pytest.mark.parametrize("collate", [None, lambda items: default_collate(items)])
+def test_what_workers_send_does_not_keep_files_open(collate):
+    folder = "/proc/self/fd"
+    if not os.path.isdir(folder):
+        pytest.skip("open files cannot be counted")
+    before = len(os.listdir(folder))
+    inputs = read_inputs(
+        DataLoader(Many(), 2, num_workers=1, collate_fn=collate), with_targets=True
+    )
+    assert inputs.targets.tolist() == [i % 3 for i in range(300)]
+    assert [int(inputs.images[i].max()) for i in range(300)] == [i % 256 for i in range(300)]
+    assert len(os.listdir(folder)) < before + 20
 
 
 class Damaged(Dataset):

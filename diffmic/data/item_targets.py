@@ -1,0 +1,57 @@
+"""Targets that come with the items of a Dataset."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import Subset, TensorDataset
+
+from ..errors import InputError
+from .columns import as_array, as_objects
+
+
+def stacked(targets: list[Any]) -> NDArray[Any]:
+    """Targets of all items as one array (n, ...).
+
+    Raises
+    ------
+    InputError
+        They have different shapes, or are mixtures of labels.
+    """
+    shapes = {target.shape for target in targets}
+    if len(shapes) > 1 and any(target.dtype.kind == "U" for target in targets):
+        return as_objects([target.tolist() for target in targets])  # lists of words
+    if len(shapes) > 1:
+        raise InputError(
+            f"The targets have different shapes: {sorted(shapes)[:3]}. Give one label per image, "
+            "or a row of 0 and 1 of the same length."
+        )
+    if shapes == {()}:
+        return as_array([target[()] for target in targets], "target")
+    together = np.stack(targets)
+    if together.ndim == 2 and together.dtype.kind == "f" and _are_mixtures(together):
+        raise InputError(
+            "The targets are mixtures of labels, as CutMix or MixUp make them. Leave it out of the "
+            "Dataset or collate_fn: fit needs the label of each image, and has augment for changes "
+            "of the images."
+        )
+    return together
+
+
+def _are_mixtures(targets: NDArray[Any]) -> bool:
+    """Whether some rows share 1 among several classes."""
+    shared = ((targets > 0) & (targets < 1)).any(axis=1) & (targets >= 0).all(axis=1)
+    return bool((np.abs(targets[shared].sum(axis=1) - 1) < 1e-3).any())
+
+
+def known_targets(dataset: Any) -> Any:
+    """Targets that are certain to be those of the items; None: they must be read from these.
+
+    What a Dataset stores beside its items, such as ``targets``, need not be what they give.
+    """
+    if type(dataset) is Subset:
+        known = known_targets(dataset.dataset)
+        return None if known is None else known[np.asarray(dataset.indices)]
+    if type(dataset) is TensorDataset and len(dataset.tensors) > 1:
+        return dataset.tensors[1].cpu().numpy()
+    return None
