@@ -1,14 +1,12 @@
 """Reading, checking and batching of the X and y passed to the estimator."""
 
+from .augmentation import AUGMENTS, Augment, named_augment
 from .inputs import Inputs, read_inputs
 from .items import Keys
 from .labelled import LabelledImages
 from .preprocessing import (
-    AUGMENTS,
-    Augment,
     PreparedImages,
     PreparedStream,
-    named_augment,
     unit_range,
     views_of,
 )

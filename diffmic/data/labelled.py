@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .preprocessing import Augment, PreparedImages
+from .augmentation import Augment
+from .preprocessing import PreparedImages
 from .ranges import ValueRange
 from .sources import ImageSource, SomeImages
 

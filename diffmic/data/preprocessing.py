@@ -1,6 +1,6 @@
 """Preparation of images for the network: resizing, three channels, augmentation, batching."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, NotRequired, TypedDict
 
@@ -8,19 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from ..errors import InputError
-from ..random import LocalRNG, derived_seed
+from ..random import derived_seed
+from .augmentation import Augment, augmented
 from .columns import as_array
 from .images import as_image
 from .ranges import ValueRange
 from .reading import DARK, Note, Notes, Reading
 from .sources import DatasetImages, ImageSource, read_from
 from .workers import workers_of
-
-Augment = Callable[[Tensor], Tensor]
-AUGMENTS = ("auto", "rotations")
-
-_OVERSHOOT = 0.5  # above the overshoot of cubic interpolation, below that of normalised images
 
 
 class Item(TypedDict):
@@ -138,7 +133,7 @@ class PreparedImages(_Batches):
             item["target"] = as_array(target, "target")
         if self.augment is not None:
             seed = derived_seed(self.seed, self.epoch, int(index))
-            item["image"] = _augmented(item["image"], self.augment, seed)
+            item["image"] = augmented(item["image"], self.augment, seed)
         return item
 
     def items(self) -> Iterator[Item]:
@@ -214,30 +209,11 @@ def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -
     assert augment is not None  # checked with the parameters
     views = [images]
     for view in range(1, n_views):
-        changed = [_augmented(image, augment, derived_seed(seed, view)) for image in images]
+        changed = [augmented(image, augment, derived_seed(seed, view)) for image in images]
         views.append(torch.stack(changed))
     if len({view.dtype for view in views}) > 1:
         views = [unit_range(view) for view in views]
     return torch.stack(views, dim=1).flatten(0, 1)
-
-
-def _augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
-    with LocalRNG(seed):
-        # A copy, because a transform may work in place and must not change the user's pixels.
-        changed = augment(image.clone(memory_format=torch.contiguous_format))
-    expected = tuple(image.shape)
-    if not isinstance(changed, Tensor) or tuple(changed.shape) != expected:
-        found = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
-        raise InputError(f"augment returned {found}; a tensor of shape {expected} is needed.")
-    if not changed.is_floating_point():
-        return changed
-    low, high = changed.aminmax()
-    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
-        raise InputError(
-            f"augment returned pixels from {low:.3g} to {high:.3g}; floats must stay in 0–1. "
-            "Leave out Normalize, since the model normalises; scale when converting to float."
-        )
-    return changed.clamp(0, 1)
 
 
 def _item(image: Tensor, image_size: int, index: int, reading: Reading) -> Item:
@@ -282,39 +258,3 @@ def collate(items: list[Item]) -> dict[str, Any]:
 def unit_range(images: Tensor) -> Tensor:
     """Pixels as float in 0–1: uint8 is divided by 255, float pixels are returned unchanged."""
     return images.float() if images.is_floating_point() else images.float().div_(255)
-
-
-def named_augment(name: str) -> Augment:
-    """Named augmentation: mild random transforms that keep most medical images plausible.
-
-    Parameters
-    ----------
-    name : {"auto", "rotations"}
-        Augmentation. ``"auto"``: shifts, rotations by up to 15°, horizontal flips, brightness and
-        contrast.
-        ``"rotations"``: the same with rotations by any angle and vertical flips, for images
-        without an upright direction, such as those of skin, fundus or cells.
-    """
-    from torchvision.transforms import v2
-
-    turns = name == "rotations"
-    augment: Augment = v2.Compose(
-        [
-            v2.RandomHorizontalFlip(),
-            *([v2.RandomVerticalFlip()] if turns else []),
-            # Half of the images are not resampled: resampling smooths noise and leaves black
-            # corners, and a network trained on resampled images alone misjudges original ones.
-            v2.RandomApply(
-                [
-                    v2.RandomAffine(
-                        degrees=180 if turns else 15,
-                        translate=(0.05, 0.05),
-                        scale=(0.9, 1.1),
-                        interpolation=v2.InterpolationMode.BILINEAR,
-                    )
-                ]
-            ),
-            v2.ColorJitter(brightness=0.15, contrast=0.15),
-        ]
-    )
-    return augment

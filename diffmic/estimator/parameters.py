@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from ..data.augmentation import AUGMENTS
 from ..data.items import IMAGE_KEYS, LABEL_KEYS, Keys
-from ..data.preprocessing import AUGMENTS
 from ..data.ranges import ValueRange
 from ..data.targets import UNCERTAIN
 from ..errors import InputError

@@ -10,8 +10,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data import TrainingData, ValueRange, named_augment, read_training_data
+from ..data.augmentation import Augment, check_augment
 from ..data.known import Counts, counts_table, label_counts
-from ..data.preprocessing import Augment
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes
 from ..inference import Engine, FitRecord, FittedModel, SamplingOptions
@@ -150,8 +150,9 @@ def prepare_fit(
         verbose=p["verbose"],
     )
     # One image, read where all are read, checks the output of augment.
-    one = options.prepared(data.training.subset([0]), augmented=True)
-    next(one.batches(1, num_workers=options.num_workers))
+    one = options.prepared(data.training.subset([0]))
+    batch = next(one.batches(1, num_workers=options.num_workers))
+    check_augment(options.augment, batch["image"][0], seed)
     with LocalRNG(derived_seed(seed, 0)):
         network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
     same = learnt is not None and same_classes(learnt, data)

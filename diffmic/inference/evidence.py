@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data import PreparedImages, PreparedStream, unit_range, views_of
-from ..data.preprocessing import Augment
+from ..data.augmentation import Augment
 from ..errors import BackboneError, InputError
 from ..model import Conditions
 from ..tasks import Task

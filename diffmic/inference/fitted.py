@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data import PreparedImages, PreparedStream, ValueRange
-from ..data.preprocessing import Augment
+from ..data.augmentation import Augment
 from ..model import Conditions, DiffMICNetwork, NetworkPlan
 from ..tasks import Task
 from .calibration import Calibration

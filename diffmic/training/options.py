@@ -8,7 +8,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 
 from ..data import LabelledImages, PreparedImages, unit_range
-from ..data.preprocessing import Augment
+from ..data.augmentation import Augment
 from ..inference import SamplingOptions
 from .recipe import Recipe
 

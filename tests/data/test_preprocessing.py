@@ -20,6 +20,7 @@ from diffmic.data import (
     unit_range,
     views_of,
 )
+from diffmic.data.augmentation import Named
 from diffmic.data.preprocessing import collate, resized
 from diffmic.errors import InputError
 
@@ -284,7 +285,8 @@ def test_threads_make_views_at_once_with_the_same_results(n_threads):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_views_do_not_wait_for_one_another():
+def test_views_of_named_augmentations_do_not_wait_for_one_another():
+    """Those of the user take turns: numpy's and Python's generators are those of all threads."""
     barrier = threading.Barrier(2, timeout=20)
 
     def meeting(image):
@@ -293,7 +295,7 @@ def test_views_do_not_wait_for_one_another():
 
     images = IMAGES[:1, :, :16, :16]
     with ThreadPoolExecutor(2) as threads:
-        found = list(threads.map(lambda seed: views_of(images, 2, meeting, seed), [5, 5]))
+        found = list(threads.map(lambda seed: views_of(images, 2, Named(meeting), seed), [5, 5]))
     assert torch.equal(found[0], found[1])
 
 
