@@ -51,7 +51,10 @@ def known_targets(dataset: Any) -> Any:
     """
     if type(dataset) is Subset:
         known = known_targets(dataset.dataset)
-        return None if known is None else known[np.asarray(dataset.indices)]
+        try:
+            return None if known is None else known[np.asarray(dataset.indices)]
+        except IndexError:  # the item that does not exist is named when it is read
+            return None
     if type(dataset) is TensorDataset and len(dataset.tensors) > 1:
         return dataset.tensors[1].cpu().numpy()
     return None

@@ -200,9 +200,9 @@ def _chosen(sampler: Any, dataset: Any) -> tuple[Sequence[Any] | None, bool]:
     if type(sampler) is RandomSampler and not sampler.replacement and len(sampler) == n_items:
         return None, True
     if type(sampler) is SubsetRandomSampler:
-        return _indices(sampler.indices), True
+        return _indices(sampler.indices, n_items), True
     if isinstance(sampler, (list, tuple, range, np.ndarray, Tensor)):
-        return _indices(sampler), False
+        return _indices(sampler, n_items), False
     name = type(sampler).__name__
     if type(sampler) is RandomSampler and sampler.replacement:
         name += " with replacement, which repeats items"
@@ -220,15 +220,19 @@ def _chosen(sampler: Any, dataset: Any) -> tuple[Sequence[Any] | None, bool]:
     )
 
 
-def _indices(values: Any) -> list[Any]:
+def _indices(values: Any, n_items: int | None) -> list[Any]:
     indices = values.tolist() if isinstance(values, (np.ndarray, Tensor)) else list(values)
     indices = [
         int(index) if isinstance(index, (np.integer, Tensor)) else index for index in indices
     ]
-    if len(set(indices)) < len(indices):
+    # Negative indices count from the end; keys of a Dataset need not be integers.
+    items = {
+        i % n_items if n_items and isinstance(i, int) and -n_items <= i < 0 else i for i in indices
+    }
+    if len(items) < len(indices):
         raise InputError(
             f"The DataLoader has a sampler that repeats items: {len(indices)} indices, of which "
-            f"{len(set(indices))} differ. diffmic reads each item once: give each index once, and "
+            f"{len(items)} differ. diffmic reads each item once: give each index once, and "
             "sample_weight or class_weight to give some images more weight."
         )
     return indices

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..errors import InputError
 from .items import USUAL_KEYS, Keys, split_item
 from .loaders import batch_size_of, in_order, is_walked, makes_batches
+from .workers import unchanged
 
 _END = object()
 
@@ -40,7 +41,7 @@ class Stream:
 
     @staticmethod
     def of(X: Any, keys: Keys = USUAL_KEYS) -> "Stream | None":
-        """Stream of an IterableDataset, or of a DataLoader that can only be walked; else None.
+        """Stream of an IterableDataset, a list of batches, or a DataLoader to be walked; else None.
 
         Raises
         ------
@@ -50,6 +51,11 @@ class Stream:
         if isinstance(X, IterableDataset):
             # Without an explicit generator, a DataLoader draws from torch's global one.
             return Stream(DataLoader(X, batch_size=None, generator=torch.Generator()), keys)
+        if isinstance(X, list) and _is_list_of_batches(X):
+            batches = DataLoader(
+                _Listed(X), None, collate_fn=unchanged, generator=torch.Generator()
+            )
+            return Stream(batches, keys)
         if isinstance(X, DataLoader) and is_walked(X):
             return Stream(in_order(X), keys)
         return None
@@ -95,8 +101,11 @@ class Stream:
                 images, targets = [images], [targets]
         if not how["with_target"] or targets is None:
             return images, None
-        if len(targets) != len(images):
-            raise InputError(f"{name} holds {len(images)} images and {len(targets)} targets.")
+        single = isinstance(targets, str) or not hasattr(targets, "__len__")
+        single = single or getattr(targets, "ndim", 1) == 0
+        if single or len(targets) != len(images):
+            found = "a single target" if single else f"{len(targets)} targets"
+            raise InputError(f"{name} holds {len(images)} images and {found}.")
         return images, targets
 
     def __iter__(self) -> Iterator[Any]:
@@ -117,6 +126,25 @@ class Stream:
             raise InputError("X holds no images.")
 
 
+class _Listed(IterableDataset[Any]):
+    """Batches of a list, such as that of a DataLoader."""
+
+    def __init__(self, batches: list[Any]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.batches)
+
+
+def _is_list_of_batches(X: list[Any]) -> bool:
+    """Whether the first entry of a list is a batch of images, with targets or not."""
+    first = X[0] if X else None
+    values = list(first.values()) if isinstance(first, Mapping) else first
+    if not isinstance(values, (list, tuple)):
+        return False
+    return any(isinstance(value, (np.ndarray, Tensor)) and value.ndim == 4 for value in values)
+
+
 @contextmanager
 def batch_errors(number: int) -> Iterator[None]:
     """Whatever a DataLoader or an IterableDataset raises, as an InputError that says where."""
@@ -128,7 +156,7 @@ def batch_errors(number: int) -> Iterator[None]:
         told = str(reason).strip().splitlines() or [""]  # of a worker's traceback the last line
         raise InputError(
             f"What X yields cannot be read after {number} batches or items: "
-            f"{type(reason).__name__}: {told[-1]}"
+            f"{type(reason).__name__}: {told[-1].removeprefix(f'{type(reason).__name__}: ')}"
         ) from reason
 
 

@@ -141,6 +141,7 @@ REFUSED = {
     "subclass": ({"sampler": Shuffled(PAIRS)}, "a Shuffled; .*Subset"),
     "subclass of subset": ({"sampler": SomeOf(range(N))}, "a SomeOf; .*Subset"),
     "repeated indices": ({"sampler": [0, 1, 1]}, "repeats items: 3 indices, of which 2 differ"),
+    "repeated, from the end": ({"sampler": [-1, N - 1]}, "repeats items"),
     "repeated in batches": ({"batch_sampler": [[0, 1], [1]]}, "repeats items"),
 }
 
@@ -321,6 +322,40 @@ class BatchesOfItsOwn(IterableDataset):
 )
 def test_batches_that_an_iterable_dataset_makes_are_read(wrap):
     assert_read(wrap(BatchesOfItsOwn()), EVERY)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [tuple, list, lambda batch: {"image": batch[0], "label": batch[1]}],
+    ids=["tuples", "lists", "dicts"],
+)
+def test_a_list_of_batches_is_read(form):
+    batches = [form(batch) for batch in DataLoader(PAIRS, 3)]
+    assert_read(batches, EVERY)
+    np.testing.assert_array_equal(torch.stack(list(Stream.of(batches))), RGB)
+
+
+@pytest.mark.parametrize("target", [1, "benign", torch.tensor(1), np.int64(1)])
+def test_a_batch_with_a_single_target_is_an_error(target):
+    with pytest.raises(InputError, match="Item 0 holds 7 images and a single target"):
+        found([(torch.from_numpy(RGB), target)])
+
+
+class Failing(IterableDataset):
+    def __iter__(self):
+        yield torch.from_numpy(RGB[0]), 0
+        raise OSError("the share is gone")
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_what_a_stream_raises_is_an_input_error(num_workers):
+    with pytest.raises(InputError, match=r"cannot be read after . batches.*: OSError: the share"):
+        found(DataLoader(Failing(), 1, num_workers=num_workers))
+
+
+def test_an_index_that_does_not_exist_is_named():
+    with pytest.raises(InputError, match="Item 1 of the Dataset cannot be read: IndexError"):
+        found(DataLoader(PAIRS, 2, sampler=[0, 99]))
 
 
 class Twice(IterableDataset):
