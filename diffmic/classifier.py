@@ -16,7 +16,6 @@ from .estimator.preparation import fitted_model, prepare_fit
 from .estimator.presets import preset_parameters
 from .estimator.reports import report, what_was_kept
 from .estimator.results import Results
-from .hub import ModelCard
 from .inference import Stage
 from .model import Architecture
 from .settings import undisturbed
@@ -276,7 +275,7 @@ class DiffMICClassifier(
         if result.stopped is not None and not result.history:
             raise result.stopped  # nothing was learnt: an earlier model is kept
         kind = self._engine_kind()
-        self.model_, self.card_ = fitted_model(plan, result), ModelCard()  # nothing is lost now
+        self.model_, self.card_ = fitted_model(plan, result), self._next_card()  # nothing is lost
         self.compile(kind)
         if result.stopped is not None:
             result.stopped.add_note(what_was_kept(result))

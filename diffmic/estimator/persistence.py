@@ -15,10 +15,12 @@ from ..hub import (
     DType,
     ModelCard,
     SavedModel,
+    card_of_finetuned,
     check_repository,
     checked_card,
     load_model,
     locate,
+    origin_of,
     push_folder,
     save_model,
 )
@@ -34,6 +36,8 @@ class Persistence(FittedAttributes):
     """Methods of the estimator that save, upload or load its model."""
 
     card_: ModelCard
+    warm_start: bool
+    _origin: ModelCard  # of the next model, if a fit starts from the loaded one
 
     @undisturbed
     def save_pretrained(
@@ -204,7 +208,14 @@ class Persistence(FittedAttributes):
             raise ModelFileError(
                 f"The parameters of {str(folder)!r} cannot be used: {reason}"
             ) from (reason)
-        return cls._of(saved, device)
+        estimator = cls._of(saved, device)
+        told, weights = origin_of(name)
+        estimator._origin = card_of_finetuned(
+            told if revision is None else f"{told}@{revision}",
+            saved.card,
+            base_model=saved.card.base_model if weights is None else weights,
+        )
+        return estimator
 
     @classmethod
     def _of(cls, saved: SavedModel, device: str) -> Self:
@@ -224,10 +235,21 @@ class Persistence(FittedAttributes):
         """Save into a folder; the usage example in the card loads the model by ``name``."""
         model, parameters = self._fitted(), _parameters(self)
         check_parameters(parameters)
-        told = self.card_ if card is None else checked_card(card)
+        told = self.card_
+        if card is not None:
+            origin = {n: getattr(told, n) for n in ("base_model", "started_from")}
+            given = checked_card(card)
+            told = replace(given, **{n: getattr(given, n) or text for n, text in origin.items()})
         model = replace(model, class_names=display_names(model, parameters["class_names"]))
         save_model(folder, SavedModel(model, parameters, told), dtype=dtype, name=name)
         self.card_ = told
+
+    def _next_card(self) -> ModelCard:
+        """Card of the model that a fit has made: it says which loaded model the fit began from."""
+        if not self.warm_start:
+            self._origin = ModelCard()
+        card: ModelCard = vars(self).get("_origin", ModelCard())
+        return card
 
     def __copy__(self) -> Self:
         new = type(self).__new__(type(self))

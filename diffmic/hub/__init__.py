@@ -1,8 +1,8 @@
 """Saved models: files, short names, model cards, and the Hugging Face Hub."""
 
-from .card import ModelCard, checked_card
+from .card import ModelCard, card_of_finetuned, checked_card
 from .files import DType
-from .names import check_repository, list_pretrained, locate
+from .names import check_repository, list_pretrained, locate, origin_of
 from .publish import push_folder
 from .saved_model import SavedModel, load_model, save_model
 
@@ -10,11 +10,13 @@ __all__ = [
     "DType",
     "ModelCard",
     "SavedModel",
+    "card_of_finetuned",
     "check_repository",
     "checked_card",
     "list_pretrained",
     "load_model",
     "locate",
+    "origin_of",
     "push_folder",
     "save_model",
 ]

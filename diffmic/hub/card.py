@@ -113,7 +113,9 @@ class ModelCard:
         Number of images in the test part.
     base_model : str
         Repository on the Hub with the weights from which training started; set automatically when
-        a model that started from timm's pretrained weights is saved.
+        a model that started from timm's pretrained weights is saved, or from a loaded model.
+    started_from : str
+        Sentences on the loaded model from which training started (warm start); set automatically.
     """
 
     summary: str = ""
@@ -127,6 +129,27 @@ class ModelCard:
     test_scores: Scores = field(default_factory=dict)
     n_test: int | None = None
     base_model: str = ""
+    started_from: str = ""
+
+
+def card_of_finetuned(name: str, card: ModelCard, *, base_model: str) -> ModelCard:
+    """Card of a model whose training starts from a loaded one.
+
+    Parameters
+    ----------
+    name : str
+        Name of the loaded model.
+    card : ModelCard
+        Its card.
+    base_model : str
+        Repository on the Hub of its weights, or another name for them; empty: there is none.
+    """
+    told = [f"Fine-tuned from `{_in_a_line(name)}`, a model of diffmic."]
+    if card.dataset:
+        told.append(f"That model was trained on {_in_a_line(card.dataset).rstrip('.')}.")
+    if licence := card.license_note or card.license:
+        told.append(f"Licence of that model: {_in_a_line(licence).rstrip('.')}.")
+    return ModelCard(base_model=base_model, started_from=" ".join(told))
 
 
 def card_text(
@@ -156,7 +179,9 @@ def card_text(
             n_classes=len(classes), columns=", ".join(names)
         ),
         calibration=_calibration(config),
-        summary=card.summary or "A classifier of images.",
+        summary="\n\n".join(
+            filter(None, (card.summary or "A classifier of images.", card.started_from))
+        ),
         n_classes=len(classes),
         kind="labels" if config["task"] == "multilabel" else "classes",
         size=config["preprocessing"]["image_size"],

@@ -138,6 +138,18 @@ def locate(
     return download(repository, revision or named or None, **hub), None
 
 
+def origin_of(name: str | Path) -> tuple[str, str | None]:
+    """Name to tell of a model that :func:`locate` finds, and that of its weights for a card.
+
+    For a folder these are its own name, without its place on this machine, and None.
+    """
+    folder = os.path.expanduser(name)
+    if os.path.isdir(folder):
+        return Path(folder).resolve().name, None
+    entry = REGISTRY.get(str(name))
+    return str(name), (entry and entry.repository) or str(name).partition("@")[0]
+
+
 def _refuse_revision(revision: str | None, why: str) -> None:
     if revision is not None:
         raise InputError(f"{why}, which has no revisions: leave out revision={revision!r}.")
