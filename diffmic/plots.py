@@ -20,9 +20,14 @@ PRIOR_COLOUR, DIFFUSION_COLOUR = "#9aa5b1", "#1f6fb4"
 
 
 def plot_regions(
-    image: Any, explanation: Explanation, index: int = 0, *, ax: "Axes | None" = None
+    image: Any,
+    explanation: Explanation,
+    index: int = 0,
+    *,
+    saliency: bool | int = True,
+    ax: "Axes | None" = None,
 ) -> "Axes":
-    """Plot an image with its regions; thicker frames mark regions with more attention.
+    """Plot an image with its saliency and regions; thicker frames mark more attention.
 
     Parameters
     ----------
@@ -32,6 +37,10 @@ def plot_regions(
         Result of ``explain``.
     index : int
         Index of the image in the explanation.
+    saliency : bool or int
+        Saliency under the regions: the evidence for one class against the mean of all, where it is
+        above that of the whole image. True: of the most probable class by the whole image; an
+        integer: of the class with this index; False: none.
     ax : Axes or None
         Axes to draw on; None: those of a new figure.
 
@@ -47,6 +56,10 @@ def plot_regions(
     ax = ax or _pyplot().subplots(figsize=(3, 3))[1]
     pixels = _pixels(image)
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+    if saliency is not False:
+        # Compared with True by identity, since the index 1 equals it.
+        chosen = explanation.global_proba[index].argmax() if saliency is True else saliency
+        _overlay(ax, explanation.evidence(index)[int(chosen)], pixels.shape[:2])
     attention = explanation.attention[index]
     strengths = attention / attention.max()
     for (x0, y0, x1, y1), strength in zip(explanation.boxes[index], strengths, strict=True):
@@ -130,6 +143,19 @@ def plot_predictions(
         picture.set_title(title, fontsize=8, color=colour)
         _bars(bars, prior[number], diffusion[number], class_names, legend=number == 0)
     return figure  # type: ignore[no-any-return]
+
+
+def _overlay(ax: "Axes", evidence: NDArray[Any], size: tuple[int, ...]) -> None:
+    """Draw evidence (h, w) above its mean, the more the more opaque, over an image of a size."""
+    above = (evidence - evidence.mean()).clip(0)
+    height, width = size
+    ax.imshow(
+        above,
+        cmap="autumn_r",
+        alpha=0.6 * above / max(above.max(), np.finfo(above.dtype).tiny),
+        interpolation="bilinear",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
 
 
 def _names(truth: Any, class_names: Sequence[str]) -> list[str]:

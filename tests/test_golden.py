@@ -25,7 +25,13 @@ from diffmic.diffusion import (
 from diffmic.diffusion.parameterization import PARAMETERIZATIONS
 from diffmic.model import ContextFusion, Denoiser, GatedAttention, top_mean
 from diffmic.model.denoiser import TimeGain
-from diffmic.model.regions import crop, select_regions, upper_left, window_cells
+from diffmic.model.regions import (
+    crop,
+    importance_map,
+    select_regions,
+    upper_left,
+    window_cells,
+)
 from diffmic.tasks import MULTICLASS
 
 FOLDER = Path(__file__).parent / "golden"
@@ -201,7 +207,8 @@ def test_e_scheduler_configuration_is_ours():
 def test_f1_regions(pixels, suffix):
     g = golden("f1")
     window = window_cells((pixels, pixels), (224, 224), (7, 7))
-    cells = select_regions(g["cam"], 6, window)
+    importance = importance_map(g["cam"], MULTICLASS, "paper")
+    cells, _ = select_regions(importance, 6, window)
     assert torch.equal(cells, g[f"roi_cells{suffix}"])
     corners = upper_left(cells, (7, 7), (224, 224))
     assert torch.equal(corners, g[f"roi_pixels{suffix}"])

@@ -34,6 +34,26 @@ def test_regions_are_frames_of_which_the_attended_is_the_thickest(explanation, s
     assert frames[1].get_linewidth() > frames[0].get_linewidth()
 
 
+def test_the_saliency_under_the_regions_is_the_evidence_for_a_class():
+    saliency = np.zeros((1, 3, 2, 3), np.float32)
+    saliency[0, :, 1, 2] = [9.0, 10.0, -19.0]  # for the classes 0 and 1, against 2
+    found = Explanation(
+        saliency=saliency,
+        boxes=np.array([[[0, 0, 10, 10]]], np.float32),
+        attention=np.ones((1, 1), np.float32),
+        global_proba=np.array([[0.2, 0.7, 0.1]], np.float32),
+        local_proba=np.full((1, 3), 1 / 3, np.float32),
+        sizes=np.array([[20, 30]]),
+    )
+    image = np.zeros((20, 30), np.uint8)
+    overlay = plot_regions(image, found).images[1]
+    shown = np.asarray(overlay.get_array())
+    assert np.unravel_index(shown.argmax(), shown.shape) == (1, 2)
+    assert overlay.get_extent() == [-0.5, 29.5, 19.5, -0.5]
+    assert np.asarray(plot_regions(image, found, saliency=2).images[1].get_array())[1, 2] == 0
+    assert len(plot_regions(image, found, saliency=False).images) == 1
+
+
 def test_predictions_show_both_stages_and_mark_mistakes(explanation):
     proba = np.array([[0.7, 0.2, 0.1], [0.1, 0.2, 0.7]])
     figure = plot_predictions(

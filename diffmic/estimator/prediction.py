@@ -167,5 +167,5 @@ def _prepared(
         num_workers=num_workers,
     )
     if isinstance(inputs, Stream):  # it has its own workers, if any
-        return PreparedStream(inputs, model.image_size, **how), 0
-    return PreparedImages(inputs.images, model.image_size, **how), num_workers
+        return PreparedStream(inputs, model.input_size, **how), 0
+    return PreparedImages(inputs.images, model.input_size, **how), num_workers

@@ -24,6 +24,7 @@ from ..model import (
     default_image_size,
     resolve_architecture,
     resolved,
+    zoom_size,
 )
 from ..random import LocalRNG, derived_seed, draw_seed
 from ..training import (
@@ -133,10 +134,11 @@ def prepare_fit(
         diffusion=recipe.diffusion,
         context_dropout=recipe.context_dropout,
     )
+    plan = _with_zoom(plan, data, learnt)
     named = isinstance(p["backbone"], str) and bool(p["pretrained"])
     options = TrainingOptions(
         recipe=recipe,
-        image_size=plan.image_size,
+        image_size=plan.input_size,
         max_epochs=p["max_epochs"],
         batch_size=data.batch_size or p["batch_size"],
         learning_rate=p["learning_rate"],
@@ -248,6 +250,18 @@ def _image_size(p: Mapping[str, Any], data: TrainingData, learnt: FittedModel | 
     backbones = [p["backbone"], resolve_architecture(p["architecture"]).prior_backbone]
     longest_side = max(data.image_shape[1:])
     return max(default_image_size(b, longest_side) for b in backbones if b is not None)
+
+
+def _with_zoom(plan: NetworkPlan, data: TrainingData, learnt: FittedModel | None) -> NetworkPlan:
+    """The plan with the size of its zoom resolved."""
+    if not plan.architecture.zooms:
+        return plan
+    if learnt is not None and learnt.plan.architecture.zooms:
+        longest_side = learnt.input_size
+    else:
+        longest_side = max(data.image_shape[1:])
+    architecture = replace(plan.architecture, zoom_size=zoom_size(plan, longest_side))
+    return replace(plan, architecture=architecture)
 
 
 def _go_on(learnt: FittedModel, network: DiffMICNetwork, data: TrainingData, same: bool) -> None:

@@ -206,6 +206,12 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         ),
     )
 
+    zoom = config["network"]["architecture"].get("zoom_size", "auto")
+    yield (
+        f"zoom_size is {zoom!r}, not 'auto' or 1 to {LARGEST_IMAGE}",
+        zoom == "auto" or (type(zoom) is int and 1 <= zoom <= LARGEST_IMAGE),
+    )
+
     stages = set(config["calibrations"])
     yield (
         f"calibrations are of {sorted(stages)}",

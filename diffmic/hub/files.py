@@ -201,9 +201,9 @@ def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype is {dtype!r}; give 'float32' or 'float16'.")
-    tensors = {  # copies, since two names may share a tensor
+    tensors = {
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, t in network.state_dict().items()
+        for name, t in _distinct_tensors(network).items()
     }
     if dtype == "float32":
         return tensors
@@ -215,6 +215,14 @@ def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
             "dtype='float32'."
         )
     return halves
+
+
+def _distinct_tensors(network: nn.Module) -> dict[str, Tensor]:
+    """Tensors of a network, each under the first of its names: shared weights are stored once."""
+    distinct: dict[int, tuple[str, Tensor]] = {}
+    for name, tensor in network.state_dict(keep_vars=True).items():
+        distinct.setdefault(id(tensor), (name, tensor))
+    return dict(distinct.values())
 
 
 def digest(content: bytes) -> str:
@@ -280,7 +288,8 @@ def check_tensors(found: Mapping[str, Stored], network: nn.Module, *, where: str
         Tensors are missing, surplus, or of another shape or type.
     """
     own = network.state_dict()
-    missing, surplus = sorted(own.keys() - found.keys()), sorted(found.keys() - own.keys())
+    missing = sorted(_distinct_tensors(network).keys() - found.keys())
+    surplus = sorted(found.keys() - own.keys())
     common = sorted(own.keys() & found.keys())
     unfit = [name for name in common if list(own[name].shape) != found[name].shape]
     foreign = [name for name in common if found[name].dtype not in _types(own[name])]
@@ -321,4 +330,4 @@ def load_weights(folder: Path, network: nn.Module) -> None:
             "cannot predict. Train again, and save the model."
         )
     with torch.no_grad():
-        network.load_state_dict(tensors, strict=True)
+        network.load_state_dict(tensors, strict=False)  # their names have been checked

@@ -27,6 +27,9 @@ Settings = TypeVar(
 # Only for training; values that JSON cannot represent are saved as None, the default.
 TRAINING_PARAMETERS = ("random_state", "class_weight")
 
+# Values of fields of an Architecture that files without them were made with.
+OLDEST_ARCHITECTURE = {"region_importance": "paper", "region_map": "coarse"}
+
 
 def read_parameters(
     saved: Mapping[str, Any],
@@ -71,7 +74,7 @@ def read_architecture(saved: Mapping[str, Any]) -> Architecture:
     for name in ("prior_backbone", "region_backbone"):
         if saved.get(name) is not None:
             check_name(name, saved[name])
-    return instance(Architecture, dict(saved))
+    return instance(Architecture, OLDEST_ARCHITECTURE | dict(saved))
 
 
 def check_name(parameter: str, name: Any) -> None:

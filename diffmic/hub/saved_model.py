@@ -37,6 +37,7 @@ from .files import (
     save_files,
 )
 from .parameters import (
+    OLDEST_ARCHITECTURE,
     chosen_backbone,
     custom_augment,
     instance,
@@ -289,10 +290,14 @@ def _read(
     check_keys(network, NETWORK_KEYS, where="network")
     chosen = chosen_backbone(network["backbone"], backbone)
     parameters = read_parameters(config["parameters"], defaults, chosen, augment)
+    architecture = read_architecture(network["architecture"])
+    if not network["architecture"].keys() >= OLDEST_ARCHITECTURE.keys():
+        # The named architectures have changed since; going on from the model needs its own.
+        parameters["architecture"] = architecture
     preprocessing, drawing_ratio = config["preprocessing"], config["drawing_ratio"]
     plan = NetworkPlan(
         backbone=chosen,
-        architecture=read_architecture(network["architecture"]),
+        architecture=architecture,
         image_size=preprocessing["image_size"],
         num_classes=len(config["classes"]),
         task=task_named(config["task"]),

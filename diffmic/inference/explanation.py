@@ -31,6 +31,8 @@ class Explanation:
         Uncalibrated probabilities of the whole image and of the regions.
     sizes : ndarray of shape (n, 2)
         Height and width of each original image, in pixels.
+    exclusive : bool
+        Whether the classes exclude each other; not so in multi-label tasks.
     """
 
     saliency: Array
@@ -39,9 +41,18 @@ class Explanation:
     global_proba: Array
     local_proba: Array
     sizes: NDArray[np.int64]
+    exclusive: bool = True
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def evidence(self, index: int) -> Array:
+        """Evidence (C, h, w) of one image: the saliency of each class less the mean of all.
+
+        Only differences between exclusive classes decide. For multi-label it is the saliency.
+        """
+        found: Array = self.saliency[index]
+        return found - found.mean(axis=0) if self.exclusive else found
 
     def heatmap(self, index: int) -> Array:
         """Saliency maps (C, H, W) of one image, interpolated to its original size."""
@@ -66,4 +77,5 @@ def explain(conditions: Conditions, sizes: Tensor, task: Task) -> Explanation:
         global_proba=task.probabilities(conditions.global_logits).numpy(),
         local_proba=task.probabilities(conditions.local_logits).numpy(),
         sizes=sizes.numpy(),
+        exclusive=task.exclusive,
     )

@@ -107,8 +107,13 @@ class FittedModel:
 
     @property
     def image_size(self) -> int:
-        """Side of the network's input, in pixels."""
+        """Side of the whole image as the backbone sees it, in pixels."""
         return self.plan.image_size
+
+    @property
+    def input_size(self) -> int:
+        """Side of the images that the network takes, in pixels; larger in a zoom."""
+        return self.plan.input_size
 
     @property
     def device(self) -> torch.device:

@@ -8,7 +8,7 @@ from .architecture import (
     resolve_architecture,
 )
 from .backbone import Backbone, FeatureMaps, build_backbone, default_image_size
-from .build import build_network, carry_over, resolved
+from .build import build_network, carry_over, resolved, zoom_size
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
@@ -34,4 +34,5 @@ __all__ = [
     "resolve_architecture",
     "resolved",
     "top_mean",
+    "zoom_size",
 ]

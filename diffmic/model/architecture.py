@@ -10,7 +10,7 @@ from ..errors import InputError
 from ..tasks import Task
 
 _WHOLE = ("feature_dim", "num_train_timesteps")
-_WHOLE_OR_AUTO = ("n_regions", "region_size")
+_WHOLE_OR_AUTO = ("n_regions", "region_size", "zoom_size")
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,28 @@ class Architecture:
         Backbone for pixel crops, as in the paper (two copies: one for the prior, one for the
         context); None: regions are windows of the finer feature map of the saliency backbone, at
         almost no cost.
+    regions : {"windows", "zoom"}
+        Source of the region features without a ``region_backbone``. ``"windows"``: the finer
+        feature map of the saliency backbone. ``"zoom"``: crops at the image's own resolution, for
+        signs that are lost when the whole image is made small; they pass through the same
+        convolutions as the whole image, with batch norm statistics of their own.
+    zoom_size : int or "auto"
+        Zoom: side in pixels to which images are resized before regions are cropped. Auto: the
+        longer side of the first image, as far as regions still cover the cells on which they are
+        chosen (1,344 pixels for an ``image_size`` of 224).
+    region_importance : {"contrast", "paper"}
+        What makes a place worth a region; see :func:`~diffmic.model.regions.importance_map`.
+    region_map : {"fine", "coarse"}
+        Cells on which regions are chosen: those of the finer feature map, to which the saliency map
+        is interpolated, or those of the saliency map itself, as in the paper.
     n_regions : int or "auto"
-        K, the number of regions and the side of the label map. Auto: 6, or as many as fit if fewer.
+        K, the number of regions and the side of the label map. Auto: 6, or fewer if they do not fit
+        or would cover more than 30 % of the image.
     region_size : int or "auto"
-        Side of a region, in pixels of the network's input. Auto: one cell of the saliency map,
-        which is 32 pixels for most backbones.
+        Side of a region, in pixels of the image from which it is taken. Auto: about a
+        fifth of the side of the image, in whole cells (48 pixels for an ``image_size`` of 224), or
+        a single cell if ``region_map`` is coarse; zoom: three sevenths of the ``image_size``, in
+        multiples of 32 (96 pixels for 224).
     feature_dim : int
         F, the width of the denoiser.
     num_train_timesteps : int
@@ -39,6 +56,10 @@ class Architecture:
 
     prior_backbone: str | nn.Module | None = None
     region_backbone: str | nn.Module | None = None
+    regions: Literal["windows", "zoom"] = "windows"
+    zoom_size: int | Literal["auto"] = "auto"
+    region_importance: Literal["contrast", "paper"] = "contrast"
+    region_map: Literal["fine", "coarse"] = "fine"
     n_regions: int | Literal["auto"] = "auto"
     region_size: int | Literal["auto"] = "auto"
     feature_dim: int = 256
@@ -52,15 +73,46 @@ class Architecture:
             if not auto and not whole:
                 also = "'auto' or " if name in _WHOLE_OR_AUTO else ""
                 raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least 1.")
+        check_choices(self, "regions", "region_importance", "region_map")
+        if self.zooms and self.region_backbone is not None:
+            raise InputError(
+                "regions is 'zoom' and region_backbone is given: zoomed regions are encoded by the "
+                "backbone of the whole image. Leave one of the two out."
+            )
+
+    @property
+    def zooms(self) -> bool:
+        """Whether regions are cropped at the image's own resolution."""
+        return self.regions == "zoom"
+
+
+def check_choices(settings: Any, *names: str) -> None:
+    """Check that fields of a dataclass have one of the values that their Literal types name.
+
+    Raises
+    ------
+    InputError
+        A field has another value.
+    """
+    kinds = get_type_hints(type(settings))
+    for name in names:
+        if getattr(settings, name) not in get_args(kinds[name]):
+            raise InputError(
+                f"{name} is {getattr(settings, name)!r}; give one of {list(get_args(kinds[name]))}."
+            )
 
 
 ARCHITECTURES = {
     # One shared backbone, regions as windows of its feature map, a narrow denoiser.
     "default": Architecture(),
+    # Regions are crops at the image's own resolution, for large images with small signs.
+    "zoom": Architecture(regions="zoom"),
     # Pixel crops with separate backbones, a wide denoiser (Yang et al., 2025).
     "paper-v2": Architecture(
         prior_backbone="resnet18",
         region_backbone="resnet18",
+        region_importance="paper",
+        region_map="coarse",
         n_regions=6,
         region_size=32,
         feature_dim=6144,
@@ -118,11 +170,7 @@ class DiffusionSettings:
     readout: Literal["mean", "last"] = "mean"
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(type(self)).items():
-            if getattr(self, name) not in get_args(kind):
-                raise InputError(
-                    f"{name} is {getattr(self, name)!r}; give one of {list(get_args(kind))}."
-                )
+        check_choices(self, *vars(self))
 
 
 @dataclass(frozen=True)
@@ -136,7 +184,7 @@ class NetworkPlan:
     architecture : Architecture
         Other parts of the network.
     image_size : int
-        Side of the network's input, in pixels.
+        Side of the whole image as the backbone sees it, in pixels.
     num_classes : int
         C, the number of classes.
     task : Task
@@ -154,3 +202,11 @@ class NetworkPlan:
     task: Task
     diffusion: DiffusionSettings
     context_dropout: float = 0.0
+
+    @property
+    def input_size(self) -> int:
+        """Side of the images that the network takes, in pixels: of the zoom, or ``image_size``.
+
+        A ``zoom_size`` of "auto" must have been resolved before.
+        """
+        return int(self.architecture.zoom_size) if self.architecture.zooms else self.image_size

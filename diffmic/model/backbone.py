@@ -2,6 +2,7 @@
 
 import copy
 import difflib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ from .pretrained import load_pretrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+FINEST = 4  # pixels per cell of the finer map: earlier maps know little more than edges
 LARGEST_TRIAL = 640  # side in pixels; larger images would only need more memory
 
 
@@ -62,6 +64,10 @@ class Backbone(nn.Module):
         self.net = net
         self.register_buffer("mean", torch.tensor(mean).view(-1, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(-1, 1, 1))
+        self._try(image_size)
+
+    def _try(self, image_size: int) -> None:
+        """Try images of a size, and note the numbers of channels and the sizes of the maps."""
         self.image_size = image_size
         maps = self._trial(image_size)
         self.channels, self.fine_channels = maps.coarse.shape[1], maps.fine.shape[1]
@@ -84,6 +90,12 @@ class Backbone(nn.Module):
         """Mean of the last map over its positions, (B, D)."""
         maps: FeatureMaps = self(images)
         return maps.coarse.mean(dim=(2, 3))
+
+    def tied(self, image_size: int) -> "Backbone":
+        """The same weights for images of another size, with batch norm statistics of their own."""
+        twin = copy.deepcopy(self, {id(weight): weight for weight in self.parameters()})
+        twin._try(image_size)
+        return twin
 
     def trial_images(self) -> Tensor:
         """Two fixed random images, (2, 3, H, W), on which a rewritten backbone is compared."""
@@ -139,15 +151,24 @@ class Backbone(nn.Module):
 
 
 class TimmFeatures(nn.Module):
-    """timm model that returns its final feature map and the one at the next finer resolution."""
+    """timm model that returns its final feature map and a finer one.
 
-    def __init__(self, model: nn.Module) -> None:
+    Parameters
+    ----------
+    model : nn.Module
+    coarsest : float
+        Largest reduction of the finer map, in pixels of the image per cell; if no map is so fine,
+        or all finer ones are, the one at the next finer resolution is used.
+    """
+
+    def __init__(self, model: nn.Module, coarsest: float = math.inf) -> None:
         super().__init__()
         self.model = model
         self.channels_last_output = str(getattr(model, "output_fmt", "")).endswith("NHWC")
         # Transformers have a single resolution: their final map is also the fine one.
         reductions = [stage["reduction"] for stage in model.feature_info]  # type: ignore[union-attr]
         finer = [i for i, r in enumerate(reductions) if r < reductions[-1]]
+        finer = [i for i in finer if reductions[i] <= coarsest] or finer
         self.indices = [finer[-1], len(reductions) - 1] if finer else [len(reductions) - 1]
 
     def forward(self, images: Tensor) -> FeatureMaps:
@@ -162,7 +183,11 @@ class TimmFeatures(nn.Module):
 
 
 def build_backbone(
-    backbone: str | nn.Module, *, image_size: int, pretrained: bool | str | Path = False
+    backbone: str | nn.Module,
+    *,
+    image_size: int,
+    pretrained: bool | str | Path = False,
+    fine_cells: int = 1,
 ) -> Backbone:
     """Build a :class:`Backbone` from a timm name, or from a module that returns a feature map.
 
@@ -175,6 +200,8 @@ def build_backbone(
     pretrained : bool or str
         Pretrained weights, for timm names only; see
         :func:`diffmic.model.pretrained.load_pretrained`.
+    fine_cells : int
+        Side of the finer feature map of a timm model, in cells, that is at least wanted.
 
     Raises
     ------
@@ -194,7 +221,8 @@ def build_backbone(
         return Backbone(net, mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=image_size)
     model = _timm_model(backbone, image_size, pretrained)
     cfg = model.pretrained_cfg
-    return Backbone(TimmFeatures(model), mean=cfg["mean"], std=cfg["std"], image_size=image_size)
+    net = TimmFeatures(model, max(FINEST, image_size / fine_cells))
+    return Backbone(net, mean=cfg["mean"], std=cfg["std"], image_size=image_size)
 
 
 def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:

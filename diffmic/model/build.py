@@ -1,5 +1,6 @@
 """Construction of a network from its plan."""
 
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,12 @@ from .backbone import build_backbone
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
 from .prior import DualGranularityPrior
-from .regions import FeatureWindows, PixelCrops, max_regions, window_cells
+from .regions import FeatureWindows, PixelCrops, ZoomedCrops, max_regions, window_cells
+
+FINE_CELLS = 8  # least side of the finer map, in cells, on which regions are chosen
+N_REGIONS, FEWEST_REGIONS = 6, 4  # fewer only where no more fit
+REGION_SIDE = 0.21  # of the side of the image; six regions cover a quarter of it
+COVERED = 0.3  # largest share of the image that all regions cover together
 
 
 def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -> DiffMICNetwork:
@@ -30,22 +36,34 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         Sizes or backbones do not fit together, or weights cannot be loaded.
     """
     architecture, side = plan.architecture, plan.image_size
-    image_size = (side, side)
-    encoder = build_backbone(plan.backbone, image_size=side, pretrained=pretrained)
+    fine = architecture.region_map == "fine"
+    fine_cells = FINE_CELLS if fine else 1
+    encoder = build_backbone(
+        plan.backbone, image_size=side, pretrained=pretrained, fine_cells=fine_cells
+    )
     others_pretrained = bool(pretrained)
     if architecture.prior_backbone is None:
         global_backbone, image_encoder = encoder, None
     else:
         image_encoder = encoder
         global_backbone = build_backbone(
-            architecture.prior_backbone, image_size=side, pretrained=others_pretrained
+            architecture.prior_backbone,
+            image_size=side,
+            pretrained=others_pretrained,
+            fine_cells=fine_cells,
         )
-    map_size = global_backbone.map_size
-    region_size = _region_size(architecture, side, map_size)
+    map_size = global_backbone.fine_size if fine else global_backbone.map_size
+    region_size = _region_size(plan, map_size)
+    input_size = plan.input_size, plan.input_size
+    window = window_cells(region_size, input_size, map_size)
 
-    regions: FeatureWindows | PixelCrops
-    if architecture.region_backbone is None:
-        regions, region_encoder = FeatureWindows(global_backbone, region_size, image_size), None
+    regions: FeatureWindows | PixelCrops | ZoomedCrops
+    region_encoder = None
+    if architecture.zooms:
+        tied = global_backbone.tied(region_size[0])
+        regions = ZoomedCrops(tied, region_size, input_size, map_size, window)
+    elif architecture.region_backbone is None:
+        regions = FeatureWindows(global_backbone, region_size, input_size, map_size)
     else:
         regions, region_encoder = (
             PixelCrops(
@@ -55,19 +73,19 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
                     pretrained=others_pretrained,
                 ),
                 region_size,
-                image_size,
+                input_size,
                 map_size,
             )
             for _ in range(2)
         )
-    window = window_cells(region_size, image_size, map_size)
     prior = DualGranularityPrior(
         global_backbone,
         regions,
         plan.num_classes,
         n_regions=_n_regions(architecture, map_size, window),
-        region_size=region_size,
-        image_size=image_size,
+        window=window,
+        task=plan.task,
+        importance=architecture.region_importance,
     )
     context = ContextFusion(
         encoder.channels,
@@ -96,36 +114,65 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
 
 def resolved(plan: NetworkPlan, network: DiffMICNetwork) -> NetworkPlan:
     """The plan of a network with every "auto" replaced by its value in the network."""
+    map_size = network.prior.regions.map_size
     architecture = replace(
         plan.architecture,
         n_regions=network.n_regions,
-        region_size=network.prior.region_size[0],
+        region_size=_region_size(plan, map_size)[0],
     )
     return replace(plan, architecture=architecture)
+
+
+def zoom_size(plan: NetworkPlan, longest_side: int) -> int:
+    """Side to which images are resized for a zoom, in pixels, given the longest side of an image.
+
+    At most so large that the regions, each chosen by a cell of the saliency map, cover their cells,
+    and at least the side of the whole image as the backbone sees it.
+    """
+    size = plan.architecture.zoom_size
+    if size != "auto":
+        return int(size)
+    crop = plan.architecture.region_size
+    crop = _zoomed_region(plan.image_size) if crop == "auto" else int(crop)
+    halvings = max(0, int(math.log2(plan.image_size / FINE_CELLS)))
+    cells = int(plan.image_size / 2**halvings)  # of the map on which most backbones choose regions
+    return max(plan.image_size, crop, min(longest_side, crop * cells))
 
 
 def _n_regions(
     architecture: Architecture, map_size: tuple[int, int], window: tuple[int, int]
 ) -> int:
-    """K: the number requested, or for "auto" the smaller of 6 and the number that fits."""
-    if architecture.n_regions == "auto":
-        return min(6, max_regions(map_size, window))
-    return int(architecture.n_regions)
+    """K: the number requested, or for "auto" 6, or fewer that fit and leave most uncovered."""
+    if architecture.n_regions != "auto":
+        return int(architecture.n_regions)
+    room = max_regions(map_size, window)
+    if architecture.region_map == "fine" and not architecture.zooms:
+        uncovering = int(COVERED * math.prod(map_size) / math.prod(window))
+        room = min(room, max(FEWEST_REGIONS, uncovering))
+    return min(N_REGIONS, room)
 
 
-def _region_size(
-    architecture: Architecture, image_size: int, map_size: tuple[int, int]
-) -> tuple[int, int]:
-    """Height and width of a region, in pixels."""
-    size = architecture.region_size
+def _region_size(plan: NetworkPlan, map_size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a region, in pixels of the image from which it is taken."""
+    size, side = plan.architecture.region_size, plan.input_size
+    if size == "auto" and plan.architecture.zooms:
+        size = min(_zoomed_region(plan.image_size), side)
     if size == "auto":
-        return max(1, round(image_size / map_size[0])), max(1, round(image_size / map_size[1]))
-    if size > image_size:
+        share = REGION_SIDE if plan.architecture.region_map == "fine" else 0.0
+        height, width = (max(1, round(max(1, round(n * share)) * side / n)) for n in map_size)
+        return height, width
+    if size > side:
+        whole = "zoom_size" if plan.architecture.zooms else "image_size"
         raise InputError(
             f"region_size is {size!r}; it must be 'auto' or a number of pixels between 1 and the "
-            f"image_size of {image_size}."
+            f"{whole} of {side}."
         )
     return int(size), int(size)
+
+
+def _zoomed_region(image_size: int) -> int:
+    """Side of a zoomed region, in pixels: six cost about as much as the whole image."""
+    return max(32, 32 * round(3 * image_size / 7 / 32))
 
 
 def carry_over(learnt: DiffMICNetwork, network: DiffMICNetwork, *, heads: bool) -> None:

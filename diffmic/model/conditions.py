@@ -26,6 +26,8 @@ class Conditions:
         Regions as x0, y0, x1, y1, as fractions of the image size.
     attention : Tensor of shape (B, K)
         Attention weight of each region in the local prior; rows sum to 1.
+    region_weights : Tensor of shape (B, K)
+        Importance of each region, as a share of the first one's, which weighs its attention.
     """
 
     global_logits: Tensor
@@ -35,6 +37,7 @@ class Conditions:
     saliency: Tensor
     boxes: Tensor
     attention: Tensor
+    region_weights: Tensor
 
     @property
     def fused_logits(self) -> Tensor:

@@ -108,7 +108,9 @@ class DiffMICNetwork(nn.Module):
         conditions: Conditions
         conditions, cells = self.prior(images)
         if self.image_encoder is not None:
-            conditions = replace(conditions, image_features=self.image_encoder.pooled(images))
+            conditions = replace(
+                conditions, image_features=self.image_encoder.pooled(self.prior.whole(images))
+            )
         if self.region_encoder is not None:
             region_features = self.region_encoder(images, None, cells)
             conditions = replace(conditions, region_features=region_features)

@@ -5,15 +5,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..tasks import MULTICLASS, Task
 from .backbone import Backbone
 from .conditions import Conditions
-from .regions import FeatureWindows, PixelCrops, max_regions, select_regions, window_cells
+from .regions import (
+    FeatureWindows,
+    PixelCrops,
+    ZoomedCrops,
+    importance_map,
+    max_regions,
+    select_regions,
+)
+
+_LEAST_WEIGHT = 1e-3  # of a region in the attention
 
 
 class GatedAttention(nn.Module):
     """Gated attention pooling of region features (Ilse et al., ICML 2018, equation 9).
 
-    a = softmax_k( w · [tanh(V h_k) ⊙ σ(U h_k)] ), z = Σ_k a_k h_k; no biases.
+    a = softmax_k( w · [tanh(V h_k) ⊙ σ(U h_k)] ), z = Σ_k a_k h_k; no biases. Given weights v_k of
+    the regions, a_k ∝ v_k exp(…).
     """
 
     def __init__(self, channels: int, hidden: int = 128) -> None:
@@ -22,10 +33,11 @@ class GatedAttention(nn.Module):
         self.U = nn.Linear(channels, hidden, bias=False)
         self.w = nn.Linear(hidden, 1, bias=False)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (B, K, D) → pooled features (B, D) and attention (B, K)."""
+    def forward(self, features: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features (B, K, D), weights (B, K) → pooled features (B, D) and attention (B, K)."""
         gate = torch.tanh(self.V(features)) * torch.sigmoid(self.U(features))
-        attention = self.w(gate).squeeze(-1).softmax(dim=1)
+        logits = self.w(gate).squeeze(-1)
+        attention = (logits if weights is None else logits + weights.log()).softmax(dim=1)
         return torch.einsum("bk,bkd->bd", attention, features), attention
 
 
@@ -45,48 +57,62 @@ class DualGranularityPrior(nn.Module):
     ----------
     backbone : Backbone
         Backbone for the feature map of the whole image.
-    regions : FeatureWindows or PixelCrops
+    regions : FeatureWindows, PixelCrops or ZoomedCrops
         Module for the features of the regions.
     num_classes : int
         C, the number of classes.
     n_regions : int
         K, the number of regions.
-    region_size, image_size : tuple of int
-        Height and width of a region and of the network's input, in pixels.
+    window : tuple of int
+        Height and width of a region on the map on which regions are chosen, in cells.
+    task : Task
+        Type of task.
+    importance : str
+        Form of the importance of a place; see :func:`~.regions.importance_map`.
 
     Raises
     ------
     InputError
-        The saliency map is too small for K regions of this size.
+        The map is too small for K regions of this size.
     """
 
     def __init__(
         self,
         backbone: Backbone,
-        regions: FeatureWindows | PixelCrops,
+        regions: FeatureWindows | PixelCrops | ZoomedCrops,
         num_classes: int,
         *,
         n_regions: int,
-        region_size: tuple[int, int],
-        image_size: tuple[int, int],
+        window: tuple[int, int],
+        task: Task = MULTICLASS,
+        importance: str = "paper",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.regions = regions
         self.n_regions = n_regions
-        self.region_size = region_size
-        self.window = window_cells(region_size, image_size, backbone.map_size)
-        room = max_regions(backbone.map_size, self.window)
+        self.window = window
+        self.task, self.importance = task, importance
+        room = max_regions(regions.map_size, window)
         if not 1 <= n_regions <= room:
+            rows, columns = regions.map_size
             raise InputError(
-                f"n_regions is {n_regions}, but the saliency map of {backbone.map_size[0]} × "
-                f"{backbone.map_size[1]} cells (images of {image_size[0]} × {image_size[1]} "
-                f"pixels) has room for {room} windows of {self.window[0]} × {self.window[1]}. Use "
+                f"n_regions is {n_regions}, but the map of {rows} × {columns} cells on which they "
+                f"are chosen has room for {room} windows of {window[0]} × {window[1]}. Use "
                 "n_regions='auto', a larger image_size or a smaller region_size."
             )
         self.saliency = nn.Conv2d(backbone.channels, num_classes, 1, bias=False)
         self.attention = GatedAttention(regions.channels)
         self.classifier = nn.Linear(regions.channels, num_classes, bias=False)
+
+    def whole(self, images: Tensor) -> Tensor:
+        """Whole images as the backbone takes them: those of a zoom are made small."""
+        side = self.backbone.image_size
+        if not isinstance(self.regions, ZoomedCrops):
+            return images
+        return F.interpolate(
+            images, (side, side), mode="bilinear", antialias=True, align_corners=False
+        )
 
     def forward(self, images: Tensor) -> tuple[Conditions, Tensor]:
         """Apply the prior to images (B, 3, H, W) in 0–1.
@@ -96,13 +122,13 @@ class DualGranularityPrior(nn.Module):
         Conditions
             Conditions with the features of the prior for the image and its regions.
         Tensor of shape (B, K, 2)
-            Upper-left cell of each region on the saliency map.
+            Upper-left cell of each region on the map on which regions are chosen.
         """
-        maps = self.backbone(images)
+        maps = self.backbone(self.whole(images))
         saliency = self.saliency(maps.coarse)
-        cells = select_regions(saliency.detach().float(), self.n_regions, self.window)
+        cells, weights = self._chosen(saliency.detach().float())
         features = self.regions(images, maps, cells)
-        pooled, attention = self.attention(features)
+        pooled, attention = self.attention(features, weights)
         conditions = Conditions(
             global_logits=top_mean(saliency),
             local_logits=self.classifier(pooled),
@@ -111,15 +137,34 @@ class DualGranularityPrior(nn.Module):
             saliency=saliency,
             boxes=self.regions.boxes(cells),
             attention=attention,
+            region_weights=weights,
         )
         return conditions, cells
 
-    def reread(self, image_features: Tensor, region_features: Tensor) -> tuple[Tensor, Tensor]:
+    def reread(
+        self, image_features: Tensor, region_features: Tensor, region_weights: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Global and local logits, each (B, C), recomputed from changed features of the prior.
 
         The global prior is linear in the features, so its mean over the positions can be computed
         from the mean features.
         """
-        pooled, _ = self.attention(region_features)
+        pooled, _ = self.attention(region_features, region_weights)
         weight = self.saliency.weight.flatten(1)
         return F.linear(image_features, weight), self.classifier(pooled)
+
+    def _chosen(self, saliency: Tensor) -> tuple[Tensor, Tensor]:
+        """Upper-left cells of the regions, (B, K, 2), and the weight of each, (B, K), 0 to 1.
+
+        The weight is its importance when it was chosen, as a share of that of the first one.
+        Regions beside the one that decides see it, too, and attention alone may prefer them.
+        """
+        if saliency.shape[2:] != self.regions.map_size:
+            saliency = F.interpolate(
+                saliency, self.regions.map_size, mode="bilinear", align_corners=False
+            )
+        importance = importance_map(saliency, self.task, self.importance)
+        cells, worth = select_regions(importance, self.n_regions, self.window)
+        if self.importance == "paper":
+            return cells, torch.ones_like(worth)
+        return cells, (worth / worth[:, :1].clamp_min(_LEAST_WEIGHT)).clamp_min(_LEAST_WEIGHT)

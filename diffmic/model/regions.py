@@ -5,29 +5,49 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..tasks import Task
 from .backbone import Backbone, FeatureMaps
 
 
-def importance_map(saliency: Tensor) -> Tensor:
-    """Importance map (B, h, w): sum of the class saliency maps, each min-max scaled to 0–1.
-
-    A constant class map contributes 0 everywhere.
-    """
-    flat = saliency.flatten(2)  # (B, C, h·w)
-    low = flat.amin(dim=2, keepdim=True)
-    span = flat.amax(dim=2, keepdim=True) - low
-    scaled = torch.where(span > 0, (flat - low) / span.clamp_min(torch.finfo(flat.dtype).tiny), 0)
-    summed: Tensor = scaled.sum(dim=1)
-    return summed.view(saliency.shape[0], *saliency.shape[2:])
-
-
-def select_regions(saliency: Tensor, n_regions: int, window: tuple[int, int]) -> Tensor:
-    """Select the windows with the largest mean importance greedily, for all images at once.
+def importance_map(saliency: Tensor, task: Task, form: str = "contrast") -> Tensor:
+    """Importance map (B, h, w), at least 0: how much each place is worth a region.
 
     Parameters
     ----------
     saliency : Tensor of shape (B, C, h, w)
-        Saliency map of each class, in logits.
+        Saliency map S of each class, in logits.
+    task : Task
+        Type of task.
+    form : {"contrast", "paper"}
+        ``"contrast"``: how clearly a place speaks for some classes against others, the variance
+        of S over the classes; for multi-label, whose labels do not exclude each other,
+        the expected number of labels there, Σ_c σ(S_c). ``"paper"``: Σ_c of the maps, each min-max
+        scaled to 0–1 (Shen et al., 2021). It was made for findings that are independent: with
+        exclusive classes a place that speaks for one of them and against the others comes last,
+        so that it looks away from what decides.
+    """
+    flat = saliency.flatten(2)  # (B, C, h·w)
+    if form == "paper":
+        low = flat.amin(dim=2, keepdim=True)
+        span = flat.amax(dim=2, keepdim=True) - low
+        tiny = torch.finfo(flat.dtype).tiny
+        importance = torch.where(span > 0, (flat - low) / span.clamp_min(tiny), 0).sum(dim=1)
+    elif task.exclusive:
+        importance = flat.var(dim=1, correction=0)
+    else:
+        importance = flat.sigmoid().sum(dim=1)
+    return importance.view(saliency.shape[0], *saliency.shape[2:])
+
+
+def select_regions(
+    importance: Tensor, n_regions: int, window: tuple[int, int]
+) -> tuple[Tensor, Tensor]:
+    """Select the windows with the largest mean importance greedily, for all images at once.
+
+    Parameters
+    ----------
+    importance : Tensor of shape (B, h, w)
+        Importance map, at least 0.
     n_regions : int
         K, the number of windows; the importance in each is set to 0 before the next is chosen.
     window : tuple of int
@@ -38,21 +58,30 @@ def select_regions(saliency: Tensor, n_regions: int, window: tuple[int, int]) ->
     Tensor of shape (B, K, 2)
         Row and column of the upper-left cell of each window; ties go to the first window in
         row-major order.
+    Tensor of shape (B, K)
+        Mean importance of each window when it was chosen.
     """
-    importance = importance_map(saliency)
     height, width = importance.shape[1:]
-    rows = torch.arange(height, device=saliency.device)
-    columns = torch.arange(width, device=saliency.device)
-    cells = []
+    n_columns = width - window[1] + 1
+    places = torch.arange((height - window[0] + 1) * n_columns, device=importance.device)
+    outside = ~(
+        _in_window(places // n_columns, window[0], height)[:, :, None]
+        & _in_window(places % n_columns, window[1], width)[:, None, :]
+    )  # (windows, h, w)
+    found = []
     for _ in range(n_regions):
-        means = F.avg_pool2d(importance[:, None], window, stride=1)[:, 0]
-        best = means.flatten(1).argmax(dim=1)
-        row, column = best // means.shape[2], best % means.shape[2]
-        cells.append(torch.stack([row, column], dim=1))
-        in_rows = (rows >= row[:, None]) & (rows < row[:, None] + window[0])  # (B, h)
-        in_columns = (columns >= column[:, None]) & (columns < column[:, None] + window[1])
-        importance = importance.masked_fill(in_rows[:, :, None] & in_columns[:, None, :], 0)
-    return torch.stack(cells, dim=1)
+        means = F.avg_pool2d(importance[:, None], window, stride=1)
+        largest, best = means.flatten(1).max(dim=1)
+        importance = importance * outside[best]
+        found.append((best, largest))
+    chosen, worth = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
+    return torch.stack([chosen // n_columns, chosen % n_columns], dim=-1), worth
+
+
+def _in_window(first: Tensor, length: int, n_cells: int) -> Tensor:
+    """Whether each of ``n_cells`` cells lies in each window: (windows,) → (windows, cells)."""
+    cells = torch.arange(n_cells, device=first.device)
+    return (cells >= first[:, None]) & (cells < first[:, None] + length)
 
 
 def window_cells(
@@ -109,13 +138,17 @@ def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = images.shape[2:]
     rows = corners[..., 0, None] + torch.arange(size[0], device=images.device)  # (B, K, p)
     columns = corners[..., 1, None] + torch.arange(size[1], device=images.device)
-    batch = torch.arange(images.shape[0], device=images.device).view(-1, 1, 1, 1)
-    crops = images[
-        batch, :, rows.clamp(max=height - 1)[..., None], columns.clamp(max=width - 1)[:, :, None]
-    ]  # (B, K, p, p, C)
+    crops = _pixels_at(images, rows.clamp(max=height - 1), columns.clamp(max=width - 1))
     inside = (rows < height)[..., None] & (columns < width)[:, :, None]
-    minimum = images.amin(dim=(2, 3))[:, None, None, None]
-    return torch.where(inside[..., None], crops, minimum).permute(0, 1, 4, 2, 3)
+    minimum = images.amin(dim=(2, 3))[:, None, :, None, None]
+    return torch.where(inside[:, :, None], crops, minimum)
+
+
+def _pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Pixels at rows (B, K, p) and columns (B, K, q) of each image: (B, K, C, p, q)."""
+    batch = torch.arange(images.shape[0], device=images.device).view(-1, 1, 1, 1)
+    pixels: Tensor = images[batch, :, rows[..., None], columns[:, :, None]]  # (B, K, p, q, C)
+    return pixels.permute(0, 1, 4, 2, 3)
 
 
 class FeatureWindows(nn.Module):
@@ -129,14 +162,20 @@ class FeatureWindows(nn.Module):
         Height and width of a region, in pixels of the network's input.
     image_size : tuple of int
         Height and width of that input.
+    map_size : tuple of int
+        Height and width of the saliency map, in cells.
     """
 
     def __init__(
-        self, backbone: Backbone, region_size: tuple[int, int], image_size: tuple[int, int]
+        self,
+        backbone: Backbone,
+        region_size: tuple[int, int],
+        image_size: tuple[int, int],
+        map_size: tuple[int, int],
     ) -> None:
         super().__init__()
         self.channels = backbone.fine_channels
-        self.map_size, self.fine_size = backbone.map_size, backbone.fine_size
+        self.map_size, self.fine_size = map_size, backbone.fine_size
         self.window = window_cells(region_size, image_size, self.fine_size)
 
     def forward(self, images: Tensor, maps: FeatureMaps, cells: Tensor) -> Tensor:
@@ -196,6 +235,68 @@ class PixelCrops(nn.Module):
         """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
         corners = upper_left(cells, self.map_size, self.image_size)
         return _fractions(corners, self.region_size, self.image_size).clamp(max=1)
+
+
+class ZoomedCrops(nn.Module):
+    """Regions as crops at the image's own resolution, encoded by the whole image's backbone.
+
+    Whole images and crops pass through the same weights; running means and variances of batch norms
+    are separate, because those of small crops differ.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Backbone for the crops, made by :meth:`Backbone.tied` for crops of ``region_size``.
+    region_size, zoom_size : tuple of int
+        Height and width of a crop, and of the images from which it is taken, in pixels.
+    map_size : tuple of int
+        Height and width of the saliency map, in cells.
+    window : tuple of int
+        Height and width of a window of the selection, in cells.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        region_size: tuple[int, int],
+        zoom_size: tuple[int, int],
+        map_size: tuple[int, int],
+        window: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.channels = backbone.channels
+        self.region_size, self.zoom_size = region_size, zoom_size
+        self.map_size, self.window = map_size, window
+
+    def forward(self, images: Tensor, maps: FeatureMaps | None, cells: Tensor) -> Tensor:
+        """Pooled features of each crop, (B, K, D); images are those of ``zoom_size``."""
+        corners = self._corners(cells)
+        steps = [torch.arange(side, device=images.device) for side in self.region_size]
+        rows, columns = corners[..., 0, None] + steps[0], corners[..., 1, None] + steps[1]
+        crops = _pixels_at(images, rows, columns)
+        features = self.backbone.pooled(crops.flatten(0, 1))
+        return features.view(*crops.shape[:2], -1)
+
+    def boxes(self, cells: Tensor) -> Tensor:
+        """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
+        return _fractions(self._corners(cells), self.region_size, self.zoom_size)
+
+    def _corners(self, cells: Tensor) -> Tensor:
+        """Upper-left pixel of each crop, (B, K, 2): centred on its window, within the image."""
+        axes = [
+            torch.tensor(
+                [
+                    min(max(round((cell + length / 2) * side / n - crop / 2), 0), side - crop)
+                    for cell in range(n)
+                ],
+                device=cells.device,
+            )
+            for n, length, side, crop in zip(
+                self.map_size, self.window, self.zoom_size, self.region_size, strict=True
+            )
+        ]
+        return torch.stack([axes[0][cells[..., 0]], axes[1][cells[..., 1]]], dim=-1)
 
 
 def _fractions(corners: Tensor, side: tuple[int, int], whole: tuple[int, int]) -> Tensor:

@@ -140,7 +140,9 @@ class DenoiserObjective(nn.Module):
                 (conditions.region_features, region_scale),
             )
         )
-        global_logits, local_logits = self.network.prior.reread(image, region)
+        global_logits, local_logits = self.network.prior.reread(
+            image, region, conditions.region_weights
+        )
         return replace(
             conditions,
             image_features=image,

@@ -277,7 +277,11 @@ BAD_PARAMETERS = [
     ("n_draws", 0, "n_draws is 0; it must be an integer of at least 1"),
     ("task", "grading", r"task is 'grading'; give 'auto' or one of \['multiclass', 'multil"),
     ("task", "multilabel", "task='multilabel'|multilabel"),
-    ("architecture", "huge", r"architecture is 'huge'; give one of \['default', 'paper-v2'\] or"),
+    (
+        "architecture",
+        "huge",
+        r"architecture is 'huge'; give one of \['default', 'paper-v2', 'zoom'\] or",
+    ),
     ("recipe", "sushi", r"recipe is 'sushi'; give one of \['default', 'paper-v2'\] or a Recipe"),
     ("max_epochs", 0, "max_epochs is 0; it must be an integer of at least 1"),
     ("batch_size", 1, "batch_size is 1; batch norm needs at least 2 images"),

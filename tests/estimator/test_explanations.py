@@ -14,8 +14,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 def test_explain_has_the_promised_shapes(fitted, new_images):
     explanation = fitted.explain(new_images[0])
     assert explanation.saliency.shape == (30, 3, 4, 4)
-    assert explanation.boxes.shape == (30, 6, 4)
-    assert explanation.attention.shape == (30, 6)
+    assert explanation.boxes.shape == (30, 4, 4)
+    assert explanation.attention.shape == (30, 4)
     assert_allclose(explanation.attention.sum(axis=1), 1, atol=1e-5)
     for proba in (explanation.global_proba, explanation.local_proba):
         assert proba.shape == (30, 3)
@@ -48,11 +48,7 @@ def test_boxes_are_in_pixels_of_the_image_as_it_was_passed(fitted, size):
 def test_boxes_follow_what_is_salient(fitted, new_images):
     explanation = fitted.explain(new_images[0])
     first = explanation.boxes[:, 0].astype(int) // 8  # x, y of the first region in cells
-    cells = torch.from_numpy(explanation.saliency)
-    scaled = (cells - cells.amin((2, 3), keepdim=True)) / (
-        cells.amax((2, 3), keepdim=True) - cells.amin((2, 3), keepdim=True)
-    )
-    importance = scaled.sum(dim=1)
+    importance = torch.from_numpy(explanation.saliency).var(dim=1)
     rank = (importance.flatten(1) > importance[range(30), first[:, 1], first[:, 0], None]).sum(1)
     assert (rank == 0).all()
 
@@ -71,7 +67,7 @@ def test_explanations_of_many_large_images_are_small():
     X += np.arange(50, dtype=np.uint8)[:, None, None]
     classifier = DiffMICClassifier(**small(max_epochs=1)).fit(*stripes(60))
     explanation = classifier.explain(X)
-    n_bytes = sum(value.nbytes for value in vars(explanation).values())
+    n_bytes = sum(getattr(value, "nbytes", 1) for value in vars(explanation).values())
     assert len(explanation) == 50
     assert n_bytes < 5e6  # at the images' own size it would be 480 MB
     assert explanation.heatmap(49).shape == (3, 1000, 800)

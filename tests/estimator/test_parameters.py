@@ -42,7 +42,7 @@ BAD = [
     *[("num_workers", workers, "an integer of at least 0") for workers in (-1, 0.5, None, True)],
     ("task", "regression", r"give 'auto' or one of \['multiclass', 'multilabel', 'ordinal'\]"),
     ("task", None, "give 'auto' or one of"),
-    ("architecture", "huge", r"give one of \['default', 'paper-v2'\] or a"),
+    ("architecture", "huge", r"give one of \['default', 'paper-v2', 'zoom'\] or a"),
     ("architecture", None, "give one of"),
     ("recipe", "sushi", r"give one of \['default', 'paper-v2'\] or a Recipe"),
     ("pretrained", 1, "give True, False, or a file of weights"),

@@ -10,7 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from tiny import RECIPE, TinyBackbone, small, stripes
 
 from diffmic import DiffMICClassifier, ModelFileError
-from diffmic.model import resolve_architecture
+from diffmic.model import Architecture, resolve_architecture
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 OLD_DIFFUSION = {"prediction_type": "parameterization", "timestep_spacing": "grid"}
@@ -83,16 +83,25 @@ def downgrade(new, old, change=lambda config: None):
 def new(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("new") / "model"
     X, y = stripes(60)
-    parameters = small(num_train_timesteps=1000, recipe=UNBALANCED, augment=None)
+    parameters = small(
+        num_train_timesteps=1000,
+        region_importance="paper",
+        region_map="coarse",
+        recipe=UNBALANCED,
+        augment=None,
+    )
     DiffMICClassifier(**parameters).fit(X, LABELS[request.param](y)).save_pretrained(folder)
     return folder
 
 
 @pytest.fixture(scope="module")
 def named(tmp_path_factory):
-    """A model of names alone: backbone, recipe and architecture."""
+    """A model of the names of backbone and recipe, with the architecture of that format."""
     folder = tmp_path_factory.mktemp("named") / "model"
-    parameters = {"backbone": "test_resnet", "pretrained": False, "max_epochs": 1}
+    parameters = {
+        **{"backbone": "test_resnet", "pretrained": False, "max_epochs": 1},
+        "architecture": Architecture(region_importance="paper", region_map="coarse"),
+    }
     options = {"num_steps": 3, "random_state": 0, "verbose": 0, "device": "cpu"}
     DiffMICClassifier(**parameters, **options).fit(*stripes(30)).save_pretrained(folder)
     return folder

@@ -27,6 +27,7 @@ def conditions():
         saliency=rand(N, C, 3, 3),
         boxes=torch.cat([corners, corners + 0.5], dim=2),
         attention=rand(N, K).softmax(dim=1),
+        region_weights=rand(N, K).softmax(dim=1),
     )
 
 
@@ -42,7 +43,10 @@ def test_shapes_are_those_of_the_contract(conditions):
     assert found.boxes.shape == (N, K, 4)
     assert found.attention.shape == (N, K)
     assert found.global_proba.shape == found.local_proba.shape == (N, C)
+    assert found.exclusive
     for name, values in vars(found).items():
+        if name == "exclusive":
+            continue
         assert isinstance(values, np.ndarray)
         assert values.dtype == (np.int64 if name == "sizes" else np.float32)
 

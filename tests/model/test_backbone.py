@@ -15,15 +15,15 @@ from diffmic.tasks import MULTICLASS
 
 # Tiny variants of each family; (name, image size, side of the map, side of the finer map).
 FAMILIES = [
-    ("resnet10t", 64, 2, 4),
-    ("test_convnext", 64, 2, 4),
-    ("test_efficientnet", 64, 2, 4),
-    ("mobilenetv3_small_050", 64, 2, 4),
-    ("densenet121", 64, 2, 4),
+    ("resnet10t", 64, 2, 8),
+    ("test_convnext", 64, 2, 8),
+    ("test_efficientnet", 64, 2, 8),
+    ("mobilenetv3_small_050", 64, 2, 8),
+    ("densenet121", 64, 2, 8),
     ("test_vit", 64, 4, 4),
     ("vit_tiny_patch16_224", 64, 4, 4),
-    ("swin_tiny_patch4_window7_224", 64, 2, 4),
-    ("pvt_v2_b0", 64, 2, 4),
+    ("swin_tiny_patch4_window7_224", 64, 2, 8),
+    ("pvt_v2_b0", 64, 2, 8),
 ]
 
 

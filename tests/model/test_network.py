@@ -17,6 +17,7 @@ from diffmic.model import (
     carry_over,
     resolved,
 )
+from diffmic.model.regions import importance_map
 from diffmic.random import LocalRNG
 from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
 
@@ -67,9 +68,9 @@ def test_conditions_hold_what_their_names_say(parts):
     shapes = {name: tuple(getattr(conditions, name).shape) for name in vars(conditions)}
     assert shapes["global_logits"] == shapes["local_logits"] == (5, 3)
     assert shapes["saliency"] == (5, 3, 4, 4)
-    assert shapes["boxes"] == (5, 6, 4)
-    assert shapes["attention"] == (5, 6)
-    assert shapes["region_features"][:2] == (5, 6)
+    assert shapes["boxes"] == (5, 4, 4)
+    assert shapes["attention"] == shapes["region_weights"] == (5, 4)
+    assert shapes["region_features"][:2] == (5, 4)
     torch.testing.assert_close(conditions.attention.sum(dim=1), torch.ones(5))
     expected = (conditions.global_logits + conditions.local_logits) / 2
     assert torch.equal(conditions.fused_logits, expected)
@@ -78,11 +79,10 @@ def test_conditions_hold_what_their_names_say(parts):
 
 
 def test_boxes_lie_where_the_saliency_is():
-    net = network(n_regions=1)
+    net = network(n_regions=1, region_size=8)
     conditions = net.encode(torch.rand(4, 3, 32, 32))
-    flat = conditions.saliency.flatten(2)
-    scaled = (flat - flat.amin(2, True)) / (flat.amax(2, True) - flat.amin(2, True))
-    best = scaled.sum(dim=1).argmax(dim=1)
+    importance = importance_map(conditions.saliency, net.task, net.prior.importance)
+    best = importance.flatten(1).argmax(dim=1)
     expected = torch.stack([best % 4, best // 4, best % 4 + 1, best // 4 + 1], dim=1) / 4
     torch.testing.assert_close(conditions.boxes[:, 0], expected)
 
@@ -176,7 +176,7 @@ def test_chance_comes_from_the_generator_alone():
 
 
 def test_noise_is_drawn_by_distance_or_is_the_guidance_map_of_two_uniform_draws():
-    net = network(DiffusionSettings(start="uniform"))
+    net = network(DiffusionSettings(start="uniform"), n_regions=6)
     uniform = noise(net, 200)
     assert uniform.shape == (200, 6, 3)
     assert uniform.min() >= 0
@@ -207,10 +207,46 @@ def test_a_single_region_works():
     assert scores.shape == (2, 2, 3)
 
 
-def test_small_images_get_as_many_regions_as_fit():
-    assert network(image_size=16).n_regions == 4
+def test_small_images_get_fewer_regions():
     assert network(image_size=8).n_regions == 1
-    assert network(image_size=32).n_regions == 6
+    assert network(image_size=16).n_regions == 4
+    assert network(image_size=32).n_regions == 4
+    assert network(image_size=64).n_regions == 4
+    assert network(image_size=80).n_regions == 6
+    assert network(image_size=32, region_map="coarse").n_regions == 6
+
+
+@pytest.mark.parametrize("image_size", [32, 40, 64, 80, 96, 128, 256])
+def test_regions_together_cover_at_most_30_percent_of_the_image(image_size):
+    net = network(image_size=image_size)
+    boxes = net.encode(torch.rand(2, 3, image_size, image_size)).boxes
+    areas = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    assert areas.sum(dim=1).max() <= 0.3
+
+
+def test_attention_is_weighed_by_importance_unless_the_paper_chooses():
+    images = torch.rand(4, 3, 64, 64)
+    conditions = network().encode(images)
+    weights = conditions.region_weights
+    assert torch.equal(weights[:, 0], torch.ones(4))
+    assert (weights.diff(dim=1) <= 0).all()
+    assert weights.min() > 0
+    net = network()
+    net.prior.attention.w.weight.data.zero_()
+    expected = weights / weights.sum(dim=1, keepdim=True)
+    torch.testing.assert_close(net.encode(images).attention, expected)
+    papers = network(region_importance="paper").encode(images)
+    assert (papers.region_weights == 1).all()
+
+
+def test_rereading_unchanged_features_gives_the_same_logits():
+    net = network()
+    conditions = net.encode(torch.rand(4, 3, 64, 64))
+    again = net.prior.reread(
+        conditions.image_features, conditions.region_features, conditions.region_weights
+    )
+    torch.testing.assert_close(again[0], conditions.global_logits)
+    torch.testing.assert_close(again[1], conditions.local_logits)
 
 
 @pytest.mark.parametrize(
@@ -295,9 +331,9 @@ def test_float64_would_be_noticed():
 def test_every_auto_of_a_plan_is_replaced_by_what_was_built():
     plan = plan_of()
     found = resolved(plan, build_network(plan)).architecture
-    assert (found.n_regions, found.region_size) == (6, 8)
+    assert (found.n_regions, found.region_size) == (4, 8)
     again = build_network(resolved(plan, network()))
-    assert again.n_regions == 6
+    assert again.n_regions == 4
 
 
 @torch.no_grad()

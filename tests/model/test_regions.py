@@ -3,7 +3,9 @@ import pytest
 import torch
 
 from diffmic.errors import InputError
+from diffmic.model import build_backbone
 from diffmic.model.regions import (
+    ZoomedCrops,
     crop,
     importance_map,
     max_regions,
@@ -11,6 +13,9 @@ from diffmic.model.regions import (
     upper_left,
     window_cells,
 )
+from diffmic.tasks import MULTICLASS, MULTILABEL
+
+FORMS = ("contrast", "paper")
 
 
 def greedy(importance, n_regions, window):
@@ -37,25 +42,120 @@ def greedy(importance, n_regions, window):
 )  # few levels: many ties, and sums that floats hold exactly
 def test_regions_are_those_of_a_plain_loop(size, window, levels):
     draw = torch.Generator().manual_seed(0)
-    saliency = torch.rand(8, 1, *size, generator=draw)
+    importance = torch.rand(8, *size, generator=draw)
     if levels:
-        saliency = (saliency * levels).round()
+        importance = (importance * levels).round()
     n_regions = min(4, max_regions(size, window))
-    cells = select_regions(saliency, n_regions, window)
+    cells, _ = select_regions(importance, n_regions, window)
     for b in range(8):
-        assert [tuple(c) for c in cells[b].tolist()] == greedy(
-            importance_map(saliency)[b], n_regions, window
-        )
+        chosen = [tuple(cell) for cell in cells[b].tolist()]
+        assert chosen == greedy(importance[b], n_regions, window)
+        alone, _ = select_regions(importance[b : b + 1], n_regions, window)
+        assert torch.equal(alone[0], cells[b])  # whatever the other images of the batch
 
 
-def test_a_constant_map_counts_as_zero_and_regions_come_in_row_major_order():
-    assert importance_map(torch.full((1, 2, 3, 3), 5.0)).tolist() == [[[0.0] * 3] * 3]
-    assert select_regions(torch.zeros(1, 2, 3, 3), 2, (1, 1)).tolist() == [[[0, 0], [0, 0]]]
+def test_a_region_is_worth_the_importance_that_earlier_ones_left():
+    importance = torch.zeros(1, 2, 4)
+    importance[0, 0] = torch.tensor([4.0, 8.0, 2.0, 0.0])
+    cells, worth = select_regions(importance, 2, (1, 2))
+    assert cells.tolist() == [[[0, 0], [0, 1]]]
+    assert worth.tolist() == [[6.0, 1.0]]
 
 
-def test_importance_is_the_sum_of_scaled_class_maps():
+def test_regions_of_a_constant_map_come_in_row_major_order():
+    assert select_regions(torch.zeros(1, 3, 3), 2, (1, 1))[0].tolist() == [[[0, 0], [0, 0]]]
+
+
+def importance(saliency, form, task=MULTICLASS):
+    return importance_map(saliency, task, form)
+
+
+def test_the_papers_importance_is_the_sum_of_scaled_class_maps():
     saliency = torch.tensor([[[[0.0, 5.0], [10.0, 0.0]], [[-1.0, -1.0], [-1.0, 3.0]]]])
-    assert importance_map(saliency).tolist() == [[[0.0, 0.5], [1.0, 1.0]]]
+    assert importance(saliency, "paper").tolist() == [[[0.0, 0.5], [1.0, 1.0]]]
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL])
+def test_no_place_of_a_map_that_is_the_same_everywhere_is_more_important(form, task):
+    saliency = torch.tensor([5.0, -2.0]).view(1, 2, 1, 1).expand(1, 2, 3, 3)
+    found = importance(saliency, form, task)
+    assert torch.equal(found, found[:, :1, :1].expand_as(found))
+
+
+def signs(*evidence):
+    """Saliency of 3 classes on 5 × 5 cells; at the cell (3, 1) it is ``evidence``."""
+    saliency = torch.zeros(1, 3, 5, 5)
+    saliency[0, 0] = 0.3  # nothing there
+    saliency[0, :, 3, 1] = torch.tensor(evidence)
+    return saliency
+
+
+@pytest.mark.parametrize(
+    "evidence",
+    [
+        (-4.0, 9.0, -5.0),  # the whole image tells the classes
+        (-20.0, 10.0, 10.0),  # it tells that something is there, but not which of two
+    ],
+)
+def test_the_place_that_decides_is_the_first_region(evidence):
+    cells, _ = select_regions(importance(signs(*evidence), "contrast"), 1, (1, 1))
+    assert cells.tolist() == [[[3, 1]]]
+
+
+def test_the_papers_importance_looks_away_from_the_place_that_decides_against_others():
+    evidence = (-4.0, 9.0, -5.0)
+    assert (
+        importance(signs(*evidence), "paper")[0, 3, 1]
+        == importance(signs(*evidence), "paper").amin()
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_findings_of_different_labels_are_both_chosen(form):
+    saliency = torch.full((1, 2, 5, 5), -3.0)
+    saliency[0, 0, 1, 1] = saliency[0, 1, 3, 4] = 4.0
+    cells, _ = select_regions(importance(saliency, form, MULTILABEL), 2, (1, 1))
+    assert sorted(cells[0].tolist()) == [[1, 1], [3, 4]]
+
+
+def test_adding_the_same_evidence_to_every_class_moves_no_region():
+    draw = torch.Generator().manual_seed(0)
+    saliency = torch.randn(4, 3, 6, 6, generator=draw)
+    common = torch.randn(4, 1, 6, 6, generator=draw)
+    before, after = (importance(s, "contrast") for s in (saliency, saliency + common))
+    assert torch.equal(*(select_regions(found, 4, (2, 2))[0] for found in (before, after)))
+
+
+def zoomed(size=96, zoom=1024, cells=14):
+    backbone = build_backbone("test_resnet", image_size=size)
+    return ZoomedCrops(backbone, (size, size), (zoom, zoom), (cells, cells), (1, 1))
+
+
+def test_zoomed_crops_are_centred_on_their_windows_and_lie_within_the_image():
+    crops = zoomed()
+    cells = torch.tensor([[[0, 0], [7, 7], [13, 13], [13, 0]]])
+    boxes = crops.boxes(cells)[0] * 1024
+    assert (boxes.min(), boxes.max()) == (0, 1024)
+    assert torch.equal(boxes[:, 2:] - boxes[:, :2], torch.full((4, 2), 96.0))
+    centre = 7.5 * 1024 / 14
+    assert (boxes[1, :2] + 48 - centre).abs().max() <= 1
+    assert boxes[3].tolist() == [0, 928, 96, 1024]  # x first: the last row, the first column
+
+
+def test_zoomed_crops_hold_the_pixels_of_their_boxes():
+    crops = zoomed()
+    seen = []
+    crops.backbone.pooled = lambda images: seen.append(images) or images.mean(dim=(2, 3))
+    images = torch.rand(2, 3, 1024, 1024)
+    cells = torch.tensor([[[0, 3], [7, 7]], [[5, 13], [2, 2]]])
+    features = crops(images, None, cells)
+    assert features.shape == (2, 2, 3)
+    boxes = (crops.boxes(cells) * 1024).round().int()
+    for b in range(2):
+        for k in range(2):
+            x0, y0, x1, y1 = boxes[b, k].tolist()
+            assert torch.equal(seen[0].view(2, 2, 3, 96, 96)[b, k], images[b, :, y0:y1, x0:x1])
 
 
 @pytest.mark.parametrize(

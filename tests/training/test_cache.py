@@ -26,6 +26,7 @@ def cache():
         saliency=rows[:, None, None, None].repeat(1, 2, 4, 4),
         boxes=rows[:, None, None].repeat(1, 6, 4),
         attention=rows[:, None].repeat(1, 6),
+        region_weights=rows[:, None].repeat(1, 6),
     )
     images = torch.arange(N_IMAGES).float()
     return ConditionCache(conditions, images[:, None].repeat(1, 2), images * 10)

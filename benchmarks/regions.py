@@ -1,0 +1,230 @@
+"""Regions: whether they lie on what decides, on images where that is known.
+
+    python benchmarks/regions.py signs                 generated images, sizes from 96 to 512 pixels
+    python benchmarks/regions.py zoom                  signs that are lost in the small image
+    python benchmarks/regions.py busi --data FOLDER    ultrasound images with masks of the lesions
+    python benchmarks/regions.py table                 what came of it
+
+Each run adds rows to a CSV file. Images to look at are not those that were trained on.
+"""
+
+import csv
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from PIL import Image
+from regions_bench.hits import FORMS, Hits, chosen_by, disc_masks, hits, only
+
+from diffmic import DiffMICClassifier
+from diffmic.datasets import make_lesions, read_csv
+from diffmic.model import Architecture
+
+RESULTS = Path(__file__).parent / "results" / "regions.csv"
+FIELDS = (
+    *("data", "image_size", "radius", "healthy", "backbone", "epochs", "images", "seed"),
+    *("trained_with", "region_map", "regions", "chosen_by"),
+    *("prior", "global", "local", "diffusion", *Hits.__dataclass_fields__, "seconds"),
+)
+app = typer.Typer(add_completion=False, help=__doc__)
+File = Annotated[Path, typer.Option(help="CSV file of the results.")]
+
+
+@app.command()
+def signs(
+    image_size: int = 224,
+    radius: Annotated[float, typer.Option(help="Fraction of the image side.")] = 0.075,
+    healthy: bool = True,
+    backbone: str = "tf_efficientnet_lite0",
+    epochs: int = 5,
+    images: int = 450,
+    seed: int = 0,
+    importance: str = "contrast",
+    region_map: str = "fine",
+    file: File = RESULTS,
+) -> None:
+    """Train on generated signs, and look where the regions of other images lie."""
+    architecture = Architecture(
+        region_importance=importance,  # type: ignore[arg-type]
+        region_map=region_map,  # type: ignore[arg-type]
+    )
+    _generated(
+        architecture, image_size, image_size, radius, healthy, backbone, epochs, images, seed, file
+    )
+
+
+@app.command()
+def zoom(
+    image_size: int = 1024,
+    radius: float = 0.005,
+    healthy: bool = True,
+    backbone: str = "tf_efficientnet_lite0",
+    epochs: int = 6,
+    images: int = 450,
+    seed: int = 0,
+    importance: str = "contrast",
+    regions: Annotated[
+        str, typer.Option(help="zoom, or windows for the small image alone.")
+    ] = "zoom",
+    file: File = RESULTS,
+) -> None:
+    """Train on signs of 4 to 6 pixels' radius in images that the backbone sees at 224 pixels."""
+    architecture = Architecture(
+        region_importance=importance,  # type: ignore[arg-type]
+        regions=regions,  # type: ignore[arg-type]
+    )
+    _generated(architecture, image_size, 224, radius, healthy, backbone, epochs, images, seed, file)
+
+
+def _generated(
+    architecture: Architecture,
+    image_size: int,
+    input_size: int,
+    radius: float,
+    healthy: bool,
+    backbone: str,
+    epochs: int,
+    images: int,
+    seed: int,
+    file: Path,
+) -> None:
+    settings: dict[str, Any] = {
+        **{"image_size": image_size, "radius": radius, "healthy": healthy},
+        **{"noise": 0.06, "return_centers": True},
+    }
+    X, y, _ = make_lesions(images, random_state=2 * seed, **settings)
+    X_test, y_test, centers = make_lesions(180, random_state=2 * seed + 1, **settings)
+    start = time.perf_counter()
+    model = DiffMICClassifier(
+        backbone=backbone,
+        pretrained=backbone == "tf_efficientnet_lite0",
+        architecture=architecture,
+        image_size=input_size,
+        max_epochs=epochs,
+        random_state=seed,
+        device="cpu",
+    ).fit(X, y)
+    described = {
+        **{"data": "signs", "image_size": image_size, "radius": radius, "healthy": healthy},
+        **{"backbone": backbone, "epochs": epochs, "images": images, "seed": seed},
+        "seconds": round(time.perf_counter() - start),
+    }
+    sick = y_test > 0
+    masks = disc_masks(centers[sick], radius * image_size, image_size)
+    _compare(model, X_test, y_test, sick, masks, described, file)
+
+
+@app.command()
+def busi(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    image_size: int = 160,
+    epochs: int = 12,
+    seed: int = 0,
+    importance: str = "contrast",
+    region_map: str = "fine",
+    regions: str = "windows",
+    file: File = RESULTS,
+) -> None:
+    """Train on ultrasound images, and compare regions with masks of the lesions (validation)."""
+    folder = data / "busi_ultrasound"
+    table = read_csv(folder / "labels.csv")
+    paths, labels = np.array([str(path) for path in table.paths]), np.asarray(table.labels)
+    part = {name: np.asarray(table.splits) == name for name in ("train", "val")}
+    start = time.perf_counter()
+    model = DiffMICClassifier(
+        architecture=Architecture(
+            region_importance=importance,  # type: ignore[arg-type]
+            region_map=region_map,  # type: ignore[arg-type]
+            regions=regions,  # type: ignore[arg-type]
+        ),
+        image_size=image_size,
+        max_epochs=epochs,
+        random_state=seed,
+        device="cpu",
+    ).fit(
+        paths[part["train"]].tolist(),
+        labels[part["train"]],
+        validation_data=(paths[part["val"]].tolist(), labels[part["val"]]),
+    )
+    shown, truth = paths[part["val"]], labels[part["val"]]
+    files = [folder / "masks" / (Path(path).stem + ".png") for path in shown]
+    with_mask = np.array([file.exists() for file in files])
+    masks = [_mask(file) for file in files if file.exists()]
+    drawn = np.array([mask.any() for mask in masks])
+    with_mask[with_mask] = drawn
+    described = {
+        **{"data": "busi", "image_size": image_size, "backbone": "tf_efficientnet_lite0"},
+        **{"epochs": epochs, "images": int(part["train"].sum()), "seed": seed},
+        "seconds": round(time.perf_counter() - start),
+    }
+    kept = [mask for mask, some in zip(masks, drawn, strict=True) if some]
+    _compare(model, shown.tolist(), truth, with_mask, kept, described, file)
+
+
+def _mask(file: Path) -> np.ndarray:  # type: ignore[type-arg]
+    with Image.open(file) as image:
+        found: np.ndarray = np.asarray(image.convert("L")) > 0  # type: ignore[type-arg]
+        return found
+
+
+def _compare(
+    model: DiffMICClassifier,
+    X: Any,
+    y: Any,
+    sick: Any,
+    masks: list[Any],
+    described: dict[str, Any],
+    file: Path,
+) -> None:
+    """Rows of a trained model: as it is, then with its regions chosen by other forms."""
+    architecture = model.model_.plan.architecture
+    own = architecture.region_importance
+    for form in (own, *(form for form in FORMS if form != own)):
+        with chosen_by(model, form):
+            found = model.explain(X)
+            accuracies = {
+                name: round(float((model.classes_[p.argmax(axis=1)] == y).mean()), 3)
+                for name, p in (
+                    ("prior", model.predict_proba(X, stage="prior")),
+                    ("global", found.global_proba),
+                    ("local", found.local_proba),
+                    ("diffusion", model.predict_proba(X)),
+                )
+            }
+        numbers = np.searchsorted(model.classes_, np.asarray(y)[sick])
+        row = {
+            **described,
+            **{"trained_with": own, "region_map": architecture.region_map},
+            **{"regions": architecture.regions, "chosen_by": form},
+            **accuracies,
+            **asdict(hits(only(found, sick), masks, numbers)),
+        }
+        print({key: row[key] for key in FIELDS[11:]}, flush=True)
+        _write(row, file)
+
+
+def _write(row: dict[str, Any], file: Path) -> None:
+    new = not file.exists()
+    with file.open("a", newline="") as opened:
+        writer = csv.DictWriter(opened, FIELDS, lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+@app.command()
+def table(file: File = RESULTS) -> None:
+    """Print the results: one row per trained network and form of importance."""
+    with file.open(newline="") as opened:
+        rows = list(csv.DictReader(opened))
+    print("| " + " | ".join(FIELDS) + " |")
+    print("|" + "---|" * len(FIELDS))
+    for row in rows:
+        print("| " + " | ".join(row[name] for name in FIELDS) + " |")
+
+
+if __name__ == "__main__":
+    app()

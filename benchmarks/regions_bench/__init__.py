@@ -1,0 +1,1 @@
+"""Do regions lie where the truth is? Shared code of ``benchmarks/regions.py``."""
