@@ -76,7 +76,7 @@ class _Batches(Dataset[Item]):
             items = self.items()
             batches = map(collate, iter(lambda: list(islice(items, batch_size)), []))
         for batch in batches:
-            self.notes.add_flags(batch["notes"].tolist())
+            self.notes.add_flags((batch["notes"] | _darkness(batch["image"])).tolist())
             self.targets += batch.pop("target", ())
             yield batch
 
@@ -218,15 +218,18 @@ def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -
 
 def _item(image: Tensor, image_size: int, index: int, reading: Reading) -> Item:
     small = resized(image, image_size)
-    brightest = float(small.max()) / (1 if small.is_floating_point() else 255)
-    if 0 < brightest < DARK:
-        reading.note(Note.DARK)
     return {
         "image": small.expand(3, -1, -1),
         "size": torch.tensor(image.shape[1:]),
         "index": index,
         "notes": reading.flags,
     }
+
+
+def _darkness(images: Tensor) -> Tensor:
+    """Note of each image (B, 3, S, S) that is nearly black."""
+    brightest = images.flatten(1).amax(dim=1) / (1 if images.is_floating_point() else 255)
+    return ((brightest > 0) & (brightest < DARK)).long() * int(Note.DARK)
 
 
 def resized(image: Tensor, size: int) -> Tensor:
