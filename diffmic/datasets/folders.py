@@ -25,8 +25,8 @@ def read_folders(
     the splits: ``folder/train/label/image.png``.
 
     Every file that Pillow or DICOM's suffixes declare an image is read, and every other file that
-    begins like one. Links are followed. Hidden folders and files are left out. A warning says
-    what was left out.
+    begins like one, or like an array of NumPy. Links are followed. Hidden folders and files are
+    left out. A warning says what was left out.
 
     Parameters
     ----------

@@ -6,10 +6,11 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
-_DICOM = (".dcm", ".dicom", ".ima")
+_DICOM = (".dcm", ".dicom", ".dic", ".ima")
 _NO_PIXELS = {"MPEG", "IPTC"}  # Pillow knows these files, but shows no image of them
 _SYSTEM_FILES = {
     *(".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".directory"),
+    "dicomdir",
     *(".gitkeep", ".keep", ".gitignore", ".gitattributes"),
 }
 _SYSTEM_FOLDERS = {
@@ -47,13 +48,16 @@ def _shown(name: str) -> bool:
 
 
 def _begins_like_an_image(file: Path) -> bool:
+    from ..data.dicom import is_dicom  # imports torch
+
     image_suffixes()  # loads Pillow's formats
     # A format without a check of the first bytes takes other files for its own.
     formats = [name for name, (_, check) in Image.OPEN.items() if check and _shown(name)]
     try:
         with file.open("rb") as stream, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # very large images, odd headers: told when read
-            if stream.read(132)[128:] == b"DICM":
+            head = stream.read(132)
+            if head.startswith(b"\x93NUMPY") or is_dicom(head, file.name):
                 return True
             stream.seek(0)
             with Image.open(stream, formats=formats):

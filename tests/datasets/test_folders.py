@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -105,7 +106,17 @@ def test_dicom_is_known_by_its_suffix_or_by_how_it_begins(tmp_path):
     for name in ("a/1.dcm", "a/2.DCM", "a/IM0001", "a/1.2.840.5", "b/3.dicom"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"\0" * 128 + b"DICM")
-    assert len(read_folders(tmp_path)) == 5
+    (tmp_path / "a/IM0002").write_bytes(b"\x08\0\x05\0CS" + bytes(200))  # without a preamble
+    (tmp_path / "DICOMDIR").write_bytes(b"\0" * 128 + b"DICM")  # a table of contents
+    assert len(read_folders(tmp_path)) == 6
+
+
+@pytest.mark.filterwarnings("error")
+def test_files_of_arrays_are_images(tmp_path):
+    (tmp_path / "a").mkdir()
+    np.save(tmp_path / "a/1.npy", np.zeros((4, 4), np.uint8))
+    found = read_folders(tmp_path)
+    assert read_inputs(found.paths).images[0].shape == (1, 4, 4)
 
 
 @pytest.mark.filterwarnings("error")
