@@ -70,7 +70,7 @@ Prior: the probabilities before the diffusion stage. $calibration
 - **Data set**: $dataset
 - **Split**: $split
 - **Licence**: $license_note
-
+$labels
 ## Intended use
 
 $intended_use
@@ -189,6 +189,7 @@ def card_text(
         dataset=dataset or NOT_SPECIFIED,
         split=card.split or NOT_SPECIFIED,
         license_note=card.license_note or card.license or NOT_SPECIFIED,
+        labels=_labels(config, names),
         intended_use=card.intended_use or NOT_SPECIFIED,
         limits=card.limits or NOT_SPECIFIED,
         backbone=backbone if isinstance(backbone, str) else backbone["module"],
@@ -198,6 +199,24 @@ def card_text(
         versions=", ".join(f"{package} {number}" for package, number in config["versions"].items()),
     )
     return sealed(f"---\n{_metadata(card, name)}---\n{_utf_8(text)}")
+
+
+def _labels(config: Mapping[str, Any], names: list[str]) -> str:
+    """Table of the training labels, if some are unknown."""
+    counts = (config.get("label_counts") or {}).get("training", {})
+    if not any(counts.get("unknown", ())):
+        return ""
+    columns = [counts[name] for name in ("positive", "negative", "unknown")]
+    lines = [
+        "",
+        "Not every label is known of every image. Numbers of training images:",
+        "",
+        "| | present | absent | unknown |",
+        "|---|---|---|---|",
+    ]
+    for name, *row in zip(names, *columns, strict=False):
+        lines.append(f"| {name.replace('|', '/')} | {' | '.join(map(str, row))} |")
+    return "\n".join([*lines, ""])
 
 
 def _utf_8(text: str) -> str:

@@ -227,3 +227,18 @@ def test_a_diffusion_without_weight_is_said_to_have_none(fitted, tmp_path):
     text = (tmp_path / "README.md").read_text()
     assert "calibration gives its scores no weight" in text
     assert "1000000" not in text
+
+
+@pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+def test_a_card_tells_what_is_known_of_each_label(indicators, tmp_path):
+    X, y = indicators
+    y = np.where(np.arange(60)[:, None] % [3, 60] == 0, np.nan, y)
+    clf = DiffMICClassifier(**small(max_epochs=1, class_names=["up | down", "across"]))
+    clf.fit(X, y).save_pretrained(tmp_path)
+    counts = clf.label_counts_["training"]
+    rows = zip(*counts.values(), strict=True)
+    card = (tmp_path / "README.md").read_text()
+    for name, row in zip(("up / down", "across"), rows, strict=True):
+        assert f"\n| {name} | {' | '.join(map(str, row))} |\n" in card
+    clf.fit(X, np.nan_to_num(y)).save_pretrained(tmp_path)
+    assert "unknown" not in (tmp_path / "README.md").read_text()
