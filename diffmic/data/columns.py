@@ -48,7 +48,7 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         if isinstance(values, list | tuple | deque | ValuesView):
             return _of_sequence(list(values))
         array = np.asarray(values)
-    except (TypeError, ValueError) as reason:
+    except Exception as reason:  # whatever objects of others raise
         raise InputError(f"{name} cannot be converted to an array: {reason}") from reason
     if array.dtype.kind == "T":  # of variable length, which scikit-learn does not support
         array = _of_sequence(array.tolist())
@@ -114,11 +114,13 @@ def missing(values: NDArray[Any], *, infinity: bool = True) -> NDArray[np.bool_]
 def _is_missing(value: Any, infinity: bool) -> bool:
     if isinstance(value, float | np.floating):
         return bool(np.isnan(value) or (infinity and np.isinf(value)))
+    if value is None or value is np.ma.masked:
+        return True
     try:
-        return value is None or bool(value != value)
+        return bool(value != value)
     except TypeError:  # comparing pandas.NA with itself gives no bool
         return True
-    except ValueError:  # an array, which is no missing value
+    except Exception:  # an array, or an object that cannot be compared
         return False
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -173,14 +174,14 @@ def no_indicator(shape: tuple[int, ...], found: list[Any], columns: list[Any]) -
     )
     if columns:
         message = f"y is a table with the columns {columns[:10]}. {message[:-1]}: one column."
-    if found == [-1]:
+    if len(found) == 1 and isinstance(found[0], Number) and found[0] == -1:
         return (
             f"{message} If -1 stands for an uncertain label, as in CheXpert, choose what it means: "
             "uncertain='unknown', 'positive' or 'negative'. If it stands for absent, pass y > 0."
         )
     if all(isinstance(value, float) and 0 < value < 1 for value in found):
         return f"{message} Decide probabilities first, for example y >= 0.5."
-    if set(found) <= {"0", "1", "0.0", "1.0", "-1", "-1.0", ""}:
+    if all(value in ("0", "1", "0.0", "1.0", "-1", "-1.0", "") for value in map(str, found)):
         return f"{message} They are numbers as text: convert them, y.astype(float)."
     if any(isinstance(value, str) for value in found):
         return (

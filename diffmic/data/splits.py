@@ -129,8 +129,13 @@ def _numbered(groups: Any) -> Indices:
                 else ""
             )
         )
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.tolist()))}
-    return np.asarray([numbers[group] for group in groups.tolist()])
+    try:
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.tolist()))}
+        return np.asarray([numbers[group] for group in groups.tolist()])
+    except Exception as reason:  # objects that cannot be compared or hashed
+        raise InputError(
+            f"groups holds {groups[0]!r:.60}: give integers or strings, one for each image."
+        ) from reason
 
 
 def _fewest(targets: NDArray[np.float32], classes: Sequence[Any]) -> str:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Number
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ..errors import InputError, warn_user
 from ..tasks import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task
@@ -242,19 +244,27 @@ def _point_out_doubts(classes: list[Any], n_images: int) -> None:
 def _indicator(y: NDArray[Any], uncertain: str, columns: list[Any]) -> NDArray[Any]:
     """Indicator of 0 and 1, as integers, or as floats with NaN where a label is unknown."""
     unknown = missing(y, infinity=False)
-    known = y[~unknown]
+    known = y[~unknown] if y.dtype.kind in "biufUSO" else y[~unknown].astype(object)
     allowed = (0, 1) if uncertain == "error" else (0, 1, -1)
     if known.dtype == object:
         other = [value for value in known.tolist() if not _is_one_of(value, allowed)]
     else:
         other = known[~np.isin(known, allowed)].tolist()
     if other:
-        raise InputError(no_indicator(y.shape, list(dict.fromkeys(other))[:10], columns))
+        raise InputError(no_indicator(y.shape, _distinct(other), columns))
     found = np.full(y.shape, np.nan)
     found[~unknown] = known.astype(float)
     found[found == -1] = UNCERTAIN.get(uncertain, np.nan)
     return found if np.isnan(found).any() else found.astype(int)
 
 
+def _distinct(values: list[Any]) -> list[Any]:
+    """The first different values; of those that cannot be hashed, the first one alone."""
+    try:
+        return list(dict.fromkeys(values))[:10]
+    except TypeError:
+        return values[:1]
+
+
 def _is_one_of(value: Any, allowed: tuple[int, ...]) -> bool:
-    return not isinstance(value, str | bytes) and value in allowed
+    return isinstance(value, Number | np.bool_ | Tensor) and bool(value in allowed)

@@ -3,17 +3,22 @@
 import enum
 import warnings
 from collections import deque
+from decimal import Decimal
+from pathlib import Path
 
 import numpy as np
 import pandas
 import pytest
 import scipy.sparse
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from diffmic.data import TargetEncoding
+from diffmic.data.columns import as_objects
 from diffmic.data.targets import as_targets
 from diffmic.errors import DiffMICWarning, InputError
-from diffmic.tasks import ORDINAL
+from diffmic.tasks import ORDINAL, TASKS
 
 NAN = float("nan")
 
@@ -225,3 +230,62 @@ def test_unseen_labels_are_named_with_a_hint_at_the_cause(known, y, message):
     encoding = TargetEncoding.learn(known)
     with pytest.raises(InputError, match=message):
         encoding.encode(y, {0: "benign", 1: "malignant"})
+
+
+class Strange:
+    """An object that cannot be compared, hashed or converted."""
+
+    __hash__ = None
+
+    def __eq__(self, other):
+        raise RuntimeError("no")
+
+    def __array__(self, *args, **kwargs):
+        raise RuntimeError("no")
+
+
+NUMBERS = [0, 1, -1, True, 0.0, 0.5, NAN, np.inf, 2**70, 1j, np.int8(1), Decimal(1)]
+WORDS = ["a", "nan", "", b"a", b"\xff", np.str_("b"), Path("a.png"), Finding.BENIGN]
+NOTHING = [None, pandas.NA, pandas.NaT, np.ma.masked]
+OBJECTS = [(1, 2), [1], {"a"}, {"k": 1}, object(), Strange(), np.datetime64("2020")]
+ARRAYS = [torch.tensor(1), torch.tensor([1, 0]), np.array("a"), np.array([1, 2])]
+ENTRIES = st.sampled_from([*NUMBERS, *WORDS, *NOTHING, *OBJECTS, *ARRAYS])
+CONTAINERS = st.sampled_from(
+    [
+        lambda values: values,
+        tuple,
+        as_objects,
+        lambda values: pandas.Series(values, dtype=object),
+        lambda values: pandas.DataFrame({"y": pandas.Series(values, dtype=object)}),
+        lambda values: [[value, value] for value in values],
+    ]
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@settings(deadline=None)
+@given(st.lists(ENTRIES, min_size=1, max_size=4), CONTAINERS, st.sampled_from(["auto", *TASKS]))
+def test_anything_at_all_is_read_or_refused(values, container, task):
+    y = container(values)
+    try:
+        encoding, encoded = TargetEncoding.learn_and_encode(y, task)
+    except InputError:
+        return
+    assert encoded.shape == (len(values), len(encoding.classes))
+    assert set(np.unique(encoded[~np.isnan(encoded)])) <= {0, 1}
+    assert not np.isnan(encoded).any() or not encoding.task.exclusive
+
+
+@pytest.mark.parametrize("kind", ["Series", "DataFrame", "Enum"])
+def test_columns_of_polars_are_read(kind):
+    polars = pytest.importorskip("polars")
+    if kind == "Enum":
+        y = polars.Series(["b", "a"], dtype=polars.Enum(["b", "a"]))
+        assert TargetEncoding.learn(y, "ordinal").classes.tolist() == ["b", "a"]
+    elif kind == "Series":
+        assert TargetEncoding.learn(polars.Series(["b", "a"])).classes.tolist() == ["a", "b"]
+        with pytest.raises(InputError, match="1 of 2 have none"):
+            as_targets(polars.Series(["a", None]))
+    else:
+        y = polars.DataFrame({"a": [True, None], "b": [False, True]})
+        np.testing.assert_array_equal(as_targets(y), [[1, 0], [np.nan, 1]])
