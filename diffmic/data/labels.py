@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from numbers import Number
 from typing import Any
 
 import numpy as np
@@ -174,7 +173,7 @@ def no_indicator(shape: tuple[int, ...], found: list[Any], columns: list[Any]) -
     )
     if columns:
         message = f"y is a table with the columns {columns[:10]}. {message[:-1]}: one column."
-    if len(found) == 1 and isinstance(found[0], Number) and found[0] == -1:
+    if len(found) == 1 and isinstance(found[0], int | float) and found[0] == -1:
         return (
             f"{message} If -1 stands for an uncertain label, as in CheXpert, choose what it means: "
             "uncertain='unknown', 'positive' or 'negative'. If it stands for absent, pass y > 0."
