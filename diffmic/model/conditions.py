@@ -27,7 +27,7 @@ class Conditions:
     attention : Tensor of shape (B, K)
         Attention weight of each region in the local prior; rows sum to 1.
     region_weights : Tensor of shape (B, K)
-        Importance of each region, as a share of the first one's, which weighs its attention.
+        Weight of each region in the attention, from its importance; 1 for the first one.
     """
 
     global_logits: Tensor

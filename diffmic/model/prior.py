@@ -156,8 +156,8 @@ class DualGranularityPrior(nn.Module):
     def _chosen(self, saliency: Tensor) -> tuple[Tensor, Tensor]:
         """Upper-left cells of the regions, (B, K, 2), and the weight of each, (B, K), 0 to 1.
 
-        The weight is its importance when it was chosen, as a share of that of the first one.
-        Regions beside the one that decides see it, too, and attention alone may prefer them.
+        The weight is the square of its importance when it was chosen, as a share of that of the
+        first one: regions beside the place that decides see it, too, and would take its attention.
         """
         if saliency.shape[2:] != self.regions.map_size:
             saliency = F.interpolate(
@@ -167,4 +167,5 @@ class DualGranularityPrior(nn.Module):
         cells, worth = select_regions(importance, self.n_regions, self.window)
         if self.importance == "paper":
             return cells, torch.ones_like(worth)
-        return cells, (worth / worth[:, :1].clamp_min(_LEAST_WEIGHT)).clamp_min(_LEAST_WEIGHT)
+        share = worth / worth[:, :1].clamp_min(torch.finfo(worth.dtype).tiny)
+        return cells, share.square().clamp_min(_LEAST_WEIGHT)

@@ -1,0 +1,31 @@
+"""Regions lie on the sign that decides the class, where it is known."""
+
+import numpy as np
+import pytest
+
+from diffmic import DiffMICClassifier
+from diffmic.datasets import make_lesions
+from diffmic.training import Recipe
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")]
+QUICK = Recipe(n_cached_views=0, denoiser_epochs=1)  # the second stage moves no region
+
+
+# After 35 steps of training; benchmarks/regions.py trains for longer.
+@pytest.mark.parametrize(("healthy", "attended_least"), [(True, 0.8), (False, 0.7)])
+def test_regions_lie_on_the_lesion(healthy, attended_least):
+    options = {"image_size": 224, "noise": 0.06, "healthy": healthy, "return_centers": True}
+    X, y, _ = make_lesions(210, random_state=0, **options)
+    new, truth, centers = make_lesions(90, random_state=1, **options)
+    clf = DiffMICClassifier(max_epochs=5, recipe=QUICK, random_state=0, verbose=0, device="cpu")
+    found = clf.fit(X, y).explain(new)
+    assert (clf.predict(new, stage="prior") == truth).mean() > 0.9
+    x, y = centers[:, None].T  # (1, n) each
+    left, top, right, bottom = found.boxes.transpose(2, 1, 0)  # (K, n) each
+    inside = ((left <= x) & (x < right) & (top <= y) & (y < bottom)).T
+    sick = truth > 0
+    attended = inside[np.arange(90), found.attention.argmax(axis=1)][sick].mean()
+    share = ((right - left) * (bottom - top)).sum(axis=0).max() / 224**2
+    assert inside.any(axis=1)[sick].mean() >= 0.9
+    assert attended >= attended_least
+    assert share <= 0.3
