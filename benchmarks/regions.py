@@ -3,6 +3,7 @@
     python benchmarks/regions.py signs                 generated images, sizes from 96 to 512 pixels
     python benchmarks/regions.py zoom                  signs that are lost in the small image
     python benchmarks/regions.py busi --data FOLDER    ultrasound images with masks of the lesions
+    python benchmarks/regions.py price                 what a prediction with a zoom costs
     python benchmarks/regions.py table                 what came of it
 
 Each run adds rows to a CSV file. Images to look at are not those that were trained on.
@@ -15,13 +16,17 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import timm
+import torch
 import typer
 from PIL import Image
 from regions_bench.hits import FORMS, Hits, chosen_by, disc_masks, hits, only
+from speed_bench.timing import race, ratio
 
 from diffmic import DiffMICClassifier
 from diffmic.datasets import make_lesions, read_csv
 from diffmic.model import Architecture
+from diffmic.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "regions.csv"
 FIELDS = (
@@ -62,7 +67,7 @@ def zoom(
     radius: float = 0.005,
     healthy: bool = True,
     backbone: str = "tf_efficientnet_lite0",
-    epochs: int = 6,
+    epochs: int = 12,
     images: int = 450,
     seed: int = 0,
     importance: str = "contrast",
@@ -76,7 +81,10 @@ def zoom(
         region_importance=importance,  # type: ignore[arg-type]
         regions=regions,  # type: ignore[arg-type]
     )
-    _generated(architecture, image_size, 224, radius, healthy, backbone, epochs, images, seed, file)
+    _generated(
+        architecture,
+        *(image_size, 224, radius, healthy, backbone, epochs, images, seed, file, 0.04),
+    )
 
 
 def _generated(
@@ -90,10 +98,11 @@ def _generated(
     images: int,
     seed: int,
     file: Path,
+    noise: float = 0.06,
 ) -> None:
     settings: dict[str, Any] = {
         **{"image_size": image_size, "radius": radius, "healthy": healthy},
-        **{"noise": 0.06, "return_centers": True},
+        **{"noise": noise, "return_centers": True},
     }
     X, y, _ = make_lesions(images, random_state=2 * seed, **settings)
     X_test, y_test, centers = make_lesions(180, random_state=2 * seed + 1, **settings)
@@ -213,6 +222,47 @@ def _write(row: dict[str, Any], file: Path) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
+
+
+@app.command()
+def price(
+    sides: Annotated[list[int], typer.Option(help="Sides of the images.")] = [640, 1024, 2048],  # noqa: B006
+    rounds: int = 7,
+) -> None:
+    """Predictions with a zoom, and whole images at full size, as multiples of timm's pass at 224.
+
+    Untrained networks, pixels in memory; images are resized to the zoom as in any prediction.
+    """
+    timm_pass = timm.create_model("tf_efficientnet_lite0", num_classes=3).eval()
+    small = torch.rand(1, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    for side in sides:
+        X, y = make_lesions(12, image_size=side, random_state=0)
+        quick = Recipe(n_cached_views=0, denoiser_epochs=1)
+        clf = DiffMICClassifier(
+            pretrained=False,
+            architecture="zoom",
+            recipe=quick,
+            image_size=224,
+            max_epochs=1,
+            validation_fraction=None,
+            device="cpu",
+            verbose=0,
+        ).fit(X, y)
+        whole = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode():
+            seconds = race(
+                {
+                    "timm at 224": lambda: timm_pass(small),
+                    "zoom": lambda clf=clf, X=X: clf.predict_proba(X[:1]),
+                    "zoom, 8 images": lambda clf=clf, X=X: clf.predict_proba(X[:8]),
+                    "timm at full size": lambda whole=whole: timm_pass(whole),
+                },
+                rounds,
+            )
+        floor = seconds["timm at 224"]
+        found = {name: round(ratio(values, floor), 2) for name, values in seconds.items()}
+        found["zoom, 8 images"] = round(found["zoom, 8 images"] / 8, 2)
+        print(side, clf.model_.input_size, found, flush=True)
 
 
 @app.command()

@@ -34,7 +34,7 @@ class Architecture:
     zoom_size : int or "auto"
         Zoom: side in pixels to which images are resized before regions are cropped. Auto: the
         longer side of the first image, as far as regions still cover the cells on which they are
-        chosen (1,344 pixels for an ``image_size`` of 224).
+        chosen (1,792 pixels for an ``image_size`` of 224).
     region_importance : {"contrast", "paper"}
         What makes a place worth a region; see :func:`~diffmic.model.regions.importance_map`.
     region_map : {"fine", "coarse"}
@@ -42,12 +42,12 @@ class Architecture:
         is interpolated, or those of the saliency map itself, as in the paper.
     n_regions : int or "auto"
         K, the number of regions and the side of the label map. Auto: 6, or fewer if they do not fit
-        or would cover more than 30 % of the image.
+        or would cover more than 30 % of the image; zoom: 4.
     region_size : int or "auto"
         Side of a region, in pixels of the image from which it is taken. Auto: about a
         fifth of the side of the image, in whole cells (48 pixels for an ``image_size`` of 224), or
-        a single cell if ``region_map`` is coarse; zoom: three sevenths of the ``image_size``, in
-        multiples of 32 (96 pixels for 224).
+        a single cell if ``region_map`` is coarse; zoom: four sevenths of the ``image_size``, in
+        multiples of 32 (128 pixels for 224).
     feature_dim : int
         F, the width of the denoiser.
     num_train_timesteps : int

@@ -15,6 +15,7 @@ from .regions import FeatureWindows, PixelCrops, ZoomedCrops, max_regions, windo
 
 FINE_CELLS = 8  # least side of the finer map, in cells, on which regions are chosen
 N_REGIONS, FEWEST_REGIONS = 6, 4  # fewer only where no more fit
+N_ZOOMED = 4
 REGION_SIDE = 0.21  # of the side of the image; six regions cover a quarter of it
 COVERED = 0.3  # largest share of the image that all regions cover together
 
@@ -146,7 +147,9 @@ def _n_regions(
     if architecture.n_regions != "auto":
         return int(architecture.n_regions)
     room = max_regions(map_size, window)
-    if architecture.region_map == "fine" and not architecture.zooms:
+    if architecture.zooms:
+        return min(N_ZOOMED, room)
+    if architecture.region_map == "fine":
         uncovering = int(COVERED * math.prod(map_size) / math.prod(window))
         room = min(room, max(FEWEST_REGIONS, uncovering))
     return min(N_REGIONS, room)
@@ -171,8 +174,8 @@ def _region_size(plan: NetworkPlan, map_size: tuple[int, int]) -> tuple[int, int
 
 
 def _zoomed_region(image_size: int) -> int:
-    """Side of a zoomed region, in pixels: six cost about as much as the whole image."""
-    return max(32, 32 * round(3 * image_size / 7 / 32))
+    """Side of a zoomed region, in pixels: four cost 1.3 times as much as the whole image."""
+    return max(32, 32 * round(4 * image_size / 7 / 32))
 
 
 def carry_over(learnt: DiffMICNetwork, network: DiffMICNetwork, *, heads: bool) -> None:

@@ -65,4 +65,4 @@ def test_a_fitted_model_is_frozen(fitted, name):
 
 def test_a_fit_leaves_just_the_model_and_the_card(fitted):
     own = set(vars(fitted)) - set(fitted.get_params(deep=False))
-    assert own == {"model_", "card_"}
+    assert own - {"_origin"} == {"model_", "card_"}  # _origin: the model that a fit starts from

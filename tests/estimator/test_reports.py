@@ -31,10 +31,10 @@ def of_coin_tosses():
     return fits
 
 
-def test_coin_tosses_are_warned_of_nearly_always_and_never_twice(of_coin_tosses):
+def test_coin_tosses_are_mostly_warned_of_and_never_twice(of_coin_tosses):
     numbers = [len(said) for _, said in of_coin_tosses]
     assert max(numbers) == 1
-    assert sum(numbers) >= 4
+    assert sum(numbers) >= 3  # with others, of 12 fits 8: chance favours either stage
     for message in (message for _, said in of_coin_tosses for message in said):
         assert "validation_scores_, which is cross-fitted" in message
 

@@ -58,7 +58,7 @@ def test_images_smaller_than_the_backbones_input_are_enlarged():
 def test_boxes_are_in_pixels_of_the_original_and_as_large_as_the_crops(fitted, images):
     X, _ = images
     boxes = fitted.explain(X[:5]).boxes
-    assert boxes.shape == (5, 6, 4)
+    assert boxes.shape == (5, 4, 4)
     np.testing.assert_allclose(boxes[..., 2:] - boxes[..., :2], 32, atol=1e-3)
     assert boxes.min() >= 0
     assert boxes.max() <= 200

@@ -44,7 +44,8 @@ def timm_folder(tmp_path_factory):
     """A model with a backbone of timm's, fitted with weights that were said to be pretrained."""
     X, y = stripes(30)
     folder = tmp_path_factory.mktemp("models")
-    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1)
+    # A coarse map, which has the same channels whatever the size of the images.
+    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1, region_map="coarse")
     DiffMICClassifier(**parameters).fit(X, y).save_pretrained(folder)
     edit(folder, lambda config: config["parameters"].update(pretrained=True))
     return folder
@@ -346,7 +347,7 @@ def test_half_precision_changes_nothing_where_the_recipe_rounds_and_else_little(
         difference = half.predict_proba(new_images[0], stage=stage) - whole.predict_proba(
             new_images[0], stage=stage
         )
-        assert abs(difference).max() < 0.01
+        assert abs(difference).max() < 0.02
         assert (difference == 0).all() == rounded
 
 

@@ -244,7 +244,9 @@ def test_probabilities_are_learnt_by_cross_entropy(images, monkeypatch, task):
 def test_without_noise_the_prior_reads_what_it_read_before(images):
     of = network()
     found = conditions(of, images)
-    global_logits, local_logits = of.prior.reread(found.image_features, found.region_features)
+    global_logits, local_logits = of.prior.reread(
+        found.image_features, found.region_features, found.region_weights
+    )
     torch.testing.assert_close(global_logits, found.global_logits)
     torch.testing.assert_close(local_logits, found.local_logits)
 
@@ -258,7 +260,9 @@ def test_the_guidance_is_what_the_prior_says_of_blurred_features(images, monkeyp
     monkeypatch.setattr(of, "guidance", lambda c: seen.append(c) or guidance(c))
     scales = torch.full((16,), 2.0), torch.full((16,), 3.0)
     DenoiserObjective(of, replace(RECIPE, feature_noise=0.5), scales)(found, TARGETS, WEIGHTS)
-    expected = of.prior.reread(found.image_features + 1.0, found.region_features + 1.5)
+    expected = of.prior.reread(
+        found.image_features + 1.0, found.region_features + 1.5, found.region_weights
+    )
     torch.testing.assert_close(seen[0].global_logits, expected[0])
     torch.testing.assert_close(seen[0].local_logits, expected[1])
     assert not torch.allclose(seen[0].fused_logits, found.fused_logits)
