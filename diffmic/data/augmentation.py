@@ -53,8 +53,12 @@ def augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
         found = tuple(changed.shape) if isinstance(changed, Tensor) else type(changed).__name__
         raise InputError(f"augment returned {found}; a tensor of shape {expected} is needed.")
     changed = changed.as_subclass(Tensor)  # not of MONAI's or torchvision's own kind
-    if not changed.is_floating_point():
+    if changed.dtype == torch.uint8:
         return changed
+    if not changed.is_floating_point():
+        raise InputError(
+            f"augment returned pixels of type {changed.dtype}; uint8, or floats in 0–1, are needed."
+        )
     low, high = changed.aminmax()
     if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
         raise InputError(

@@ -224,7 +224,7 @@ def _windowed(values: Any, dataset: Any) -> Any:
 
 def _sum_of_ends(dataset: Any, reading: Reading) -> float:
     """Sum of the values of black and white: subtracted from it, a value is inverted."""
-    if reading.value_range is not None:
+    if reading.value_range is not None and reading.value_range.given:
         return reading.value_range.low + reading.value_range.high
     bits = int(dataset.get("BitsStored", 16))
     signed = int(dataset.get("PixelRepresentation", 0)) == 1

@@ -105,7 +105,8 @@ def extremes(images: Tensor) -> tuple[Tensor, Tensor]:
     step = max(1, _LARGEST_CHUNK // max(1, images[0].numel()))
     for start in range(0, len(images), step):
         part = images[start : start + step]
-        part = part.int() if part.dtype == torch.uint16 else part  # it has no aminmax
+        unsigned = part.dtype in (torch.uint16, torch.uint32, torch.uint64)
+        part = part.double() if unsigned else part  # these have no aminmax
         found.append(torch.stack(part.flatten(1).aminmax(dim=1)).double())
     low, high = torch.cat(found, dim=1)
     return low, high

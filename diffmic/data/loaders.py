@@ -109,6 +109,8 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     if isinstance(loader.dataset, IterableDataset):
         return loader
     order = _order(loader)
+    if order.n_dropped:
+        _warn_dropped(order)
     if _iterates_itself(loader):
         if order.shuffled:
             raise InputError(
@@ -117,8 +119,6 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
                 "shuffles by itself."
             )
         return loader
-    if order.n_dropped:
-        _warn_dropped(order)
     dataset: Any = loader.dataset
     indices: Any = SequentialSampler(dataset) if order.indices is None else order.indices
     batches: dict[str, Any] = {"batch_sampler": loader.batch_sampler}

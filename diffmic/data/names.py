@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Subset
 
-from ..errors import warn_user
+from ..errors import InputError, warn_user
 from .items import LABEL_KEYS
 
 Names = Mapping[Any, str]
@@ -30,8 +30,10 @@ def dataset_names(
     label_key : str or None
         Key of the targets in items that are dicts.
     """
+    if targets.dtype.kind not in "biuf" or targets.ndim > 2:
+        return None
     names = stated_names(dataset, label_key)
-    if names is None or targets.dtype.kind not in "biuf" or targets.ndim > 2:
+    if names is None:
         return None
     if targets.ndim == 2 and targets.shape[1] > 1:
         return names if set(names) == set(range(targets.shape[1])) else None
@@ -55,16 +57,26 @@ def dataset_names(
 
 
 def stated_names(dataset: Any, label_key: str | None = None) -> Names | None:
-    """Names of the labels that a Dataset states, whether or not its items hold such labels."""
+    """Names of the labels that a Dataset states, whether or not its items hold such labels.
+
+    Raises
+    ------
+    InputError
+        The parts of a joined Dataset give the same number to different classes.
+    """
     if isinstance(dataset, (DataLoader, Subset)):
         return stated_names(dataset.dataset, label_key)
     if isinstance(dataset, (ConcatDataset, ChainDataset)):
         all_names = [stated_names(part, label_key) for part in dataset.datasets]
-        return (
-            all_names[0]
-            if all_names and all(names == all_names[0] for names in all_names)
-            else None
-        )
+        different = [names for names in all_names if names is not None and names != all_names[0]]
+        if different and all_names[0] is not None:
+            raise InputError(
+                f"The parts of the {type(dataset).__name__} number their classes differently: "
+                f"{list(all_names[0].items())[:10]} and {list(different[0].items())[:10]}, so one "
+                "number would stand for two classes. Give all parts the same class_to_idx, or a "
+                "target_transform that gives names."
+            )
+        return all_names[0] if all_names and None not in all_names else None
     features: Any = getattr(dataset, "features", None)
     info = getattr(dataset, "info", None)
     if (key := _column(features, label_key)) is not None:

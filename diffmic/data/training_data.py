@@ -221,9 +221,10 @@ def _rows(values: Any, index: list[int]) -> Any:
     """Some rows of whatever holds a value for each image."""
     if hasattr(values, "iloc"):
         return values.iloc[index]
-    if isinstance(values, (list, tuple)):
-        return [values[i] for i in index]
-    return None if values is None else values[index]
+    if values is None or isinstance(values, (np.ndarray, torch.Tensor)):
+        return None if values is None else values[index]
+    rows = list(values)  # of a list, a range, a view of a dict, ...
+    return [rows[i] for i in index]
 
 
 def read_labelled(

@@ -80,7 +80,10 @@ def _sets(found: Inspection, sets: Sets, notes: Sequence[Any]) -> str:
 def _shown(label: Any) -> str:
     if not isinstance(label, tuple):
         return str(label)
-    return "".join("?" if value is None else f"{value:g}" for value in label)
+    return "".join(
+        "?" if value is None else f"{value:g}" if isinstance(value, (int, float)) else str(value)
+        for value in label
+    )
 
 
 def _unusable(found: Inspection) -> list[str]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelFileError
+from ..model.regions import ZoomedCrops
 from .card import is_generated
 from .configuration import CONFIG_FILE, FORMAT_VERSION
 
@@ -201,9 +202,11 @@ def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
     """
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype is {dtype!r}; give 'float32' or 'float16'.")
-    tensors = {
+    stored_names = _stored_names(network)
+    tensors = {  # copies, since two names may share a tensor
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, t in _distinct_tensors(network).items()
+        for name, t in network.state_dict().items()
+        if name in stored_names
     }
     if dtype == "float32":
         return tensors
@@ -217,12 +220,15 @@ def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
     return halves
 
 
-def _distinct_tensors(network: nn.Module) -> dict[str, Tensor]:
-    """Tensors of a network, each under the first of its names: shared weights are stored once."""
-    distinct: dict[int, tuple[str, Tensor]] = {}
-    for name, tensor in network.state_dict(keep_vars=True).items():
-        distinct.setdefault(id(tensor), (name, tensor))
-    return dict(distinct.values())
+def _stored_names(network: nn.Module) -> set[str]:
+    """Names of the tensors that are stored: not of weights that zoomed crops share."""
+    shared = {
+        f"{name}.backbone.{weight}"
+        for name, module in network.named_modules()
+        if isinstance(module, ZoomedCrops)
+        for weight, _ in module.backbone.named_parameters()
+    }
+    return set(network.state_dict()) - shared
 
 
 def digest(content: bytes) -> str:
@@ -288,7 +294,7 @@ def check_tensors(found: Mapping[str, Stored], network: nn.Module, *, where: str
         Tensors are missing, surplus, or of another shape or type.
     """
     own = network.state_dict()
-    missing = sorted(_distinct_tensors(network).keys() - found.keys())
+    missing = sorted(_stored_names(network) - found.keys())
     surplus = sorted(found.keys() - own.keys())
     common = sorted(own.keys() & found.keys())
     unfit = [name for name in common if list(own[name].shape) != found[name].shape]

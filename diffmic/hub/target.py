@@ -89,6 +89,8 @@ def is_ours(folder: Path) -> bool:
     """Whether a folder holds a model that diffmic saved, even if its configuration is damaged."""
     if is_our_config(folder / CONFIG_FILE):
         return True
+    if isinstance(_json_of(folder / CONFIG_FILE), dict):
+        return False  # another program's, beside a card of ours
     try:
         text = (folder / CARD_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:

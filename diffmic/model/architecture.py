@@ -9,6 +9,7 @@ from torch import nn
 from ..errors import InputError
 from ..tasks import Task
 
+LARGEST_ZOOM = 4096  # pixels
 _WHOLE = ("feature_dim", "num_train_timesteps")
 _WHOLE_OR_AUTO = ("n_regions", "region_size", "zoom_size")
 
@@ -41,8 +42,8 @@ class Architecture:
         Cells on which regions are chosen: those of the finer feature map, to which the saliency map
         is interpolated, or those of the saliency map itself, as in the paper.
     n_regions : int or "auto"
-        K, the number of regions and the side of the label map. Auto: 6, or fewer if they do not fit
-        or would cover more than 30 % of the image; zoom: 4.
+        K, the number of regions and the side of the label map. Auto: 6, or down to 4 if they would
+        cover more than 30 % of the image, or as many as fit; zoom: 4.
     region_size : int or "auto"
         Side of a region, in pixels of the image from which it is taken. Auto: about a
         fifth of the side of the image, in whole cells (48 pixels for an ``image_size`` of 224), or
@@ -73,6 +74,8 @@ class Architecture:
             if not auto and not whole:
                 also = "'auto' or " if name in _WHOLE_OR_AUTO else ""
                 raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least 1.")
+        if self.zoom_size != "auto" and self.zoom_size > LARGEST_ZOOM:
+            raise InputError(f"zoom_size is {self.zoom_size}; it must be at most {LARGEST_ZOOM}.")
         check_choices(self, "regions", "region_importance", "region_map")
         if self.zooms and self.region_backbone is not None:
             raise InputError(

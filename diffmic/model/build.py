@@ -5,8 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..diffusion import LabelMapProcess, NoiseSchedule
-from ..errors import InputError
-from .architecture import Architecture, NetworkPlan
+from ..errors import BackboneError, InputError
+from .architecture import LARGEST_ZOOM, Architecture, NetworkPlan
 from .backbone import build_backbone
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
@@ -61,7 +61,14 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
     regions: FeatureWindows | PixelCrops | ZoomedCrops
     region_encoder = None
     if architecture.zooms:
-        tied = global_backbone.tied(region_size[0])
+        try:
+            tied = global_backbone.tied(region_size[0])
+        except BackboneError as reason:
+            raise BackboneError(
+                f"Zoomed regions of {region_size[0]} pixels pass through the backbone of the whole "
+                f"image, which does not take them: {reason} Set Architecture(region_size=...) to a "
+                f"size that it takes, such as {side}."
+            ) from reason
         regions = ZoomedCrops(tied, region_size, input_size, map_size, window)
     elif architecture.region_backbone is None:
         regions = FeatureWindows(global_backbone, region_size, input_size, map_size)
@@ -135,9 +142,9 @@ def zoom_size(plan: NetworkPlan, longest_side: int) -> int:
         return int(size)
     crop = plan.architecture.region_size
     crop = _zoomed_region(plan.image_size) if crop == "auto" else int(crop)
-    halvings = max(0, int(math.log2(plan.image_size / FINE_CELLS)))
-    cells = int(plan.image_size / 2**halvings)  # of the map on which most backbones choose regions
-    return max(plan.image_size, crop, min(longest_side, crop * cells))
+    # Of the map on which most backbones choose regions.
+    cells = max(FINE_CELLS, round(plan.image_size / 16))
+    return max(plan.image_size, crop, min(longest_side, crop * cells, LARGEST_ZOOM))
 
 
 def _n_regions(

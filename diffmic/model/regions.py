@@ -21,10 +21,10 @@ def importance_map(saliency: Tensor, task: Task, form: str = "contrast") -> Tens
     form : {"contrast", "paper"}
         ``"contrast"``: how clearly a place speaks for some classes against others, the variance
         of S over the classes; for multi-label, whose labels do not exclude each other,
-        the expected number of labels there, Σ_c σ(S_c). ``"paper"``: Σ_c of the maps, each min-max
-        scaled to 0–1 (Shen et al., 2021). It was made for findings that are independent: with
-        exclusive classes a place that speaks for one of them and against the others comes last,
-        so that it looks away from what decides.
+        the largest over the labels of S_c above its mean over the image. ``"paper"``: Σ_c of the
+        maps, each min-max scaled to 0–1 (Shen et al., 2021). It was made for findings that are
+        independent: with exclusive classes a place that speaks for one of them and against the
+        others comes last, so that it looks away from what decides.
     """
     flat = saliency.flatten(2)  # (B, C, h·w)
     if form == "paper":
@@ -35,7 +35,8 @@ def importance_map(saliency: Tensor, task: Task, form: str = "contrast") -> Tens
     elif task.exclusive:
         importance = flat.var(dim=1, correction=0)
     else:
-        importance = flat.sigmoid().sum(dim=1)
+        above = flat - flat.mean(dim=2, keepdim=True)
+        importance = above.amax(dim=1).clamp_min(0)
     return importance.view(saliency.shape[0], *saliency.shape[2:])
 
 
@@ -64,15 +65,14 @@ def select_regions(
     height, width = importance.shape[1:]
     n_columns = width - window[1] + 1
     places = torch.arange((height - window[0] + 1) * n_columns, device=importance.device)
-    outside = ~(
-        _in_window(places // n_columns, window[0], height)[:, :, None]
-        & _in_window(places % n_columns, window[1], width)[:, None, :]
-    )  # (windows, h, w)
+    in_rows = _in_window(places // n_columns, window[0], height)  # (windows, h)
+    in_columns = _in_window(places % n_columns, window[1], width)
     found = []
     for _ in range(n_regions):
         means = F.avg_pool2d(importance[:, None], window, stride=1)
         largest, best = means.flatten(1).max(dim=1)
-        importance = importance * outside[best]
+        chosen_cells = in_rows[best][:, :, None] & in_columns[best][:, None, :]
+        importance = importance.masked_fill(chosen_cells, 0)
         found.append((best, largest))
     chosen, worth = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
     return torch.stack([chosen // n_columns, chosen % n_columns], dim=-1), worth

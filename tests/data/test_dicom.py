@@ -298,3 +298,16 @@ def test_files_of_ct_are_learnt_and_predicted(tmp_path):
     proba = clf.predict_proba(paths)
     assert np.isfinite(proba).all()
     np.testing.assert_allclose(clf.predict_proba([p.read_bytes() for p in paths]), proba, atol=1e-6)
+
+
+@pytest.mark.parametrize("bits", [14, 16])
+def test_inverted_pixels_that_use_few_of_their_bits_are_not_all_white(bits):
+    X, y = stripes(30)
+    options = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": bits}
+    files = [dicom(x.astype(np.uint16) * 16, **options) for x in X]
+    clf = DiffMICClassifier(**small(max_epochs=1)).fit(files, y)
+    value_range = clf.model_.value_range
+    shown = torch.cat([as_image(file, reading=Reading(value_range)) for file in files])
+    pixels = torch.from_numpy(X).float()
+    assert np.corrcoef(shown.flatten(), pixels.flatten())[0, 1] < -0.99  # inverted, not clipped
+    assert shown.max() - shown.min() > 0.2

@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from diffmic.data import read_inputs
 from diffmic.data.names import table_names
-from diffmic.errors import DiffMICWarning
+from diffmic.errors import DiffMICWarning, InputError
 
 NAMES = ["benign", "malignant", "normal"]
 LABELS = [0, 1, 2, 2, 1, 0]
@@ -126,9 +126,13 @@ def test_labels_that_are_words_need_no_names():
     assert names(Named([NAMES[i] for i in LABELS], classes=NAMES)) is None
 
 
-def test_datasets_that_disagree_give_no_names():
+def test_datasets_that_number_their_classes_differently_are_refused():
     other = Named(classes=NAMES[::-1])
-    assert names(ConcatDataset([Named(classes=NAMES), other])) is None
+    with pytest.raises(InputError, match="number their classes differently"):
+        names(ConcatDataset([Named(classes=NAMES), other]))
+    words = Named([NAMES[i] for i in LABELS], classes=NAMES)
+    reversed_words = Named([NAMES[i] for i in LABELS], classes=NAMES[::-1])
+    assert names(ConcatDataset([words, reversed_words])) is None  # no numbers, nothing to mistake
 
 
 @pytest.mark.parametrize(

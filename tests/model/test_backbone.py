@@ -134,3 +134,29 @@ class NeedsNumbers(nn.Conv2d):
 
 def test_a_network_that_needs_numbers_is_tried_on_numbers():
     assert build_backbone(NeedsNumbers(3, 5, 8, stride=8), image_size=32).map_size == (4, 4)
+
+
+def test_a_tied_backbone_of_another_size_shares_weights_but_no_statistics():
+    backbone = build_backbone("test_resnet", image_size=64)
+    twin = backbone.tied(32)
+    assert (twin.image_size, twin.map_size) == (32, (1, 1))
+    pairs = list(zip(backbone.parameters(), twin.parameters(), strict=True))
+    assert pairs
+    assert all(one is other for one, other in pairs)
+    twin.train()(torch.rand(4, 3, 32, 32))
+    means = [dict(b.named_buffers()) for b in (backbone, twin)]
+    name = next(name for name in means[0] if name.endswith("running_mean"))
+    assert not torch.equal(means[0][name], means[1][name])
+
+
+def test_a_zoom_names_region_size_where_the_backbone_cannot_take_crops():
+    plan = NetworkPlan(
+        "vit_tiny_patch16_224",
+        Architecture(regions="zoom", zoom_size=448),
+        224,
+        3,
+        MULTICLASS,
+        DiffusionSettings(),
+    )
+    with pytest.raises(BackboneError, match=r"Set Architecture\(region_size=...\).*224"):
+        build_network(plan)

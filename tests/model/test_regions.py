@@ -186,3 +186,11 @@ def test_crops_hold_all_channels_and_are_filled_beyond_the_border_with_the_chann
     assert torch.equal(crops[0, 1, :, 2:].amax(dim=(1, 2)), minimum)
     assert torch.equal(crops[0, 1, :, :, 3], minimum[:, None].expand(3, 4))
     assert torch.equal(crops[1, 1, :, :3, :1], images[1, :, 7:, 11:])
+
+
+def test_a_finding_among_labels_comes_before_a_place_without_evidence():
+    saliency = torch.full((1, 3, 6, 6), -3.0)  # tissue speaks against rare findings
+    saliency[0, :, :2, :2] = 0.0  # a blank corner
+    saliency[0, 1, 4, 4] = 0.8
+    cells, _ = select_regions(importance(saliency, "contrast", MULTILABEL), 1, (1, 1))
+    assert cells.tolist() == [[[4, 4]]]
