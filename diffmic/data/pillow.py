@@ -33,13 +33,13 @@ def pixels_of(image: Image.Image, reading: Reading) -> Tensor:
         reading.note(Note.FRAMES)
     tags = _tiff_tags(image)
     _check_samples(image, tags, reading)
-    white = _white(image, tags)
+    white = _white(image, tags, reading)
     turned = image.getexif().get(_ORIENTATION, 1) != 1
     upright = ImageOps.exif_transpose(image) if turned else image  # as an image viewer shows it
     if upright.mode.startswith("I") or upright.mode == "F":
         dtype = {"F": np.float32, "I": np.int32}.get(upright.mode, np.uint16)
         pixels = np.array(upright, dtype=dtype)
-        return torch.from_numpy(pixels if white is None else (white - pixels).astype(dtype))[None]
+        return torch.from_numpy(pixels if white is None else _inverted(pixels, white))[None]
     gray = upright.mode in _GRAY
     shown = _without_alpha(upright, gray, reading)
     return torch.from_numpy(shown).view(upright.height, upright.width, -1).permute(2, 0, 1)
@@ -98,10 +98,24 @@ def _check_samples(image: Image.Image, tags: dict[int, Any], reading: Reading) -
         reading.note(Note.BITS)
 
 
-def _white(image: Image.Image, tags: dict[int, Any]) -> int | None:
-    """Value of black in a TIFF whose white is zero and which Pillow does not invert; else None."""
+def _inverted(pixels: NDArray[Any], sum_of_ends: float) -> NDArray[Any]:
+    """Pixels subtracted from the sum of black and white, in their type."""
+    inverse = sum_of_ends - pixels.astype(np.float64)
+    if pixels.dtype.kind != "f":
+        limits = np.iinfo(pixels.dtype)
+        inverse = np.rint(inverse).clip(limits.min, limits.max)
+    return inverse.astype(pixels.dtype)
+
+
+def _white(image: Image.Image, tags: dict[int, Any], reading: Reading) -> float | None:
+    """Sum of the values of black and white in a TIFF whose white is zero, which Pillow leaves so.
+
+    It is that of the range that the user gave, else of all bits. None: not such a TIFF.
+    """
     if tags.get(_PHOTOMETRIC) != 0 or not (image.mode.startswith("I") or image.mode == "F"):
         return None
+    if reading.value_range is not None and reading.value_range.given:
+        return reading.value_range.low + reading.value_range.high
     if image.mode == "F":
         return 1
     bits, largest = max(tags.get(_BITS) or (16,)), tags.get(_MAX_SAMPLE)

@@ -184,6 +184,8 @@ def _label_columns(
     allowed = [c for c in columns if c not in others and None not in values[c]]
     binary = [c for c in allowed if values[c] & {0.0, 1.0}]
     names = binary if labels is None else list(labels)
+    if labels is None and len(names) > 1:
+        _point_out_nearly_binary(file, [c for c in columns if c not in (*others, *binary)], rows)
     if len(names) < 2 or not set(names) <= set(allowed):
         raise InputError(
             f"{str(file)!r} needs a column 'label', or at least 2 columns of 0 and 1"
@@ -192,6 +194,18 @@ def _label_columns(
             + (f" Or say which column is the label: label= one of {columns}." if not labels else "")
         )
     return names
+
+
+def _point_out_nearly_binary(file: Path, columns: list[str], rows: dict[int, Row]) -> None:
+    """Warn of columns that hold 0 and 1 but for a few cells: they are not read as labels."""
+    for column in columns:
+        odd = [row[column] for row in rows.values() if indicator_value(row[column]) is None]
+        if 0 < len(odd) <= max(1, len(rows) // 10):
+            warn_user(
+                f"The column {column!r} of {str(file)!r} is not read as a label: {len(odd)} cells "
+                f"are neither 0 nor 1, first {odd[0]!r}. Correct them (nothing means unknown), or "
+                "name the labels that you want: labels=[...]."
+            )
 
 
 class _Files:

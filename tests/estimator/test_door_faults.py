@@ -5,11 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import small, stripes
 from torch.utils.data import ConcatDataset, Dataset
 
-from diffmic import DiffMICClassifier, InputError
+from diffmic import DiffMICClassifier, DiffMICWarning, InputError
+from diffmic.data.images import as_image
+from diffmic.data.ranges import ValueRange
+from diffmic.data.reading import Reading
 from diffmic.data.training_data import _rows
+from diffmic.datasets import read_csv
 from diffmic.hub.target import is_ours
 
 
@@ -56,3 +61,23 @@ def test_another_programs_model_beside_our_card_is_not_ours(tmp_path):
     assert is_ours(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
     assert not is_ours(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_a_tiff_whose_white_is_zero_is_inverted_within_the_range_that_was_given(dtype, tmp_path):
+    tifffile = pytest.importorskip("tifffile")
+    pixels = np.linspace(0, 4000, 64).reshape(8, 8).astype(dtype)
+    tifffile.imwrite(tmp_path / "x.tif", pixels, photometric="miniswhite")
+    given = Reading(ValueRange(0, 4000, given=True))
+    shown = as_image(tmp_path / "x.tif", reading=given)[0].numpy()
+    np.testing.assert_allclose(shown, 1 - pixels / 4000, atol=1e-3)
+
+
+def test_a_column_that_is_nearly_binary_is_not_dropped_without_a_word(tmp_path):
+    rows = ["file,edema,cardio,mass", *(f"{i}.png,0,1,{i % 2}" for i in range(19)), "19.png,0,1,NA"]
+    (tmp_path / "labels.csv").write_text("\n".join(rows))
+    for i in range(20):
+        Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i}.png")
+    with pytest.warns(DiffMICWarning, match="column 'mass'.*1 cells are neither 0 nor 1.*'NA'"):
+        table = read_csv(tmp_path / "labels.csv")
+    assert table.label_names == ["edema", "cardio"]
