@@ -231,7 +231,9 @@ def with_regions(conditions: Conditions, network: DiffMICNetwork) -> Conditions:
     if count == conditions.region_features.shape[1]:
         return conditions
     regions = conditions.region_features[:, :count]
-    _, local_logits = network.prior.reread(conditions.image_features, regions)
+    _, local_logits = network.prior.reread(
+        conditions.image_features, regions, conditions.region_weights
+    )
     return replace(
         conditions,
         region_features=regions,

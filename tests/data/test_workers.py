@@ -1,6 +1,7 @@
 """Worker processes have the options of the DataLoader that was passed, and alone read its items."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -76,7 +77,8 @@ def test_workers_of_the_estimator_read_alone_too(tmp_path):
 
 
 @pytest.mark.parametrize("context", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
-def test_options_of_workers_hold(tmp_path, context):
+def test_options_of_workers_hold(tmp_path, context, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # where a new process finds ByInit
     loader = DataLoader(
         ByInit(tmp_path / "images"),
         4,

@@ -34,7 +34,8 @@ SETTINGS = {
     "image_size": 32,
     "max_epochs": 2,
     "recipe": RECIPE,
-    "architecture": Architecture(feature_dim=16),
+    # As files of format version 1 mean it.
+    "architecture": Architecture(feature_dim=16, region_importance="paper", region_map="coarse"),
     "task": "ordinal",
 }
 pytestmark = [
