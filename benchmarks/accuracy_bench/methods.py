@@ -230,13 +230,12 @@ def with_regions(conditions: Conditions, network: DiffMICNetwork) -> Conditions:
     count = network.n_regions
     if count == conditions.region_features.shape[1]:
         return conditions
-    regions = conditions.region_features[:, :count]
-    _, local_logits = network.prior.reread(
-        conditions.image_features, regions, conditions.region_weights
-    )
+    regions, weights = conditions.region_features[:, :count], conditions.region_weights[:, :count]
+    _, local_logits = network.prior.reread(conditions.image_features, regions, weights)
     return replace(
         conditions,
         region_features=regions,
+        region_weights=weights,
         local_logits=local_logits,
         boxes=conditions.boxes[:, :count],
         attention=conditions.attention[:, :count],
