@@ -28,7 +28,7 @@ Settings = TypeVar(
 TRAINING_PARAMETERS = ("random_state", "class_weight")
 
 # Values of fields of an Architecture that files without them were made with.
-OLDEST_ARCHITECTURE = {"region_importance": "paper", "region_map": "coarse"}
+OLDEST_ARCHITECTURE: dict[str, Any] = {"region_importance": "paper", "region_map": "coarse"}
 
 
 def read_parameters(

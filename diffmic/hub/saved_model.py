@@ -20,6 +20,7 @@ from ..model import (
     DiffusionSettings,
     NetworkPlan,
     build_network,
+    resolve_architecture,
     resolved,
 )
 from ..random import LocalRNG
@@ -291,9 +292,11 @@ def _read(
     chosen = chosen_backbone(network["backbone"], backbone)
     parameters = read_parameters(config["parameters"], defaults, chosen, augment)
     architecture = read_architecture(network["architecture"])
-    if not network["architecture"].keys() >= OLDEST_ARCHITECTURE.keys():
-        # The named architectures have changed since; going on from the model needs its own.
-        parameters["architecture"] = architecture
+    named = isinstance(parameters["architecture"], str)
+    if named and not network["architecture"].keys() >= OLDEST_ARCHITECTURE.keys():
+        # The named architectures have changed since; a fit that goes on needs the model's own.
+        own = resolve_architecture(parameters["architecture"])
+        parameters["architecture"] = replace(own, **OLDEST_ARCHITECTURE)
     preprocessing, drawing_ratio = config["preprocessing"], config["drawing_ratio"]
     plan = NetworkPlan(
         backbone=chosen,

@@ -68,12 +68,15 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("read", [read_image, check_image_file])
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("name", "read"),
+    [
+        *((name, read_image) for name in FILES),
+        *((name, check_image_file) for name in FILES if name != "a.h5"),  # Pillow reads its header
+    ],
+)
 def test_other_files_are_told_what_they_are(tmp_path, name, read):
     content, message = FILES[name]
-    if name == "a.h5" and read is check_image_file:
-        pytest.skip("Pillow reads its header")
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InputError) as caught:

@@ -75,11 +75,17 @@ def test_a_fit_says_once_what_it_left_out(files):
     assert ALPHA in messages[1]
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-@pytest.mark.parametrize("method", ["predict_proba", "predict", "transform", "explain"])
+@pytest.mark.parametrize(
+    ("method", "num_workers"),
+    [
+        ("predict_proba", 0),
+        ("predict_proba", 2),
+        ("predict", 0),
+        ("transform", 0),
+        ("explain", 0),
+    ],
+)
 def test_a_prediction_says_it_too(clf, files, num_workers, method):
-    if num_workers and method != "predict_proba":
-        pytest.skip("once is enough")
     clf.set_params(num_workers=num_workers, batch_size=7)
     messages = told(lambda: getattr(clf, method)(files))
     clf.set_params(num_workers=0)

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_array_equal
-from tiny import TinyBackbone, small
+from tiny import RECIPE, TinyBackbone, small
 
 from diffmic import DiffMICClassifier, InputError
+from diffmic.datasets import make_lesions
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 
@@ -90,3 +91,11 @@ def test_warm_start_without_a_class_says_that_the_heads_are_new(images):
     assert len(said) == 1
     assert "[0, 1]" in said[0]
     assert "[0, 1, 2]" in said[0]
+
+
+def test_the_bundled_model_goes_on_with_smaller_images_and_other_classes():
+    X, y = make_lesions(30, image_size=64, random_state=0)
+    clf = DiffMICClassifier.from_pretrained("diffmic-v2-aptos", device="cpu")
+    clf.set_params(warm_start=True, max_epochs=1, image_size=64, recipe=RECIPE, verbose=0)
+    assert clf.fit(X, y).network_.n_regions == 4  # it was 6 of the 36 cells of 192 pixels
+    assert clf.predict_proba(X).shape == (30, 3)
