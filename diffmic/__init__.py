@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         PretrainedWeightsError,
         TrainingDivergedError,
     )
+    from .estimator.presets import list_presets
     from .hub import ModelCard, list_pretrained
 
 __version__ = version("diffmic")
@@ -23,6 +24,7 @@ __version__ = version("diffmic")
 _ROOMS = {
     "DiffMICClassifier": "classifier",
     "ModelCard": "hub",
+    "list_presets": "estimator.presets",
     "list_pretrained": "hub",
     **dict.fromkeys(
         (
@@ -51,6 +53,7 @@ __all__ = [
     "PretrainedWeightsError",
     "TrainingDivergedError",
     "__version__",
+    "list_presets",
     "list_pretrained",
 ]
 

@@ -76,11 +76,12 @@ class DiffMICClassifier(
         ``validation_data``. None: no validation part; probabilities are then not calibrated.
     class_weight : None, "balanced" or dict, default=None
         Class weights in the losses (dict keys: labels in y); they replace class-balanced sampling.
-    augment : "auto", "rotations", None or callable, default="auto"
-        Augmentation of training images and of test-time views. Auto: shifts, small rotations,
-        horizontal flips. Rotations: any angle, and vertical flips too, for images without an
-        upright direction (skin, fundus, cells). None: no augmentation. Or a
-        ``torchvision.transforms.v2`` transform of tensors (3, S, S).
+    augment : str, None or callable, default="auto"
+        Augmentation of training images and of test-time views. ``"auto"``: shifts, small rotations,
+        horizontal flips. ``"rotations"``: any angle, and vertical flips too, for images without an
+        upright direction (skin, fundus, cells). ``"paper"``, ``"paper-fundus"``, ``"paper-chest"``:
+        those of the papers. None: no augmentation. Or a ``torchvision.transforms.v2`` transform of
+        tensors (3, S, S).
     value_range : (low, high) or None, default=None
         Pixel values of black and white, for images of more than 8 bits and for floats, such as
         (-1000, 400) for CT in Hounsfield units. None: found over the training images for files and
@@ -204,8 +205,8 @@ class DiffMICClassifier(
 
         Parameters
         ----------
-        name : {"default", "paper-v2"}
-            Preset; ``"paper-v2"`` has the paper's four networks, crops, width and recipe.
+        name : str
+            Name of a preset, such as ``"paper-v2"``; see :func:`diffmic.list_presets`.
         **overrides
             Constructor parameters that replace those of the preset.
         """

@@ -59,7 +59,7 @@ def plot_regions(
     if saliency is not False:
         # Compared with True by identity, since the index 1 equals it.
         chosen = explanation.global_proba[index].argmax() if saliency is True else saliency
-        _overlay(ax, explanation.evidence(index)[int(chosen)], pixels.shape[:2])
+        _overlay(ax, explanation.evidence(index)[int(chosen)], explanation.frames[index])
     attention = explanation.attention[index]
     strengths = attention / attention.max()
     for (x0, y0, x1, y1), strength in zip(explanation.boxes[index], strengths, strict=True):
@@ -145,17 +145,19 @@ def plot_predictions(
     return figure  # type: ignore[no-any-return]
 
 
-def _overlay(ax: "Axes", evidence: NDArray[Any], size: tuple[int, ...]) -> None:
-    """Draw evidence (h, w) above its mean, the more the more opaque, over an image of a size."""
+def _overlay(ax: "Axes", evidence: NDArray[Any], frame: NDArray[np.int64]) -> None:
+    """Draw evidence (h, w) above its mean, the more the more opaque, over a part of an image."""
     above = (evidence - evidence.mean()).clip(0)
-    height, width = size
+    x0, y0, x1, y1 = frame.tolist()
+    limits = ax.axis()  # of the whole image
     ax.imshow(
         above,
         cmap="autumn_r",
         alpha=0.6 * above / max(above.max(), np.finfo(above.dtype).tiny),
         interpolation="bilinear",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+        extent=(x0 - 0.5, x1 - 0.5, y1 - 0.5, y0 - 0.5),
     )
+    ax.axis(limits)
 
 
 def _names(truth: Any, class_names: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ from ..random import LocalRNG, derived_seed
 
 Augment = Callable[[Tensor], Tensor]
 AUGMENTS = ("auto", "rotations")
+PAPERS_AUGMENTS = ("paper", "paper-fundus", "paper-chest")
 
 _OVERSHOOT = 0.5  # above the overshoot of cubic interpolation, below that of normalised images
 _TRIALS = 4  # pairs of calls by which a transform is tried before a fit
@@ -107,14 +108,17 @@ def named_augment(name: str) -> Augment:
 
     Parameters
     ----------
-    name : {"auto", "rotations"}
+    name : {"auto", "rotations", "paper", "paper-fundus", "paper-chest"}
         Augmentation. ``"auto"``: shifts, rotations by up to 15°, horizontal flips, brightness and
         contrast.
         ``"rotations"``: the same with rotations by any angle and vertical flips, for images
         without an upright direction, such as those of skin, fundus or cells.
+        The others are those of the papers: see :func:`papers_augment`.
     """
     from torchvision.transforms import v2
 
+    if name in PAPERS_AUGMENTS:
+        return papers_augment(name)
     turns = name == "rotations"
     augment = v2.Compose(
         [
@@ -136,3 +140,38 @@ def named_augment(name: str) -> Augment:
         ]
     )
     return Named(augment)
+
+
+def papers_augment(name: str) -> Augment:
+    """Augmentation of the papers (Yang et al., 2023 and 2025).
+
+    Their chances of a flip, the scale of the random crop, the interpolation and the order are not
+    in our description of them; they are torchvision's defaults, but for bilinear interpolation.
+
+    Parameters
+    ----------
+    name : {"paper", "paper-fundus", "paper-chest"}
+        ``"paper"``: horizontal flips, rotations by up to 30°. ``"paper-fundus"``: vertical flips,
+        too. ``"paper-chest"``: random resized crops, horizontal flips, rotations by up to 20°.
+    """
+    from torchvision.transforms import v2
+
+    flips = [v2.RandomHorizontalFlip(), *([v2.RandomVerticalFlip()] if "fundus" in name else [])]
+    degrees = 20 if "chest" in name else 30
+    turn = v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR)
+    if "chest" in name:
+        return Named(_RandomResizedCrop(v2.Compose([*flips, turn])))
+    return Named(v2.Compose([*flips, turn]))
+
+
+@dataclass(frozen=True)
+class _RandomResizedCrop:
+    """A random part of an image, resized to the image's own size, before other transforms."""
+
+    after: Any
+
+    def __call__(self, image: Tensor) -> Tensor:
+        from torchvision.transforms import v2
+
+        changed: Tensor = self.after(v2.RandomResizedCrop(image.shape[-2:], antialias=True)(image))
+        return changed

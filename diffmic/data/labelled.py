@@ -41,11 +41,21 @@ class LabelledImages:
         return len(self.targets)
 
     def prepared(
-        self, image_size: int, *, augment: Augment | None = None, seed: int = 0
+        self,
+        image_size: int,
+        *,
+        crop: str = "none",
+        augment: Augment | None = None,
+        seed: int = 0,
     ) -> PreparedImages:
-        """The images resized for the network; see :class:`PreparedImages`."""
+        """The images cropped and resized for the network; see :class:`PreparedImages`."""
         return PreparedImages(
-            self.images, image_size, augment=augment, seed=seed, value_range=self.value_range
+            self.images,
+            image_size,
+            crop=crop,
+            augment=augment,
+            seed=seed,
+            value_range=self.value_range,
         )
 
     def labels(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:

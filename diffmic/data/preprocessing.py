@@ -1,4 +1,4 @@
-"""Preparation of images for the network: resizing, three channels, augmentation, batching."""
+"""Preparation of images for the network: size, three channels, augmentation, batching."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from ..random import derived_seed
 from .augmentation import Augment, augmented
 from .columns import as_array
+from .framing import cropped
 from .images import as_image
 from .ranges import ValueRange
 from .reading import DARK, Note, Notes, Reading
@@ -88,7 +89,10 @@ class PreparedImages(_Batches):
     ----------
     images : ImageSource
     image_size : int
-        Side of the square, in pixels. The whole image is resized, whatever its aspect ratio.
+        Side of the square, in pixels.
+    crop : {"none", "square"}
+        Part of each image that is resized, as in :func:`~diffmic.data.framing.frames`.
+        ``"none"``: the whole image, whatever its aspect ratio.
     augment : callable or None
         Augmentation: maps a uint8 or float tensor (3, S, S) to another; None: none.
     seed : int
@@ -105,6 +109,7 @@ class PreparedImages(_Batches):
         images: ImageSource,
         image_size: int,
         *,
+        crop: str = "none",
         augment: Augment | None = None,
         seed: int = 0,
         value_range: ValueRange | None = None,
@@ -112,7 +117,7 @@ class PreparedImages(_Batches):
     ) -> None:
         super().__init__(with_targets)
         self.images: ImageSource = images
-        self.image_size = image_size
+        self.image_size, self.crop = image_size, crop
         self.augment = augment
         self.seed = seed
         self.value_range = value_range
@@ -128,7 +133,7 @@ class PreparedImages(_Batches):
             image, target = self.images.item(int(index), reading, with_target=True)
         else:
             image, target = read_from(self.images, int(index), reading), None
-        item = _item(image, self.image_size, int(index), reading)
+        item = _item(image, self, int(index), reading)
         if self.with_targets:
             item["target"] = as_array(target, "target")
         if self.augment is not None:
@@ -149,6 +154,8 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         Images of any kind that :func:`as_image` reads.
     image_size : int
         Side of the square, in pixels.
+    crop : {"none", "square"}
+        As in :class:`PreparedImages`.
     value_range : ValueRange or None
         Range of pixel values, as in :class:`PreparedImages`.
     with_targets : bool
@@ -160,12 +167,13 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         images: Iterable[Any],
         image_size: int,
         *,
+        crop: str = "none",
         value_range: ValueRange | None = None,
         with_targets: bool = False,
     ) -> None:
         super().__init__(with_targets)
         self.images = images
-        self.image_size = image_size
+        self.image_size, self.crop = image_size, crop
         self.value_range = value_range
 
     def __iter__(self) -> Iterator[Item]:
@@ -178,7 +186,7 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         for index, (value, target) in enumerate(pairs):
             reading = Reading(self.value_range)
             image = as_image(value, name=f"image {index}", reading=reading)
-            item = _item(image, self.image_size, index, reading)
+            item = _item(image, self, index, reading)
             if self.with_targets:
                 item["target"] = as_array(target, "target")
             yield item
@@ -216,10 +224,11 @@ def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -
     return torch.stack(views, dim=1).flatten(0, 1)
 
 
-def _item(image: Tensor, image_size: int, index: int, reading: Reading) -> Item:
-    small = resized(image, image_size)
+def _item(
+    image: Tensor, how: PreparedImages | PreparedStream, index: int, reading: Reading
+) -> Item:
     return {
-        "image": small.expand(3, -1, -1),
+        "image": resized(cropped(image, how.crop), how.image_size).expand(3, -1, -1),
         "size": torch.tensor(image.shape[1:]),
         "index": index,
         "notes": reading.flags,

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ..data.augmentation import AUGMENTS
+from ..data.augmentation import AUGMENTS, PAPERS_AUGMENTS
 from ..data.items import IMAGE_KEYS, LABEL_KEYS, Keys
 from ..data.ranges import ValueRange
 from ..data.targets import UNCERTAIN
@@ -76,11 +76,13 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         )
     keys_of(parameters)
     augment = parameters["augment"]
-    known = augment in AUGMENTS if isinstance(augment, str) else augment is None
+    known = augment is None or (
+        isinstance(augment, str) and augment in (*AUGMENTS, *PAPERS_AUGMENTS)
+    )
     if not known and not callable(augment):
         raise InputError(
             f"augment is {augment!r}; give one of {list(AUGMENTS)}, None, or a "
-            "torchvision.transforms.v2 transform."
+            f"torchvision.transforms.v2 transform; or the papers': {', '.join(PAPERS_AUGMENTS)}."
         )
 
 

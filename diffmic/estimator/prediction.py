@@ -157,7 +157,11 @@ def _prepared(
     """X as images resized for the network, and the number of worker processes that load it."""
     check_prediction(parameters)
     value_range = model.value_range
-    how: dict[str, Any] = {"value_range": value_range, "with_targets": with_targets}
+    how: dict[str, Any] = {
+        "crop": model.crop,
+        "value_range": value_range,
+        "with_targets": with_targets,
+    }
     keys, num_workers = keys_of(parameters), parameters["num_workers"]
     inputs = Stream.of(X, keys) or read_inputs(
         X,

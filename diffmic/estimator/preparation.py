@@ -6,11 +6,13 @@ from importlib.metadata import version
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
 from ..data import TrainingData, ValueRange, named_augment, read_training_data
 from ..data.augmentation import Augment, check_augment
+from ..data.framing import frames
 from ..data.known import Counts, counts_table, label_counts
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes
@@ -134,7 +136,7 @@ def prepare_fit(
         diffusion=recipe.diffusion,
         context_dropout=recipe.context_dropout,
     )
-    plan = _with_zoom(plan, data, learnt)
+    plan = _with_zoom(plan, _longest_side(p, data), learnt)
     named = isinstance(p["backbone"], str) and bool(p["pretrained"])
     options = TrainingOptions(
         recipe=recipe,
@@ -150,6 +152,7 @@ def prepare_fit(
         device=device,
         seed=seed,
         verbose=p["verbose"],
+        crop=plan.architecture.crop,
     )
     # One image, read where all are read, checks the output of augment.
     one = options.prepared(data.training.subset([0]))
@@ -248,18 +251,23 @@ def _image_size(p: Mapping[str, Any], data: TrainingData, learnt: FittedModel | 
     if learnt is not None:
         return learnt.image_size
     backbones = [p["backbone"], resolve_architecture(p["architecture"]).prior_backbone]
-    longest_side = max(data.image_shape[1:])
+    longest_side = _longest_side(p, data)
     return max(default_image_size(b, longest_side) for b in backbones if b is not None)
 
 
-def _with_zoom(plan: NetworkPlan, data: TrainingData, learnt: FittedModel | None) -> NetworkPlan:
+def _longest_side(p: Mapping[str, Any], data: TrainingData) -> int:
+    """Longer side of what is seen of the first image, in pixels."""
+    crop = resolve_architecture(p["architecture"]).crop
+    x0, y0, x1, y1 = frames(torch.tensor([data.image_shape[1:]]), crop)[0].tolist()
+    return int(max(x1 - x0, y1 - y0))
+
+
+def _with_zoom(plan: NetworkPlan, longest_side: int, learnt: FittedModel | None) -> NetworkPlan:
     """The plan with the size of its zoom resolved."""
     if not plan.architecture.zooms:
         return plan
     if learnt is not None and learnt.plan.architecture.zooms:
         longest_side = learnt.input_size
-    else:
-        longest_side = max(data.image_shape[1:])
     architecture = replace(plan.architecture, zoom_size=zoom_size(plan, longest_side))
     return replace(plan, architecture=architecture)
 

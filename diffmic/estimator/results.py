@@ -149,4 +149,4 @@ class Results(
         """
         model = self._fitted()
         conditions, sizes = zip(*conditions_for(model, self.get_params(deep=False), X), strict=True)
-        return explain(Conditions.cat(conditions), torch.cat(sizes), model.task)
+        return explain(Conditions.cat(conditions), torch.cat(sizes), model.task, model.crop)

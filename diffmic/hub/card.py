@@ -56,7 +56,7 @@ clf = DiffMICClassifier.from_pretrained($quoted_name)
 $code
 ```
 
-Images go in as they are, as files, arrays or tensors: the model resizes them to
+Images go in as they are, as files, arrays or tensors: the model resizes $what to
 $size × $size pixels and normalises them.
 
 ## Results
@@ -184,6 +184,7 @@ def card_text(
         ),
         n_classes=len(classes),
         kind="labels" if config["task"] == "multilabel" else "classes",
+        what="their central square" if config["preprocessing"].get("crop") else "them",
         size=config["preprocessing"]["image_size"],
         results=_results(card, validation_scores),
         dataset=dataset or NOT_SPECIFIED,

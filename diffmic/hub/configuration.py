@@ -185,8 +185,8 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     yield f"seed is {seed!r}, not a whole number", type(seed) is int and 0 <= seed < 2**64
 
     preprocessing = config["preprocessing"]
-    keys = ("image_size", "channels", "mean", "std", "value_range")
-    check_keys(preprocessing, keys, where="preprocessing", optional=("value_range",))
+    keys = ("image_size", "channels", "mean", "std", "value_range", "crop")
+    check_keys(preprocessing, keys, where="preprocessing", optional=("value_range", "crop"))
     size, channels = preprocessing["image_size"], preprocessing["channels"]
     yield (
         f"image_size is {size!r}, not 1 to {LARGEST_IMAGE}",

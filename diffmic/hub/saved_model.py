@@ -202,14 +202,17 @@ def _local_names(model: FittedModel) -> dict[str, str]:
 
 
 def _preprocessing(model: FittedModel) -> dict[str, Any]:
-    """Preprocessing settings: images are resized to a square, scaled to 0–1 and normalised."""
+    """Preprocessing: images are cropped, resized to a square, scaled to 0–1 and normalised."""
     encoder, value_range = _encoder(model.network), model.value_range
     return {
         "image_size": model.image_size,
         "channels": model.channels,
         "mean": [round(x, 6) for x in encoder.mean.flatten().tolist()],
         "std": [round(x, 6) for x in encoder.std.flatten().tolist()],
-    } | ({} if value_range is None else {"value_range": asdict(value_range)})
+    } | {
+        **({} if model.crop == "none" else {"crop": model.crop}),
+        **({} if value_range is None else {"value_range": asdict(value_range)}),
+    }
 
 
 def load_model(

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..data.framing import frames
 from ..model import Conditions
 from ..tasks import Task
 
@@ -33,6 +34,8 @@ class Explanation:
         Height and width of each original image, in pixels.
     exclusive : bool
         Whether the classes exclude each other; not so in multi-label tasks.
+    crop : {"none", "square"}
+        Part of each image that the network saw; see :attr:`frames`.
     """
 
     saliency: Array
@@ -42,9 +45,19 @@ class Explanation:
     local_proba: Array
     sizes: NDArray[np.int64]
     exclusive: bool = True
+    crop: str = "none"
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    @property
+    def frames(self) -> NDArray[np.int64]:
+        """The part of each image that the network saw, (n, 4): x0, y0, x1, y1 in pixels.
+
+        The saliency map covers it, and all regions lie in it.
+        """
+        found: NDArray[np.int64] = frames(torch.from_numpy(self.sizes), self.crop).numpy()
+        return found
 
     def evidence(self, index: int) -> Array:
         """Evidence (C, h, w) of one image: the saliency of each class less the mean of all.
@@ -55,27 +68,36 @@ class Explanation:
         return found - found.mean(axis=0) if self.exclusive else found
 
     def heatmap(self, index: int) -> Array:
-        """Saliency maps (C, H, W) of one image, interpolated to its original size."""
+        """Saliency maps (C, H, W) of one image, interpolated to its original size.
+
+        Outside the frame, which the network did not see, a map has its smallest value.
+        """
         height, width = self.sizes[index].tolist()
-        found: Array = F.interpolate(
+        x0, y0, x1, y1 = self.frames[index].tolist()
+        seen = F.interpolate(
             torch.from_numpy(self.saliency[index : index + 1 or None]),
-            (height, width),
+            (y1 - y0, x1 - x0),
             mode="bilinear",
             align_corners=False,
-        )[0].numpy()
-        return found
+        )[0]
+        found = seen.amin(dim=(1, 2), keepdim=True).repeat(1, height, width)
+        found[:, y0:y1, x0:x1] = seen
+        heatmap: Array = found.numpy()
+        return heatmap
 
 
-def explain(conditions: Conditions, sizes: Tensor, task: Task) -> Explanation:
+def explain(conditions: Conditions, sizes: Tensor, task: Task, crop: str = "none") -> Explanation:
     """Explanation from conditions and the original image sizes (n, 2): height, width in pixels."""
     conditions = conditions.map(lambda tensor: tensor.float().cpu())
-    corner = sizes.flip(1).repeat(1, 2)[:, None]  # (n, 1, 4): W, H, W, H
+    seen = frames(sizes, crop)[:, None]  # (n, 1, 4): x0, y0, x1, y1
+    start, extent = seen[..., :2], seen[..., 2:] - seen[..., :2]
     return Explanation(
         saliency=conditions.saliency.numpy(),
-        boxes=(conditions.boxes * corner).numpy(),
+        boxes=(conditions.boxes * extent.repeat(1, 1, 2) + start.repeat(1, 1, 2)).numpy(),
         attention=conditions.attention.numpy(),
         global_proba=task.probabilities(conditions.global_logits).numpy(),
         local_proba=task.probabilities(conditions.local_logits).numpy(),
         sizes=sizes.numpy(),
         exclusive=task.exclusive,
+        crop=crop,
     )

@@ -116,6 +116,11 @@ class FittedModel:
         return self.plan.input_size
 
     @property
+    def crop(self) -> str:
+        """Part of each image that the network sees: ``"none"`` or ``"square"``."""
+        return self.plan.architecture.crop
+
+    @property
     def device(self) -> torch.device:
         """Device of the network."""
         return self.engine.device

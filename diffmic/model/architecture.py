@@ -41,6 +41,9 @@ class Architecture:
     region_map : {"fine", "coarse"}
         Cells on which regions are chosen: those of the finer feature map, to which the saliency map
         is interpolated, or those of the saliency map itself, as in the paper.
+    crop : {"none", "square"}
+        Part of each image that the network sees: the whole image, resized to a square whatever its
+        shape, or the largest square in its centre, as in the paper.
     n_regions : int or "auto"
         K, the number of regions and the side of the label map. Auto: 6, or down to 4 if they would
         cover more than 30 % of the image, or as many as fit; zoom: 4.
@@ -61,6 +64,7 @@ class Architecture:
     zoom_size: int | Literal["auto"] = "auto"
     region_importance: Literal["contrast", "paper"] = "contrast"
     region_map: Literal["fine", "coarse"] = "fine"
+    crop: Literal["none", "square"] = "none"
     n_regions: int | Literal["auto"] = "auto"
     region_size: int | Literal["auto"] = "auto"
     feature_dim: int = 256
@@ -76,7 +80,7 @@ class Architecture:
                 raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least 1.")
         if self.zoom_size != "auto" and self.zoom_size > LARGEST_ZOOM:
             raise InputError(f"zoom_size is {self.zoom_size}; it must be at most {LARGEST_ZOOM}.")
-        check_choices(self, "regions", "region_importance", "region_map")
+        check_choices(self, "regions", "region_importance", "region_map", "crop")
         if self.zooms and self.region_backbone is not None:
             raise InputError(
                 "regions is 'zoom' and region_backbone is given: zoomed regions are encoded by the "
@@ -116,6 +120,7 @@ ARCHITECTURES = {
         region_backbone="resnet18",
         region_importance="paper",
         region_map="coarse",
+        crop="square",
         n_regions=6,
         region_size=32,
         feature_dim=6144,

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import WeightedRandomSampler
+from torch.utils.data import RandomSampler, Sampler, WeightedRandomSampler
 
 from ..data import LabelledImages
 from ..inference import Engine, encode_images
@@ -191,9 +191,14 @@ def _encoded_batches(
     """Batches encoded in each epoch, so that encoders not shared with the prior are trained."""
     images = options.prepared(training, augmented=True)
     chances = drawing_chances(training.targets, options.recipe.balance, network.task)
+    sampler: Sampler[int]
+    if options.recipe.balance:
+        sampler = WeightedRandomSampler(chances.tolist(), len(images), generator=rng.generator())
+    else:  # each image once in an epoch, as in the paper
+        sampler = RandomSampler(images, generator=rng.generator())
     loader = images.loader(
         min(options.batch_size, options.recipe.batch_size, len(images)),
-        sampler=WeightedRandomSampler(chances.tolist(), len(images), generator=rng.generator()),
+        sampler=sampler,
         drop_last=True,
         num_workers=options.num_workers,
         pin_memory=options.device.type == "cuda",

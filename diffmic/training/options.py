@@ -39,11 +39,12 @@ class TrainingOptions:
     device: torch.device
     seed: int
     verbose: int
+    crop: str = "none"
 
     def prepared(self, part: LabelledImages, *, augmented: bool = False) -> PreparedImages:
         """Images of one part of the data, resized for the network and augmented if requested."""
         augment = self.augment if augmented else None
-        return part.prepared(self.image_size, augment=augment, seed=self.seed)
+        return part.prepared(self.image_size, crop=self.crop, augment=augment, seed=self.seed)
 
 
 def pixels(batch: Tensor, device: torch.device) -> Tensor:

@@ -1,6 +1,7 @@
 """Transforms repeat with the seed, wherever their random numbers come from."""
 # ruff: noqa: NPY002  (transforms of users draw from numpy's global generator)
 
+import math
 import os
 import random
 import warnings
@@ -223,3 +224,51 @@ def test_a_search_ends_whatever_the_transform_holds():
             return image
 
     assert generators_of(Deep()) == [OWN]
+
+
+def angles(name, n=200):
+    """How far a vertical line is turned, in degrees, and whether it is upside down."""
+    image = torch.zeros(3, 65, 65)
+    image[:, :32, 32] = 1  # the upper half
+    rows, columns = torch.meshgrid(torch.arange(65.0), torch.arange(65.0), indexing="ij")
+    found = []
+    for seed in range(n):
+        changed = augmented(image, named_augment(name), seed)[0]
+        weight = changed / changed.sum()
+        y, x = float((rows * weight).sum()) - 32, float((columns * weight).sum()) - 32
+        found.append((math.degrees(math.atan2(x, abs(y))), y > 0))
+    return found
+
+
+@pytest.mark.parametrize(("name", "turned_over"), [("paper", False), ("paper-fundus", True)])
+def test_the_papers_rotations_reach_30_degrees_and_flips_are_as_told(name, turned_over):
+    turns, over = zip(*angles(name), strict=True)
+    assert 27 < max(turns) < 31
+    assert -31 < min(turns) < -27
+    assert any(over) == turned_over
+    if turned_over:
+        assert 0.35 < np.mean(over) < 0.65
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-fundus", "paper-chest"])
+def test_the_papers_flip_half_of_the_images(name):
+    image = torch.zeros(3, 64, 64)
+    image[:, :, 32:] = 1
+    right = [augmented(image, named_augment(name), seed)[0, 20:44] for seed in range(200)]
+    flipped = [float(x[:, :32].mean()) > float(x[:, 32:].mean()) for x in right]
+    assert 0.35 < np.mean(flipped) < 0.65
+
+
+def test_chest_images_are_parts_of_their_own_size():
+    image = torch.rand(3, 48, 48)
+    for dtype in (torch.float32, torch.uint8):
+        whole = (image * 255).to(dtype) if dtype == torch.uint8 else image
+        changed = augmented(whole, named_augment("paper-chest"), 0)
+        assert changed.shape == whole.shape
+        assert changed.dtype == dtype
+    ramp = torch.linspace(0, 1, 48).expand(3, 48, 48)
+    spans = [
+        float(np.ptp(augmented(ramp, named_augment("paper-chest"), seed)[0, 24].numpy()))
+        for seed in range(30)
+    ]
+    assert min(spans) < 0.6  # parts of the image, enlarged

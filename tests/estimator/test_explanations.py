@@ -82,3 +82,31 @@ def test_a_heatmap_is_the_saliency_of_its_image_enlarged(fitted, new_images):
         centres = (heatmap[:, 3::8, 3::8] + heatmap[:, 4::8, 4::8]) / 2
         assert_allclose(centres, explanation.saliency[index], atol=0.15 * np.ptp(heatmap))
         assert heatmap.max() <= explanation.saliency[index].max() + 1e-5
+
+
+@pytest.fixture(scope="module")
+def cropping():
+    X, y = stripes(60, size=(32, 56))
+    return DiffMICClassifier(**small(crop="square", image_size=32, max_epochs=1)).fit(X, y)
+
+
+@pytest.mark.parametrize("size", [(48, 80), (100, 20), (32, 32)])
+def test_regions_of_a_crop_lie_where_they_are_in_the_image_that_was_passed(cropping, size):
+    X, _ = stripes(6, size=size)
+    height, width = size
+    side, left, top = min(size), (width - min(size)) // 2, (height - min(size)) // 2
+    inner = X[:, top : top + side, left : left + side]
+    found, expected = cropping.explain(X), cropping.explain(inner)
+    assert_allclose(found.boxes, expected.boxes + np.array([left, top, left, top]), rtol=1e-5)
+    assert_allclose(found.saliency, expected.saliency)
+    assert found.frames.tolist() == [[left, top, left + side, top + side]] * 6
+    heatmap = found.heatmap(3)
+    assert heatmap.shape == (3, height, width)
+    assert_allclose(heatmap[:, top : top + side, left : left + side], expected.heatmap(3))
+    outside = np.ones(size, bool)
+    outside[top : top + side, left : left + side] = False
+    assert (heatmap[:, outside] == expected.heatmap(3).min(axis=(1, 2))[:, None]).all()
+
+
+def test_without_a_crop_the_whole_image_is_the_frame(fitted):
+    assert fitted.explain(stripes(2, size=(48, 80))[0]).frames.tolist() == [[0, 0, 80, 48]] * 2

@@ -1,13 +1,15 @@
 """Named arrangements."""
 
 import inspect
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from diffmic import DiffMICClassifier
-from diffmic.errors import InputError
+from diffmic import DiffMICClassifier, list_presets
+from diffmic.errors import DiffMICWarning, InputError
 from diffmic.estimator.presets import PRESETS, preset_parameters
 from diffmic.model import Architecture, resolve_architecture
 from diffmic.training import precision, resolve_recipe
@@ -23,14 +25,136 @@ def test_the_default_preset_is_the_default():
     assert preset.get_params() == default.get_params()
 
 
-def test_the_papers_preset_has_four_networks_and_the_papers_numbers():
-    clf = DiffMICClassifier.from_preset("paper-v2")
-    assert (clf.backbone, clf.image_size) == ("vit_small_patch16_224", 224)
-    assert (clf.num_steps, clf.n_draws, clf.n_views) == (10, 1, 1)
-    architecture = resolve_architecture(clf.architecture)
-    assert architecture.prior_backbone == architecture.region_backbone == "resnet18"
-    assert (architecture.n_regions, architecture.region_size) == (6, 32)
-    assert (architecture.feature_dim, architecture.num_train_timesteps) == (6144, 1000)
+# Everything on which a model of the papers depends. Where a comment stands, our description of the
+# papers has no number or a range.
+PAPER_V2 = {
+    "backbone": "vit_small_patch16_224",
+    "pretrained": True,
+    "image_size": 224,
+    "augment": "paper",
+    "task": "auto",
+    "num_steps": 10,
+    "n_draws": 1,
+    "n_views": 1,
+    "max_epochs": 15,  # 10 to 15
+    "batch_size": 32,  # of the prior: not stated
+    "learning_rate": 1e-3,  # of the prior: not stated
+    "class_weight": None,
+    "prior_backbone": "resnet18",
+    "region_backbone": "resnet18",
+    "regions": "windows",  # without effect: there is a region_backbone
+    "zoom_size": "auto",
+    "region_importance": "paper",
+    "region_map": "coarse",
+    "crop": "square",
+    "n_regions": 6,
+    "region_size": 32,
+    "feature_dim": 6144,
+    "num_train_timesteps": 1000,
+    "branch_losses": False,
+    "label_smoothing": 0.0,
+    "weight_decay": 0.0,
+    "schedule": "cosine",
+    "head_factor": 1.0,
+    "pretrained_factor": 1.0,
+    "patience": 1000,
+    "cached": False,
+    "n_cached_views": 0,
+    "alpha": 10.0,
+    "gamma": 1.0,
+    "context_dropout": 0.0,
+    "feature_noise": 0.0,
+    "balance": 0.0,
+    "denoiser_epochs": 1000,  # 1000 to 2000
+    "steps_per_epoch": 60,  # without effect: not cached
+    "recipe.batch_size": 32,  # of the denoiser: 32 to 64
+    "n_positions": 36,
+    "denoiser_learning_rate": 1e-3,
+    "denoiser_weight_decay": 0.0,
+    "stacked": False,
+    "ema": None,
+    "half_weights": False,
+    "prediction_type": "noise",
+    "guidance": "logits",
+    "start": "uniform",
+    "timestep_spacing": "leading",
+    "sampler": "ddim",
+    "readout": "last",
+}
+PAPERS = {
+    "paper-v2": PAPER_V2,
+    "paper-v2-aptos": PAPER_V2 | {"task": "ordinal", "augment": "paper-fundus"},
+    "paper-v2-ham10000": PAPER_V2 | {"task": "multiclass"},
+    "paper-v2-chestxray14": PAPER_V2 | {"task": "multilabel", "augment": "paper-chest"},
+    "paper-v2-pmg2000": PAPER_V2 | {"task": "multiclass"},
+}
+# Parameters on which no result depends, or that belong to the data and not to the papers.
+OTHERS = {
+    *("architecture", "recipe", "uncertain", "validation_fraction", "value_range", "on_error"),
+    *("class_names", "image_key", "label_key", "warm_start", "precision", "device"),
+    *("num_workers", "random_state", "verbose"),
+}
+
+
+def everything(clf):
+    """All numbers of an unfitted estimator: its own, and those of architecture and recipe."""
+    recipe = resolve_recipe(clf.recipe)
+    own = {name: value for name, value in clf.get_params().items() if name not in OTHERS}
+    learnt = {("recipe." if n in own else "") + n: v for n, v in vars(recipe).items()}
+    diffusion = vars(learnt.pop("diffusion"))
+    return own | vars(resolve_architecture(clf.architecture)) | learnt | diffusion
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_a_preset_of_a_paper_has_the_papers_numbers_and_no_others(name):
+    assert everything(DiffMICClassifier.from_preset(name)) == PAPERS[name]
+
+
+def test_every_preset_of_a_paper_is_in_the_table():
+    assert {name for name in PRESETS if name.startswith("paper")} == PAPERS.keys()
+
+
+def test_presets_are_listed_with_a_line_each():
+    listed = list_presets()
+    assert listed.keys() == PRESETS.keys()
+    for line in listed.values():
+        assert 20 < len(line) <= 100
+        assert "\n" not in line
+        assert line.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("name", "y"),
+    [
+        ("paper-v2-aptos", np.arange(20) % 5),
+        ("paper-v2-ham10000", np.arange(21) % 7),
+        ("paper-v2-chestxray14", np.eye(15, dtype=int)[np.arange(30) % 15]),
+        ("paper-v2-pmg2000", np.arange(20) % 4),
+    ],
+)
+def test_a_preset_of_a_data_set_fits_targets_of_its_kind(name, y):
+    tiny = Architecture(
+        prior_backbone="test_resnet",
+        region_backbone="test_resnet",
+        crop="square",
+        n_regions=2,
+        region_size=16,
+        feature_dim=8,
+        num_train_timesteps=50,
+    )
+    recipe = replace(resolve_recipe("paper-v2"), denoiser_epochs=1)
+    clf = DiffMICClassifier.from_preset(
+        name,
+        **{"backbone": "test_resnet", "pretrained": False, "architecture": tiny, "recipe": recipe},
+        **{"image_size": 64, "max_epochs": 1, "validation_fraction": None, "verbose": 0},
+        **{"device": "cpu", "random_state": 0},
+    )
+    X = np.random.RandomState(0).randint(0, 256, (len(y), 40, 56), np.uint8)
+    with pytest.warns(DiffMICWarning, match="not calibrated"):
+        proba = clf.fit(X, y).predict_proba(X[:2])
+    assert proba.shape == (2, y.shape[1] if y.ndim == 2 else len(set(y)))
+    assert np.isfinite(proba).all()
+    assert clf.model_.crop == "square"
 
 
 def test_the_papers_preset_trains_as_long_as_the_paper_and_all_networks():

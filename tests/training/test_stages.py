@@ -258,3 +258,27 @@ def test_a_fit_reports_both_stages():
     gain = scores["prior"]["nll"] - scores["diffusion"]["nll"]
     assert result.verdict.gain.mean == pytest.approx(gain, abs=1e-6)
     assert result.verdict.gain.standard_error > 0
+
+
+@pytest.mark.parametrize(("balance", "each_once"), [(0.0, True), (0.75, False)])
+def test_an_epoch_on_images_sees_each_once_unless_classes_are_drawn(
+    monkeypatch, balance, each_once
+):
+    images, seen = part(32), []
+    labels = LabelledImages.labels
+
+    def watched(self, index, device):
+        seen.extend(index.tolist())
+        return labels(self, index, device)
+
+    monkeypatch.setattr(LabelledImages, "labels", watched)
+    recipe = replace(PAPER, balance=balance, denoiser_epochs=1, batch_size=8)
+    of = network(own_encoders=True, recipe=recipe)
+    train_denoiser(
+        of,
+        images,
+        replace(OPTIONS, recipe=recipe, batch_size=8),
+        **{"precision": FP32, "rng": LocalRNG(0), "evaluate": None, "history": []},
+    )
+    assert len(seen) == 32
+    assert (sorted(seen) == list(range(32))) == each_once
