@@ -3,7 +3,6 @@
 import random
 import sys
 import sysconfig
-import threading
 import types
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,48 +13,57 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .random import LocalRNG, derived_seed
+from .random import derived_seed, global_generators
 
 MOST_OBJECTS = 5000  # looked at in the search for generators
-LONGEST = 1000  # entries of a list or dict that are looked at
+LONGEST = 100  # entries of a list or dict that are looked at: longer ones hold data
 
 Generator = np.random.Generator | np.random.RandomState | random.Random | torch.Generator
 _KINDS = (np.random.Generator, np.random.RandomState, random.Random, torch.Generator)
 _PLAIN = (str, bytes, int, float, complex, bool, type(None), Tensor, np.ndarray, np.generic)
 _LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib", "platlib"))
-_PROCESS = threading.RLock()  # numpy's and Python's global generators are those of all threads
 
 
 @contextmanager
-def seeded(function: Callable[..., Any], seed: int) -> Iterator[None]:
-    """Context in which all generators that a function draws from have a state given by a seed.
+def seeded(user: Any, seed: int) -> Iterator[None]:
+    """Context in which all generators that code of a user draws from have a state given by a seed.
 
-    They are torch's, numpy's and Python's global generators, and those that the function holds: in
-    its attributes and those of its parts, as transforms of MONAI and albumentations have them, in
-    its closure, and in the global variables that it names. Afterwards all are as they were before.
+    They are torch's, numpy's and Python's global generators, and those that a transform or Dataset
+    holds: in its attributes and those of its parts, as transforms of MONAI and albumentations have
+    them, in its closure, and in the global variables that it names. Afterwards all are as they were
+    before. The global generators are those of all threads: two of these contexts wait for each
+    other. A generator that is made inside, without a seed, is not reached.
 
     Parameters
     ----------
-    function : callable
+    user : callable, Dataset or DataLoader
     seed : int
     """
     with ExitStack() as stack:
-        stack.enter_context(_PROCESS)
-        stack.enter_context(LocalRNG(seed))
+        stack.enter_context(global_generators())
+        # Not a LocalRNG: what the user's own torch.manual_seed gives must be what follows it.
+        for device, own in enumerate(_of_torch()):
+            stack.callback(_reseed(own, seed if device == 0 else derived_seed(seed, 0, device)))
         stack.callback(np.random.set_state, np.random.get_state())  # noqa: NPY002
         stack.callback(random.setstate, random.getstate())
         np.random.seed(derived_seed(seed, 1) % 2**32)  # noqa: NPY002
         random.seed(derived_seed(seed, 2))
-        for number, generator in enumerate(generators_of(function)):
+        for number, generator in enumerate(generators_of(user)):
             stack.callback(_reseed(generator, derived_seed(seed, 3, number)))
         yield
+
+
+def _of_torch() -> list[torch.Generator]:
+    """torch's global generators: of the CPU, and of the GPUs that this process uses."""
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return [torch.default_generator, *(torch.cuda.default_generators if used else ())]
 
 
 def _reseed(generator: Generator, seed: int) -> Callable[[], object]:
     """Give a generator the state of a seed; returns a function that restores its present state."""
     if isinstance(generator, torch.Generator):
         kept = generator.get_state()
-        generator.manual_seed(seed)
+        generator.manual_seed(seed % 2**63)
         return partial(generator.set_state, kept)
     if isinstance(generator, random.Random):
         before = generator.getstate()
@@ -71,11 +79,11 @@ def _reseed(generator: Generator, seed: int) -> Callable[[], object]:
     return partial(setattr, bits, "state", own)
 
 
-def generators_of(function: Callable[..., Any]) -> list[Generator]:
-    """Generators that a function can reach, in an order that depends on its structure alone."""
+def generators_of(user: Any) -> list[Generator]:
+    """Generators that code of a user can reach, in an order that depends on its structure alone."""
     found: list[Generator] = []
     seen: dict[int, Any] = {}  # holds the objects, so that no two have the same id
-    waiting = [function]
+    waiting = [user]
     while waiting and len(seen) < MOST_OBJECTS:
         value = waiting.pop()
         if isinstance(value, _PLAIN) or id(value) in seen:

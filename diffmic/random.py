@@ -1,7 +1,12 @@
 """Reproducible random numbers, independent of the global generators of the process."""
 
+import os
+import random
+import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -73,6 +78,15 @@ class LocalRNG(TorchFunctionMode):
             self.generators[name] = torch.Generator(device).manual_seed(self.seed % 2**63)
         return self.generators[name]
 
+    @property
+    def has_drawn(self) -> bool:
+        """Whether random numbers have been drawn."""
+        fresh = {d: torch.Generator(d).manual_seed(self.seed % 2**63) for d in self.generators}
+        return any(
+            not torch.equal(generator.get_state(), fresh[name].get_state())
+            for name, generator in self.generators.items()
+        )
+
     def state_dict(self) -> dict[str, Tensor]:
         """The state of each generator, by device."""
         return {name: generator.get_state() for name, generator in self.generators.items()}
@@ -127,7 +141,7 @@ class LocalRNG(TorchFunctionMode):
         owner: Any = torch.cuda if device.type == "cuda" else torch
         where = (device,) if device.type == "cuda" else ()
         own = self.generator(device if device.type == "cuda" else "cpu")
-        with _GLOBAL_GENERATOR:
+        with global_generators():
             before = owner.get_rng_state(*where)
             owner.set_rng_state(own.get_state(), *where)
             try:
@@ -137,7 +151,38 @@ class LocalRNG(TorchFunctionMode):
                 owner.set_rng_state(before, *where)
 
 
-_GLOBAL_GENERATOR = threading.RLock()
+_locks = [threading.RLock()]  # one, or in a forked process its own
+
+
+def _renew_lock() -> None:
+    """Give a forked process a lock of its own: the thread that held the old one is not in it."""
+    _locks[:] = [threading.RLock()]
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
+
+
+@contextmanager
+def global_generators() -> Iterator[None]:
+    """Context in which no other thread may lend itself the global generators of the process."""
+    with _locks[0]:
+        yield
+
+
+def imported(name: str) -> Any:
+    """A library that is imported on first use; Python's random generator is as it was.
+
+    Some draw from it while they are imported, such as rich, which scikit-learn imports.
+    """
+    if name not in sys.modules:
+        with global_generators():
+            state = random.getstate()
+            try:
+                import_module(name)
+            finally:
+                random.setstate(state)
+    return sys.modules[name]
 
 
 def _functions(owner: Any, *names: str) -> set[Callable[..., Any]]:

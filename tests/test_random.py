@@ -1,7 +1,11 @@
 """Randomness that can be repeated, and leaves no trace."""
 
 import io
+import multiprocessing
+import os
 import random
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -15,7 +19,7 @@ from torchvision.transforms import v2
 
 from diffmic.data import named_augment
 from diffmic.errors import InputError
-from diffmic.random import LocalRNG, derived_seed, draw_seed
+from diffmic.random import LocalRNG, derived_seed, draw_seed, global_generators
 
 # --- Seeds --------------------------------------------------------------------------------------
 
@@ -258,3 +262,37 @@ def test_a_gpu_has_a_generator_of_its_own(name):
             draws.append(draw())
     assert torch.equal(*draws)
     assert torch.cuda.get_rng_state().tolist() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_does_not_wait_for_the_generators_of_a_thread_that_it_lacks():
+    taken, done = threading.Event(), threading.Event()
+
+    def hold():
+        with global_generators():
+            taken.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(60)
+    worker = multiprocessing.get_context("fork").Process(target=_lend)
+    worker.start()
+    worker.join(60)
+    done.set()
+    thread.join()
+    assert worker.exitcode == 0
+
+
+def _lend():
+    with global_generators():
+        pass
+
+
+def test_libraries_are_imported_without_drawing_from_pythons_generator():
+    code = (
+        "import random, sys; before = random.getstate()\n"
+        "from diffmic.random import imported\n"
+        "state = random.getstate(); imported('sklearn.metrics'); assert random.getstate() == state"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError, warn_user
 from ..generators import seeded
-from ..random import LocalRNG, derived_seed
+from ..random import LocalRNG, derived_seed, imported
 
 Augment = Callable[[Tensor], Tensor]
 AUGMENTS = ("auto", "rotations")
@@ -115,7 +115,7 @@ def named_augment(name: str) -> Augment:
         without an upright direction, such as those of skin, fundus or cells.
         The others are those of the papers: see :func:`papers_augment`.
     """
-    from torchvision.transforms import v2
+    v2 = imported("torchvision.transforms.v2")
 
     if name in PAPERS_AUGMENTS:
         return papers_augment(name)

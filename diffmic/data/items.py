@@ -146,7 +146,7 @@ def _label_key(values: Mapping[Any, Any], image: Any, keys: Keys, name: str) -> 
             f"{name} is a dict of which several keys may hold the target: {found}. Say which: "
             "DiffMICClassifier(label_key=...)."
         )
-    if not found and _is_xy(values) and image is values["x"]:
+    if not found and _is_xy(values) and image is values["x"] and "y" in values:
         return "y"
     return found[0] if found else None
 

@@ -6,6 +6,7 @@ gets the batches that it was written for. What cannot be had in a known order is
 """
 
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class ConvertedItems(Dataset[Any]):
 
 def is_walked(loader: "DataLoader[Any]") -> bool:
     """Whether a DataLoader can only be walked as it is, batch by batch."""
-    if isinstance(loader.dataset, IterableDataset) or _iterates_itself(loader):
+    if isinstance(loader.dataset, IterableDataset) or iterates_itself(loader):
         return True
     return makes_batches(loader) and not _only_stacks(loader.collate_fn)
 
@@ -107,18 +108,20 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
         a way of its own.
     """
     if isinstance(loader.dataset, IterableDataset):
-        return loader
+        if iterates_itself(loader):
+            return _with_new_workers(loader)
+        return _anew(loader, batch_size=loader.batch_size, drop_last=loader.drop_last)
     order = _order(loader)
     if order.n_dropped:
         _warn_dropped(order)
-    if _iterates_itself(loader):
+    if iterates_itself(loader):
         if order.shuffled:
             raise InputError(
                 f"The DataLoader is a {type(loader).__name__} that shuffles and iterates in a way "
                 "of its own, so the order of its images is unknown. Give it shuffle=False: fit "
                 "shuffles by itself."
             )
-        return loader
+        return _with_new_workers(loader)
     dataset: Any = loader.dataset
     indices: Any = SequentialSampler(dataset) if order.indices is None else order.indices
     batches: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
@@ -126,8 +129,22 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
         batches = {"sampler": _grouped(loader.sampler, indices), "batch_size": None}
     elif type(loader.batch_sampler) is BatchSampler:
         batches = {"batch_sampler": _grouped(loader.batch_sampler, indices)}
+    return _anew(loader, **batches)
+
+
+def _with_new_workers(loader: "DataLoader[Any]") -> "DataLoader[Any]":
+    """The DataLoader, or a copy whose workers do not go on with what earlier ones have drawn."""
+    if not loader.num_workers or not loader.persistent_workers:
+        return loader
+    own = copy(loader)
+    vars(own)["persistent_workers"] = False  # its __setattr__ refuses
+    return own
+
+
+def _anew(loader: "DataLoader[Any]", **batches: Any) -> "DataLoader[Any]":
+    """A DataLoader like another, with new workers for each iteration, which start alike."""
     return DataLoader(
-        dataset,
+        loader.dataset,
         **batches,
         collate_fn=loader.collate_fn,
         num_workers=loader.num_workers,
@@ -238,7 +255,8 @@ def _indices(values: Any, n_items: int | None) -> list[Any]:
     return indices
 
 
-def _iterates_itself(loader: "DataLoader[Any]") -> bool:
+def iterates_itself(loader: "DataLoader[Any]") -> bool:
+    """Whether a DataLoader is of a kind that iterates in a way of its own."""
     kind = type(loader)
     return any(
         getattr(kind, name) is not getattr(DataLoader, name)

@@ -9,6 +9,7 @@ from PIL import Image, ImageCms, ImageOps
 from torch import Tensor
 
 from ..errors import InputError
+from ..random import imported
 from .reading import Note, Reading
 
 _GRAY = ("1", "L", "LA", "La")
@@ -56,11 +57,11 @@ def hidden_depth(image: Image.Image) -> bool:
 
 def deep_png(content: bytes, reading: Reading) -> Tensor | None:
     """All 16 bits of a colour PNG, (C, H, W); None: torchvision cannot read PNG here."""
-    from torchvision.io import ImageReadMode, decode_image
+    io = imported("torchvision.io")
 
     data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
     try:
-        pixels = decode_image(data, ImageReadMode.UNCHANGED, apply_exif_orientation=True)
+        pixels = io.decode_image(data, io.ImageReadMode.UNCHANGED, apply_exif_orientation=True)
     except (AttributeError, RuntimeError):
         return None
     if pixels.dtype != torch.uint16:

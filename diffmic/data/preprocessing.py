@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from ..random import derived_seed
+from ..random import derived_seed, imported
 from .augmentation import Augment, augmented
 from .columns import as_array
 from .framing import cropped
@@ -96,8 +96,9 @@ class PreparedImages(_Batches):
     augment : callable or None
         Augmentation: maps a uint8 or float tensor (3, S, S) to another; None: none.
     seed : int
-        Seed of the augmentation. Its random numbers depend on this seed, ``epoch`` and the index
-        of the image, but not on the order of the images or on the worker that loads them.
+        Seed of the augmentation, and of what items of a Dataset draw at random. The random numbers
+        depend on this seed, ``epoch`` and the index of the image, but not on the order of the
+        images or on the worker that loads them.
     value_range : ValueRange or None
         Range of pixel values; None: 8 bits, 16 bits, or floats in 0–1.
     with_targets : bool
@@ -127,7 +128,7 @@ class PreparedImages(_Batches):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        reading = Reading(self.value_range)
+        reading = Reading(self.value_range, seed=derived_seed(self.seed, self.epoch))
         if self.with_targets:
             assert isinstance(self.images, DatasetImages)
             image, target = self.images.item(int(index), reading, with_target=True)
@@ -245,8 +246,7 @@ def resized(image: Tensor, size: int) -> Tensor:
     """Image (C, H, W) resized to (C, size, size), with antialiasing."""
     if image.shape[1:] == (size, size):
         return image
-    from torchvision.transforms.v2 import functional as transforms
-
+    transforms = imported("torchvision.transforms.v2.functional")
     resized_image: Tensor = transforms.resize(image, [size, size], antialias=True)
     return resized_image
 

@@ -63,6 +63,8 @@ class Reading:
     ----------
     value_range : ValueRange or None
         Range of the pixel values; None: 8 bits, 16 bits, or floats in 0–1.
+    seed : int
+        Seed of what code of the user draws at random while it gives the image; see ``seeded``.
     raw : bool
         Whether integers of more than 8 bits keep their values if there is no range yet.
     notes : Counter of Note
@@ -73,6 +75,7 @@ class Reading:
 
     value_range: ValueRange | None = None
     raw: bool = False
+    seed: int = 0
     notes: Counter[Note] = field(default_factory=Counter)
     extremes: tuple[Tensor, Tensor] | None = None
 

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.utils.data import Subset
 
 from ..errors import InputError
+from ..generators import seeded
+from ..random import derived_seed
 from .files import check_image_file, content_of, holds_content
 from .images import as_image, in_range
 from .items import USUAL_KEYS, Keys, split_item
@@ -162,7 +164,9 @@ def _settled(image: Any, index: int) -> Any:
 class DatasetImages(Source):
     """Images of a map-style Dataset of images, (image, target) pairs or dicts.
 
-    Where there are worker processes, only they read the items: what a Dataset opens when it is
+    What an item draws at random depends on the seed of the reading and on the item's number in the
+    Dataset, whatever :class:`Subset` it is in, not on the order or the worker. Where there are
+    worker processes, only they read the items: what a Dataset opens when it is
     first used must not be inherited by workers.
 
     Parameters
@@ -190,7 +194,8 @@ class DatasetImages(Source):
     ) -> tuple[Tensor, Any]:
         """Image and target of an item; the target is None if it is not asked for."""
         name = f"image {index}"
-        with item_errors(self.dataset, index):
+        seed = derived_seed(reading.seed, _number_in(self.dataset, index))
+        with item_errors(self.dataset, index), seeded(self.dataset, seed):
             item = self.dataset[index]
         whole = f"Item {index} of the Dataset"
         image, target = split_item(item, self.keys, with_target=with_target, name=whole)
@@ -262,6 +267,13 @@ class SomeImages(Source):
         return read_from(self.images, self.indices[index], reading)
 
 
+def is_of_a_dataset(images: Any) -> bool:
+    """Whether images are those of a Dataset, or some of them."""
+    while isinstance(images, SomeImages):
+        images = images.images
+    return isinstance(images, DatasetImages)
+
+
 def read_from(images: Any, index: int, reading: Reading) -> Tensor:
     """Image of a source, or of any other sequence of images."""
     if isinstance(images, Source):
@@ -282,6 +294,17 @@ def item_errors(dataset: Any, index: int) -> Iterator[None]:
         raise InputError(
             f"Item {index} of the Dataset{f', {file},' if file else ''} cannot be read: {told}."
         ) from reason
+
+
+def _number_in(dataset: Any, index: int) -> int:
+    """Number of an item in the whole Dataset of which a Subset may be a part."""
+    number = index
+    while type(dataset) is Subset and 0 <= index < len(dataset.indices):
+        index, dataset = dataset.indices[index], dataset.dataset
+        if not isinstance(index, (int, np.integer)) or index < 0:  # a key, or counted from the end
+            break
+        number = int(index)
+    return number
 
 
 def _file_of(dataset: Any, index: int) -> str:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import sklearn  # sklearn.model_selection is imported on first use
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..random import imported
 from ..tasks import MULTICLASS, Task
 from .columns import as_array, missing
 from .unit_split import split_units
@@ -85,7 +85,7 @@ def _stratified_split(
     size = max(math.ceil(fraction * len(targets)), n_classes)
     if n_classes == 0 or len(divisible) - size < n_classes:
         return None
-    _, validation = sklearn.model_selection.train_test_split(
+    _, validation = imported("sklearn.model_selection").train_test_split(
         divisible, test_size=size, stratify=labels[divisible], random_state=rng
     )
     # A split may contain all images of a small class, or none: one image then changes sides.

@@ -1,7 +1,7 @@
 """Streams: images read one after another, which need not fit into memory together."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..errors import InputError
+from ..generators import seeded
+from ..random import derived_seed
 from .items import USUAL_KEYS, Keys, split_item
-from .loaders import batch_size_of, in_order, is_walked, makes_batches
+from .loaders import batch_size_of, in_order, is_walked, iterates_itself, makes_batches
 from .workers import unchanged
 
 _END = object()
@@ -22,6 +24,8 @@ _END = object()
 
 class Stream:
     """Images (C, H, W), in the order in which a DataLoader yields them; each iteration reads anew.
+
+    What is drawn at random on the way is the same in each iteration.
 
     Parameters
     ----------
@@ -77,9 +81,13 @@ class Stream:
         InputError
             A batch has no targets, or another number of them than of images.
         """
-        batches = iter(self.loader)
+        # Where there are workers, it is they that draw; the first context gives them their seeds.
+        alone = self.loader.num_workers == 0 or iterates_itself(self.loader)
+        with batch_errors(0), seeded(self.loader, 0):
+            batches = iter(self.loader)
         for number in count():
-            with batch_errors(number):
+            mine = seeded(self.loader, derived_seed(0, number)) if alone else nullcontext()
+            with batch_errors(number), mine:
                 batch = next(batches, _END)
             if batch is _END:
                 return

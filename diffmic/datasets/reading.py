@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from operator import getitem
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,8 @@ from ..data.sources import is_path
 from ..data.streams import Stream
 from ..data.workers import Workers, unchanged
 from ..errors import InputError
+from ..generators import seeded
+from ..random import derived_seed
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,13 @@ class _Items:
         return len(self.items)
 
     def __getitem__(self, number: int) -> Found:
-        return self.how.found(number, partial(getitem, self.items, number), self.labelled)
+        return self.how.found(number, partial(self._item, number), self.labelled)
+
+    def _item(self, number: int) -> Any:
+        if not self.labelled:  # a sequence of images, no code of the user
+            return self.items[number]
+        with seeded(self.items, derived_seed(0, number)):
+            return self.items[number]
 
 
 def _items(X: Any, keys: Keys) -> tuple[Any, bool]:

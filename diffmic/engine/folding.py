@@ -11,6 +11,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from ..errors import warn_user
 from ..model import Backbone, FeatureMaps
+from ..random import LocalRNG
 from .onednn import ACTIVATIONS, with_activation
 
 _LARGEST = 2**25  # bytes of a tensor; glibc reuses the memory of smaller ones
@@ -51,14 +52,22 @@ def folded(backbone: Backbone, dtype: torch.dtype = torch.float32) -> Backbone:
     original = copy.deepcopy(backbone).eval()
     images = original.trial_images()
     try:
-        seen = _observed(original, images)
+        with LocalRNG(0) as rng:
+            seen = _observed(original, images)
     except Exception:  # the backbone may need larger images
+        return original
+    if rng.has_drawn:
+        warn_user(
+            f"The backbone {type(original.net).__name__} draws random numbers although it is in "
+            "evaluation mode, as dropout with training=True does. Predictions draw the same ones "
+            "for every image, so that they repeat, and run it on one image at a time."
+        )
         return original
     if not reproduces(original, images, seen.maps):
         warn_user(
             f"The backbone {type(original.net).__name__} gives other feature maps for the same "
             "images each time, or NaN, although it is in evaluation mode. Predictions run it "
-            "unchanged and are not reproducible. Look for dropout with training=True, or overflow."
+            "unchanged and are not reproducible. Look for random numbers, or overflow."
         )
         return original
     on_cpu = original.mean.device.type == "cpu"

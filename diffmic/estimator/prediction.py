@@ -172,4 +172,5 @@ def _prepared(
     )
     if isinstance(inputs, Stream):  # it has its own workers, if any
         return PreparedStream(inputs, model.input_size, **how), 0
-    return PreparedImages(inputs.images, model.input_size, **how), num_workers
+    images = PreparedImages(inputs.images, model.input_size, seed=model.seed, **how)
+    return images, num_workers

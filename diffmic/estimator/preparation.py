@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..data import TrainingData, ValueRange, named_augment, read_training_data
 from ..data.augmentation import Augment, check_augment
 from ..data.framing import frames
 from ..data.known import Counts, counts_table, label_counts
+from ..data.sources import is_of_a_dataset
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes
 from ..inference import Engine, FitRecord, FittedModel, SamplingOptions
@@ -40,6 +41,7 @@ from ..training import (
 from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
 
+_TRIALS = 3  # readings of one item of a Dataset before a fit
 PACKAGES = ("diffmic", "torch", "timm")
 
 
@@ -155,8 +157,10 @@ def prepare_fit(
         crop=plan.architecture.crop,
     )
     # One image, read where all are read, checks the output of augment.
-    one = options.prepared(data.training.subset([0]))
-    batch = next(one.batches(1, num_workers=options.num_workers))
+    trials = _TRIALS if is_of_a_dataset(data.training.images) else 1
+    one = options.prepared(data.training.subset([0] * trials))
+    batch = next(one.batches(trials, num_workers=options.num_workers))
+    _warn_of_items(batch["image"])
     check_augment(options.augment, batch["image"][0], seed)
     with LocalRNG(derived_seed(seed, 0)):
         network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
@@ -232,6 +236,17 @@ def _show_unknown(data: TrainingData) -> None:
     for part, counts in _counts(data).items():
         if any(counts["unknown"]):
             print(f"Labels of the {part} part:\n{counts_table(counts, list(map(str, names)))}")
+
+
+def _warn_of_items(images: Tensor) -> None:
+    """Warn if an item of a Dataset, which was read several times, is another each time."""
+    if not all(torch.equal(image, images[0]) for image in images):
+        warn_user(
+            "The Dataset does not repeat: with all random generators that it was seen to use in "
+            "the same state, it gave one item in two ways. So random_state does not give the same "
+            "model again. Let it draw from torch, numpy's or Python's random functions, or from a "
+            "generator that it holds as an attribute."
+        )
 
 
 def _warn_of_modules(architecture: Architecture) -> None:

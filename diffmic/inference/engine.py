@@ -4,12 +4,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..model import Conditions, DiffMICNetwork
+from ..random import LocalRNG
 
 _FLAGS = threading.RLock()  # cuDNN's flags are global to the process, not local to a thread
 
@@ -38,10 +40,26 @@ class Engine:
         return self.network.denoiser.out.weight.device
 
     @torch.inference_mode()
-    def encode(self, images: Tensor) -> Conditions:
-        """Conditions of images (B, 3, H, W) in 0–1, in float32."""
+    def encode(self, images: Tensor, *, seed: int = 0) -> Conditions:
+        """Conditions of images (B, 3, H, W) in 0–1, in float32.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, 3, H, W)
+        seed : int
+            Seed of what the network draws at random, if it does in evaluation mode, as Monte Carlo
+            dropout. It is then run on each image alone, with the same random numbers, so that they
+            do not depend on the batch.
+        """
         with self._arithmetic():
-            return self.network.encode(images).map(Tensor.float)
+            if not _may_draw(self.network):
+                return self.network.encode(images).map(Tensor.float)
+            with LocalRNG(seed) as rng:
+                conditions = self.network.encode(images)
+            if rng.has_drawn and len(images) > 1:
+                each = [self.encode(image[None], seed=seed) for image in images]
+                return Conditions.cat(each)
+            return conditions.map(Tensor.float)
 
     @torch.inference_mode()
     def sample(self, conditions: Conditions, noise: Tensor, *, num_steps: int) -> Tensor:
@@ -60,6 +78,20 @@ class Engine:
         else:
             with torch.autocast(self.device.type, self.dtype):
                 yield
+
+
+def _may_draw(network: nn.Module) -> bool:
+    """Whether a network may draw random numbers: in a module of a user, or one that is training."""
+    return any(
+        module.training or _is_foreign(type(module).__module__) for module in network.modules()
+    )
+
+
+@lru_cache(maxsize=1000)
+def _is_foreign(name: str) -> bool:
+    """Whether modules whose class stands in a Python module may draw in evaluation mode."""
+    known = name.partition(".")[0] in ("diffmic", "timm", "torch", "torchvision")
+    return not known or name.startswith(("torch.fx", "torch.jit"))  # written by users
 
 
 def inference_dtype(precision: str) -> torch.dtype:

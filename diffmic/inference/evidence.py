@@ -125,7 +125,8 @@ def encode_images(
     num_workers : int
         Number of worker processes that load images.
     n_views, augment, seed
-        Test-time views, as in :func:`~diffmic.data.views_of`, in adjacent rows.
+        Test-time views, as in :func:`~diffmic.data.views_of`, in adjacent rows. The seed is also
+        that of :meth:`Engine.encode`.
     progress : str or None
         Label of the progress bar; None: no progress bar.
     """
@@ -136,7 +137,8 @@ def encode_images(
     for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False):
         views = views_of(batch["image"], n_views, augment, seed)
         pixels = unit_range(views.to(device, non_blocking=True))
-        yield engine.encode(pixels.contiguous(memory_format=torch.channels_last)), batch["size"]
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        yield engine.encode(pixels, seed=seed), batch["size"]
 
 
 def evidence_of(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import BackboneError, PretrainedWeightsError
+from ..random import imported
 from .pretrained import load_pretrained
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -228,7 +229,7 @@ def build_backbone(
 def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
     """Input size of a backbone in pixels if it is fixed; else the longest side, at most 224."""
     if isinstance(backbone, str):
-        import timm
+        timm = imported("timm")
 
         cfg = timm.get_pretrained_cfg(backbone) if timm.is_model(backbone) else None
         if cfg is not None and cfg.fixed_input_size:
@@ -237,7 +238,7 @@ def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
 
 
 def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # type: ignore[no-untyped-def]
-    import timm  # imported only for named models, because it takes seconds
+    timm = imported("timm")  # only for named models, because it takes seconds
 
     if not isinstance(name, str):
         raise BackboneError(

@@ -4,13 +4,13 @@ from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-import sklearn  # sklearn.metrics is imported on first use
 import torch
 import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from ..errors import InputError
+from ..random import imported
 from .metrics import multiclass_metrics, multilabel_accuracy, multilabel_metrics
 
 
@@ -82,7 +82,8 @@ class Task(ABC):
         weights: NDArray[np.float64] | None = None,
     ) -> float:
         """Fraction of the images whose label (multi-label: every known label) is right."""
-        return float(sklearn.metrics.accuracy_score(y_true, predicted, sample_weight=weights))
+        score = imported("sklearn.metrics").accuracy_score
+        return float(score(y_true, predicted, sample_weight=weights))
 
     @abstractmethod
     def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:

@@ -1,14 +1,16 @@
 """Classification metrics of probabilities: scikit-learn's, and the calibration error."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
-import sklearn  # sklearn.metrics is imported on first use
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
+from ..random import imported
 
+_sklearn = partial(imported, "sklearn.metrics")  # takes a second
 _NOTHING_KNOWN = "No label of any image is known, so that there is nothing to measure."
 
 
@@ -78,10 +80,10 @@ def multiclass_metrics(
     onehot = (truth[:, None] == classes[None]).astype(float)
     predicted = classes[p.argmax(axis=1)]
     metrics = {
-        "accuracy": float(sklearn.metrics.accuracy_score(truth, predicted)),
+        "accuracy": float(_sklearn().accuracy_score(truth, predicted)),
         "balanced_accuracy": _balanced_accuracy(truth, predicted),
         "macro_f1": float(
-            sklearn.metrics.f1_score(
+            _sklearn().f1_score(
                 truth, predicted, average="macro", labels=np.unique(truth), zero_division=0
             )
         ),
@@ -120,8 +122,8 @@ def multilabel_metrics(
         "accuracy": multilabel_accuracy(truth, predicted),
         "label_accuracy": float(right.sum() / known.sum()),
         "balanced_accuracy": _mean(_balanced_accuracy(t, d) for t, d, _ in both),
-        "macro_f1": _mean(sklearn.metrics.f1_score(t, d, zero_division=0) for t, d, _ in present),
-        "auc": _mean(sklearn.metrics.roc_auc_score(t, q) for t, _, q in both),
+        "macro_f1": _mean(_sklearn().f1_score(t, d, zero_division=0) for t, d, _ in present),
+        "auc": _mean(_sklearn().roc_auc_score(t, q) for t, _, q in both),
         "nll": float(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)).mean()),
         "brier": float(((all_p - y) ** 2).mean()),
         "ece": expected_calibration_error(all_p, y == 1),
@@ -177,29 +179,27 @@ def _quadratic_kappa(truth: NDArray[Any], predicted: NDArray[Any], labels: NDArr
     if len(np.union1d(truth, predicted)) < 2:
         return float("nan")
     # All grades are passed: if one that does not occur were left out, the distances would shrink.
-    return float(
-        sklearn.metrics.cohen_kappa_score(truth, predicted, weights="quadratic", labels=labels)
-    )
+    return float(_sklearn().cohen_kappa_score(truth, predicted, weights="quadratic", labels=labels))
 
 
 def _log_loss(onehot: NDArray[np.float64], p: NDArray[np.float64]) -> float:
     sums = p.sum(axis=1, keepdims=True)
     if np.allclose(sums, 1, atol=1e-5):  # float32 rows miss 1 by more than scikit-learn allows
         p = p / sums
-    return float(sklearn.metrics.log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
+    return float(_sklearn().log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
 
 
 def _balanced_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
     """Mean recall of the classes that occur; a class that is only predicted has no recall."""
     return float(
-        sklearn.metrics.recall_score(truth, predicted, average="macro", labels=np.unique(truth))
+        _sklearn().recall_score(truth, predicted, average="macro", labels=np.unique(truth))
     )
 
 
 def _macro_auc(truth: NDArray[Any], p: NDArray[np.float64]) -> float:
     """Mean AUC of the columns that contain both values."""
     return _mean(
-        sklearn.metrics.roc_auc_score(truth[:, c], p[:, c])
+        _sklearn().roc_auc_score(truth[:, c], p[:, c])
         for c in range(truth.shape[1])
         if 0 < truth[:, c].sum() < len(truth)
     )

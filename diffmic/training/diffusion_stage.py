@@ -128,6 +128,7 @@ def build_cache(
             images,
             batch_size=options.batch_size,
             num_workers=options.num_workers,
+            seed=options.seed,
             progress=f"encoding view {view + 1} of {n_views}" if options.verbose else None,
         )
         for conditions, _ in encoded:

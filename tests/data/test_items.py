@@ -136,3 +136,10 @@ def test_a_list_of_files_of_hugging_face_can_be_read(tmp_path):
         files.append({"bytes": None, "path": str(tmp_path / f"{i}.png")})
     inputs = read_inputs(files)
     np.testing.assert_array_equal(torch.stack([inputs.images[i] for i in range(5)]), RGB)
+
+
+def test_an_image_called_x_without_a_y_has_no_target():
+    item = {"x": np.zeros((2, 2), np.uint8)}
+    with pytest.raises(InputError, match="no target"):
+        split_item(item, with_target=True)
+    assert split_item(item)[1] is None

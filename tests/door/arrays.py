@@ -1,16 +1,24 @@
 """Arrays of images as people pass them, each with the pixels that must be read from it."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from hypothesis import settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+TIMES = int(os.environ.get("DOOR_TIMES", "1"))  # as many examples as usual: a wider search
 SIDES = st.sampled_from([1, 2, 3, 4, 5])
 GOOD_TYPES = ("uint8", "float16", "float32", "float64", ">f4", "uint16")
 OTHER_TYPES = ("int8", "int16", "int32", "int64", "uint32", "uint64", "bool", "complex64", "M8[s]")
+
+
+def examples(number, **options):
+    """Settings of a search of some examples; with DOOR_TIMES others, and more, in each run."""
+    return settings(max_examples=number * TIMES, deadline=None, derandomize=TIMES == 1, **options)
 
 
 @dataclass(frozen=True)

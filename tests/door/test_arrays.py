@@ -5,14 +5,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from door.arrays import any_arrays, good_arrays, images_of
-from hypothesis import given, settings
+from door.arrays import any_arrays, examples, good_arrays, images_of
+from hypothesis import given
 
 from diffmic.data import read_inputs
 from diffmic.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
-few = settings(max_examples=60, deadline=None, derandomize=True)
+few = examples(60)
 
 
 def unit(image):

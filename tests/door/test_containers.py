@@ -6,8 +6,9 @@ import numpy as np
 import pandas
 import pytest
 import torch
+from door.arrays import examples
 from door.test_arrays import unit
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch.utils.data import (
@@ -23,7 +24,7 @@ from diffmic.data import read_inputs
 from diffmic.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
-few = settings(max_examples=15, deadline=None, derandomize=True)
+few = examples(15)
 
 
 class Items(Dataset):
@@ -236,7 +237,7 @@ def strange_items(draw):
     )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@examples(150)
 @given(strange_items(), st.booleans())
 def test_whatever_is_passed_is_read_or_refused(X, with_targets):
     if with_targets:

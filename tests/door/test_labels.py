@@ -6,7 +6,8 @@ import numpy as np
 import pandas
 import pytest
 import torch
-from hypothesis import given, settings
+from door.arrays import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -14,7 +15,7 @@ from diffmic.data import TargetEncoding, read_training_data
 from diffmic.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
-many = settings(max_examples=50, deadline=None, derandomize=True)
+many = examples(50)
 
 INTEGERS = st.integers(-(2**62), 2**62)
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=4).filter(

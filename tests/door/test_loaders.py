@@ -5,8 +5,9 @@ from collections import Counter
 
 import numpy as np
 import torch
+from door.arrays import examples
 from door.test_containers import Items, Streamed
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import (
     BatchSampler,
@@ -21,7 +22,7 @@ from torch.utils.data import (
 from diffmic.data import read_training_data
 from diffmic.errors import InputError
 
-few = settings(max_examples=120, deadline=None, derandomize=True)
+few = examples(120)
 
 
 def items(n):
@@ -113,7 +114,7 @@ def test_what_is_learnt_is_what_the_loader_yields_or_it_is_refused(given):
         assert set(read) <= set(known)
 
 
-@settings(few, max_examples=30)
+@examples(30)
 @given(st.integers(4, 12), st.integers(2, 5), st.sampled_from([None, relabelled, as_dict]))
 def test_plain_loaders_are_never_refused(n, size, collate):
     loader = DataLoader(Items(items(n)), batch_size=size, shuffle=True, collate_fn=collate)

@@ -5,21 +5,17 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from door.arrays import any_arrays, laid_out
+from door.arrays import any_arrays, examples, laid_out
 from door.test_containers import Items
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from PIL import Image
 from tiny import stripes
 
 from diffmic.errors import InputError
 
-few = settings(
-    max_examples=8,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+shared = {"suppress_health_check": [HealthCheck.function_scoped_fixture]}
+few = examples(8, **shared)
 
 FORMS = {
     "array": lambda X: X,
@@ -50,7 +46,7 @@ def test_probabilities_do_not_depend_on_the_form_of_the_images(fitted, form, n_i
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
 
 
-@settings(few, max_examples=60)
+@examples(60, **shared)
 @given(any_arrays())
 def test_any_array_gets_probabilities_or_is_refused(fitted, X):
     with warnings.catch_warnings():

@@ -208,10 +208,19 @@ class Overflowing(Random):
         return maps - maps
 
 
-@pytest.mark.parametrize("module", [Random(), Overflowing()], ids=["random", "NaN"])
-def test_a_backbone_that_does_not_repeat_itself_stays_as_it_is_and_the_user_hears_of_it(module):
+@pytest.mark.parametrize(
+    ("module", "told"),
+    [
+        (Random(), "draws random numbers although it is in evaluation mode"),
+        (Overflowing(), "gives other feature maps for the same images"),
+    ],
+    ids=["random", "NaN"],
+)
+def test_a_backbone_that_does_not_repeat_itself_stays_as_it_is_and_the_user_hears_of_it(
+    module, told
+):
     net = network(module, image_size=16, n_regions=2)
-    with pytest.warns(DiffMICWarning, match="gives other feature maps for the same images"):
+    with pytest.warns(DiffMICWarning, match=told):
         engine = prediction_engine(net)
     assert type(engine.network.prior.backbone.net) is type(module)
 
