@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         HubError,
         InputError,
         ModelFileError,
+        PartError,
         PretrainedWeightsError,
         TrainingDivergedError,
     )
@@ -34,6 +35,7 @@ _ROOMS = {
             "HubError",
             "InputError",
             "ModelFileError",
+            "PartError",
             "PretrainedWeightsError",
             "TrainingDivergedError",
         ),
@@ -50,6 +52,7 @@ __all__ = [
     "InputError",
     "ModelCard",
     "ModelFileError",
+    "PartError",
     "PretrainedWeightsError",
     "TrainingDivergedError",
     "__version__",

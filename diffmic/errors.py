@@ -16,6 +16,10 @@ class BackboneError(InputError):
     """A backbone does not exist, returns no feature map, or does not fit the image size."""
 
 
+class PartError(InputError):
+    """A part of one's own gives what cannot be used; the message names it and what was expected."""
+
+
 class PretrainedWeightsError(DiffMICError, OSError):
     """Pretrained weights were requested and could not be loaded."""
 

@@ -32,6 +32,7 @@ class PreparedDenoiser(nn.Module):
             if isinstance(layer, TimeGain) and layer.linear.weight.numel() >= _WIDE:
                 denoiser.layers[number] = WideTimeGain(layer, dtype)
         self.layers, self.out = denoiser.layers, denoiser.out
+        self.num_classes = denoiser.num_classes
         self._folded = lru_cache(maxsize=_SPACINGS)(lambda t: FoldedDenoiser(denoiser, t))
 
     def folded(self, timesteps: Sequence[int]) -> FoldedDenoiser:

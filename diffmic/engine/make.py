@@ -7,7 +7,7 @@ import torch
 
 from ..errors import InputError, warn_user
 from ..inference import Engine, inference_dtype
-from ..model import Backbone, DiffMICNetwork
+from ..model import Backbone, Denoiser, DiffMICNetwork
 from .denoiser import PreparedDenoiser
 from .folding import folded
 
@@ -64,5 +64,6 @@ def _rewritten(network: DiffMICNetwork, dtype: torch.dtype) -> DiffMICNetwork:
         for name, child in list(module.named_children()):
             if isinstance(child, Backbone):
                 setattr(module, name, folded(child, dtype))
-    rewritten.denoiser = PreparedDenoiser(rewritten.denoiser, dtype)  # type: ignore[assignment]
+    if isinstance(rewritten.denoiser, Denoiser):  # else it is the user's own, and stays as it is
+        rewritten.denoiser = PreparedDenoiser(rewritten.denoiser, dtype)  # type: ignore[assignment]
     return rewritten

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
 from ..errors import InputError
-from ..inference import STAGES, Calibration, FittedModel, Stage
+from ..inference import STAGES, AnyCalibration, FittedModel, Stage
 from ..model import DiffMICNetwork
 from ..tasks import Task
 
@@ -66,7 +66,7 @@ class FittedAttributes:
         return self._fitted().channels
 
     @property
-    def calibrations_(self) -> Mapping[Stage, Calibration]:
+    def calibrations_(self) -> Mapping[Stage, AnyCalibration]:
         """Calibration of each trained stage: maps logits to probabilities."""
         return self._fitted().calibrations
 

@@ -46,7 +46,8 @@ class Persistence(FittedAttributes):
         """Save the fitted estimator as ``config.json``, ``model.safetensors`` and ``README.md``.
 
         Code is not saved: a module passed as ``backbone`` must be passed again when loading, and
-        so must a transform passed as ``augment``, which is otherwise loaded as ``"auto"``. A dict
+        so must parts of one's own (``parts``) and a transform passed as ``augment``, which is
+        otherwise loaded as ``"auto"``. A dict
         of class weights is loaded as None, and a file passed as ``pretrained`` as False. The files
         are loaded once before they replace an earlier saved model, which an interrupted or
         refused save leaves as it was.
@@ -142,6 +143,7 @@ class Persistence(FittedAttributes):
         local_files_only: bool = False,
         backbone: torch.nn.Module | None = None,
         augment: Any = None,
+        parts: Mapping[str, Any] | None = None,
         device: str = "auto",
     ) -> Self:
         """Load a fitted estimator from a folder, by its short name, or from the Hugging Face Hub.
@@ -167,6 +169,10 @@ class Persistence(FittedAttributes):
         augment : callable or None
             Transform to use as ``augment`` if the model was fitted with a custom one; required if
             its predictions average several test-time views. None: ``"auto"``.
+        parts : dict or None
+            Parts of your own with which the model was fitted, by the names of their fields, such as
+            ``{"denoiser": MyDenoiser}``; code is not saved. Losses are only needed for further
+            fits.
         device : str, default="auto"
             PyTorch device for predictions and further fits, as in the constructor.
 
@@ -199,6 +205,7 @@ class Persistence(FittedAttributes):
             defaults=_parameters(cls()),
             backbone=backbone,
             augment=augment,
+            parts={} if parts is None else parts,
             device=target,
             checksum=checksum,
         )

@@ -38,6 +38,7 @@ from ..training import (
     resolve_device,
     resolve_recipe,
 )
+from ..training.own_loss import try_losses
 from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
 
@@ -139,6 +140,7 @@ def prepare_fit(
         context_dropout=recipe.context_dropout,
     )
     plan = _with_zoom(plan, _longest_side(p, data), learnt)
+    try_losses(recipe, plan.num_classes)
     named = isinstance(p["backbone"], str) and bool(p["pretrained"])
     options = TrainingOptions(
         recipe=recipe,

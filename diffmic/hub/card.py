@@ -193,7 +193,11 @@ def card_text(
         labels=_labels(config, names),
         intended_use=card.intended_use or NOT_SPECIFIED,
         limits=card.limits or NOT_SPECIFIED,
-        backbone=backbone if isinstance(backbone, str) else backbone["module"],
+        backbone=_in_a_line(own_prior["own"])
+        if (own_prior := network["architecture"].get("prior"))
+        else backbone
+        if isinstance(backbone, str)
+        else backbone["module"],
         n_regions=network["architecture"]["n_regions"],
         num_steps=sampling["num_steps"],
         n_draws=sampling["n_draws"],
@@ -233,6 +237,8 @@ def _in_a_line(name: object) -> str:
 def _calibration(config: Mapping[str, Any]) -> str:
     """Sentence on the calibration of the model."""
     found = config["calibrations"]
+    if own := next((c["own"] for c in found.values() if "own" in c), None):
+        return f"Probabilities are calibrated on the validation part by `{_in_a_line(own)}`."
     if "diffusion" not in found:
         return "The diffusion stage was not trained."
     if all(c["temperature"] == 1 and not c["prior_weight"] for c in found.values()):

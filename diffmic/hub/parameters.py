@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, fields
+from dataclasses import fields
 from numbers import Integral
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,9 +16,11 @@ from torch import nn
 from ..errors import InputError, ModelFileError
 from ..inference import Calibration, SamplingOptions
 from ..model import Architecture, DiffusionSettings
+from ..model.own import part_name
 from ..training import Recipe
 from .card import ModelCard
 from .configuration import check_keys
+from .parts import plain_settings, with_parts
 
 Settings = TypeVar(
     "Settings", Architecture, Calibration, DiffusionSettings, ModelCard, Recipe, SamplingOptions
@@ -26,6 +28,8 @@ Settings = TypeVar(
 
 # Only for training; values that JSON cannot represent are saved as None, the default.
 TRAINING_PARAMETERS = ("random_state", "class_weight")
+
+NO_PARTS: Mapping[str, Any] = {}
 
 # Values of fields of an Architecture that files without them were made with.
 OLDEST_ARCHITECTURE: dict[str, Any] = {"region_importance": "paper", "region_map": "coarse"}
@@ -36,6 +40,7 @@ def read_parameters(
     defaults: Mapping[str, Any],
     backbone: str | nn.Module,
     augment: Any = None,
+    parts: Mapping[str, Any] = NO_PARTS,
 ) -> dict[str, Any]:
     """Constructor parameters from the values that :func:`plain_parameters` made.
 
@@ -61,20 +66,27 @@ def read_parameters(
     if isinstance(parameters.get("value_range"), list):
         parameters["value_range"] = tuple(parameters["value_range"])
     if isinstance(parameters["architecture"], dict):
-        parameters["architecture"] = read_architecture(parameters["architecture"])
+        parameters["architecture"] = read_architecture(parameters["architecture"], parts)
     if isinstance(parameters["recipe"], dict):
-        recipe = dict(parameters["recipe"])
-        settings = instance(DiffusionSettings, recipe.get("diffusion", {}))
+        recipe = with_parts(parameters["recipe"], parts)
+        settings = read_diffusion(recipe.get("diffusion", {}), parts)
         parameters["recipe"] = instance(Recipe, recipe | {"diffusion": settings})
     return parameters
 
 
-def read_architecture(saved: Mapping[str, Any]) -> Architecture:
+def read_diffusion(saved: Mapping[str, Any], parts: Mapping[str, Any]) -> DiffusionSettings:
+    """Settings of the diffusion from saved values, with parts that are passed again."""
+    return instance(DiffusionSettings, with_parts(saved, parts))
+
+
+def read_architecture(
+    saved: Mapping[str, Any], parts: Mapping[str, Any] = NO_PARTS
+) -> Architecture:
     """Architecture from saved values; its networks must be named timm models."""
     for name in ("prior_backbone", "region_backbone"):
         if saved.get(name) is not None:
             check_name(name, saved[name])
-    return instance(Architecture, OLDEST_ARCHITECTURE | dict(saved))
+    return instance(Architecture, OLDEST_ARCHITECTURE | with_parts(saved, parts))
 
 
 def check_name(parameter: str, name: Any) -> None:
@@ -161,13 +173,7 @@ def plain_backbone(backbone: str | nn.Module) -> str | dict[str, str]:
     """Backbone as a JSON value."""
     if isinstance(backbone, str):
         return backbone
-    return {"module": _named(backbone)}
-
-
-def _named(value: Any) -> str:
-    """Name of the class, or of the function, that a value is."""
-    kind = value if hasattr(value, "__qualname__") else type(value)
-    return f"{kind.__module__}.{kind.__qualname__}"
+    return {"module": part_name(backbone)}
 
 
 def instance(kind: type[Settings], values: dict[str, Any]) -> Settings:
@@ -194,20 +200,14 @@ def plain_architecture(architecture: Architecture) -> dict[str, Any]:
                 f"{name} is a module of your own. Code is not saved, and only backbone can be "
                 "passed again when loading. To save the model, use a timm name here."
             )
-    return _plain_fields(architecture, Architecture)
-
-
-def _plain_fields(value: Any, kind: type[Settings]) -> dict[str, Any]:
-    """Fields of settings as JSON values, without those that a subclass adds."""
-    names = {field.name for field in fields(kind)}
-    return {name: each for name, each in asdict(value).items() if name in names}
+    return plain_settings(architecture)
 
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor parameters as JSON values."""
     plain = {name: value for name, value in parameters.items() if name != "device"}
     if (transform := custom_augment(plain["augment"])) is not None:
-        plain["augment"] = {"transform": _named(transform)}
+        plain["augment"] = {"transform": part_name(transform)}
     for name, value in plain.items():
         if name in TRAINING_PARAMETERS and not isinstance(value, (str, Integral, type(None))):
             plain[name] = None
@@ -216,7 +216,7 @@ def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
         elif isinstance(value, Architecture):
             plain[name] = plain_architecture(value)
         elif isinstance(value, Recipe):
-            plain[name] = _plain_fields(value, Recipe)
+            plain[name] = plain_settings(value)
         elif isinstance(value, (np.ndarray, np.generic)):
             plain[name] = value.tolist()
     if plain["value_range"] is not None:

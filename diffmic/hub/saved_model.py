@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,17 @@ import torch
 from torch import nn
 
 from ..data import ValueRange
-from ..errors import ModelFileError
-from ..inference import Calibration, Engine, FitRecord, FittedModel, SamplingOptions
+from ..errors import ModelFileError, PartError
+from ..inference import (
+    Calibration,
+    Engine,
+    FitRecord,
+    FittedModel,
+    OwnCalibration,
+    SamplingOptions,
+)
 from ..model import (
-    Backbone,
     DiffMICNetwork,
-    DiffusionSettings,
     NetworkPlan,
     build_network,
     resolve_architecture,
@@ -38,6 +44,7 @@ from .files import (
     save_files,
 )
 from .parameters import (
+    NO_PARTS,
     OLDEST_ARCHITECTURE,
     chosen_backbone,
     custom_augment,
@@ -48,8 +55,10 @@ from .parameters import (
     plain_parameters,
     read_architecture,
     read_classes,
+    read_diffusion,
     read_parameters,
 )
+from .parts import check_parts, own_parts, plain_settings
 from .target import save_target
 
 NETWORK_KEYS = ("backbone", "architecture", "diffusion")
@@ -126,7 +135,7 @@ def save_model(
             "backbone": names.get("backbone", plain_backbone(model.plan.backbone)),
             "architecture": plain_architecture(model.plan.architecture)
             | _without(names, "backbone"),
-            "diffusion": asdict(model.plan.diffusion),
+            "diffusion": plain_settings(model.plan.diffusion),
         },
         "preprocessing": _preprocessing(model),
         "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
@@ -161,6 +170,7 @@ def _load(folder: Path, saved: SavedModel) -> SavedModel:
         defaults=saved.parameters,
         backbone=None if isinstance(backbone, str) else backbone,
         augment=custom_augment(saved.parameters["augment"]),
+        parts=own_parts(saved.model, saved.parameters),
         device=torch.device("cpu"),
     )
 
@@ -169,7 +179,7 @@ def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in names}
 
 
-def _encoder(network: DiffMICNetwork) -> Backbone:
+def _encoder(network: DiffMICNetwork) -> Any:
     """Backbone of the network that the estimator's ``backbone`` describes."""
     return network.image_encoder or network.prior.backbone
 
@@ -186,6 +196,8 @@ def _base_model(saved: SavedModel) -> str:
 def _local_names(model: FittedModel) -> dict[str, str]:
     """timm names for backbones given by ``source:name``, so that loading needs no network."""
     network, architecture = model.network, model.plan.architecture
+    if architecture.prior is not None:
+        return {}  # of one's own, without named backbones
     backbones: dict[str, tuple[Any, Any]] = {
         "backbone": (model.plan.backbone, _encoder(network)),
         "prior_backbone": (architecture.prior_backbone, network.prior.backbone),
@@ -222,6 +234,7 @@ def load_model(
     backbone: nn.Module | None,
     device: torch.device,
     augment: Any = None,
+    parts: Mapping[str, Any] = NO_PARTS,
     checksum: str | None = None,
 ) -> SavedModel:
     """Load what :func:`save_model` wrote; see ``DiffMICClassifier.from_pretrained``.
@@ -238,6 +251,8 @@ def load_model(
         Device of the loaded network.
     augment : callable or None
         Transform to use if the model was fitted with a custom one; None: ``"auto"``.
+    parts : mapping
+        Parts of the user's own, by name.
     checksum : str or None
         Expected SHA-256 of the weights, from a source other than the folder; None: that of the
         folder's configuration.
@@ -253,13 +268,15 @@ def load_model(
     stored = check_weights(folder, checksum or own_checksum)
     where = str(folder / CONFIG_FILE)
     check_contents(config, where=where)
+    check_parts(config, parts)
     try:
-        saved, plan = _read(config, defaults, backbone, augment)
+        saved, plan = _read(config, defaults, backbone, augment, parts)
         # First without allocation: sizes in a configuration may not match its weights.
-        with torch.device("meta"):
+        with suppress(PartError), torch.device("meta"):  # which a user's code may not know
             check_tensors(stored, build_network(_without_memory(plan)), where=where)
         with LocalRNG(0):
             network = build_network(plan).eval()
+        check_tensors(stored, network, where=where)
     except ModelFileError:
         raise
     except (
@@ -287,14 +304,18 @@ def load_model(
 
 
 def _read(
-    config: dict[str, Any], defaults: Mapping[str, Any], backbone: nn.Module | None, augment: Any
+    config: dict[str, Any],
+    defaults: Mapping[str, Any],
+    backbone: nn.Module | None,
+    augment: Any,
+    parts: Mapping[str, Any],
 ) -> tuple[dict[str, Any], NetworkPlan]:
     """Fields of a :class:`SavedModel` except the network, and the plan of the network."""
     network = config["network"]
     check_keys(network, NETWORK_KEYS, where="network")
     chosen = chosen_backbone(network["backbone"], backbone)
-    parameters = read_parameters(config["parameters"], defaults, chosen, augment)
-    architecture = read_architecture(network["architecture"])
+    parameters = read_parameters(config["parameters"], defaults, chosen, augment, parts)
+    architecture = read_architecture(network["architecture"], parts)
     named = isinstance(parameters["architecture"], str)
     if named and not network["architecture"].keys() >= OLDEST_ARCHITECTURE.keys():
         # The named architectures have changed since; a fit that goes on needs the model's own.
@@ -307,7 +328,7 @@ def _read(
         image_size=preprocessing["image_size"],
         num_classes=len(config["classes"]),
         task=task_named(config["task"]),
-        diffusion=instance(DiffusionSettings, network["diffusion"]),
+        diffusion=read_diffusion(network["diffusion"], parts),
         context_dropout=resolve_recipe(parameters["recipe"]).context_dropout,
     )
     model = {
@@ -316,7 +337,12 @@ def _read(
         "value_range": (
             ValueRange(**preprocessing["value_range"]) if "value_range" in preprocessing else None
         ),
-        "calibrations": {s: instance(Calibration, v) for s, v in config["calibrations"].items()},
+        "calibrations": {
+            stage: OwnCalibration.read(values, parts["calibration"], plan.task)
+            if "own" in values
+            else instance(Calibration, values)
+            for stage, values in config["calibrations"].items()
+        },
         "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
         "sampling": instance(SamplingOptions, config["sampling"]),
         "seed": config["seed"],

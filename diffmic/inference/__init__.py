@@ -13,17 +13,20 @@ from .evidence import (
     over_views,
 )
 from .explanation import Explanation, explain
-from .fitted import FitRecord, FittedModel
+from .fitted import AnyCalibration, FitRecord, FittedModel
+from .own_calibration import OwnCalibration
 from .thresholds import best_thresholds
 
 __all__ = [
     "STAGES",
+    "AnyCalibration",
     "Calibration",
     "Engine",
     "Evidence",
     "Explanation",
     "FitRecord",
     "FittedModel",
+    "OwnCalibration",
     "SamplingOptions",
     "Stage",
     "best_thresholds",

@@ -37,7 +37,7 @@ class Engine:
     @property
     def device(self) -> torch.device:
         """Device of the network."""
-        return self.network.denoiser.out.weight.device
+        return self.network.forward_noise.device
 
     @torch.inference_mode()
     def encode(self, images: Tensor, *, seed: int = 0) -> Conditions:

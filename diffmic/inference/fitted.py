@@ -16,8 +16,10 @@ from ..tasks import Task
 from .calibration import Calibration
 from .engine import Engine
 from .evidence import Evidence, SamplingOptions, Stage, encode_images, evidence_of
+from .own_calibration import OwnCalibration
 
 Metrics = dict[str, float]
+AnyCalibration = Calibration | OwnCalibration
 
 
 @dataclass(frozen=True)
@@ -89,7 +91,7 @@ class FittedModel:
     plan: NetworkPlan
     classes: NDArray[Any]
     channels: int
-    calibrations: Mapping[Stage, Calibration]
+    calibrations: Mapping[Stage, AnyCalibration]
     thresholds: Mapping[Stage, NDArray[np.float64]]
     sampling: SamplingOptions
     seed: int

@@ -56,6 +56,14 @@ class Architecture:
         F, the width of the denoiser.
     num_train_timesteps : int
         T, the number of timesteps of the noise schedule.
+    prior, denoiser : nn.Module, class or function, or None
+        Prior and denoiser of your own: a :class:`~diffmic.parts.Prior` and a
+        :class:`~diffmic.parts.DenoiserPart`, or a class or function that makes one from the
+        :class:`NetworkPlan`; None: those of the method. A prior of your own stands for the
+        estimator's ``backbone``, too.
+    region_finder : callable or None
+        Choice of the regions of your own, a :class:`~diffmic.parts.RegionFinder`; None: where
+        ``region_importance`` is largest.
     """
 
     prior_backbone: str | nn.Module | None = None
@@ -69,8 +77,12 @@ class Architecture:
     region_size: int | Literal["auto"] = "auto"
     feature_dim: int = 256
     num_train_timesteps: int = 1000
+    prior: Any = None
+    region_finder: Any = None
+    denoiser: Any = None
 
     def __post_init__(self) -> None:
+        self._check_parts()
         for name in (*_WHOLE, *_WHOLE_OR_AUTO):
             value = getattr(self, name)
             auto = name in _WHOLE_OR_AUTO and isinstance(value, str) and value == "auto"
@@ -85,6 +97,24 @@ class Architecture:
             raise InputError(
                 "regions is 'zoom' and region_backbone is given: zoomed regions are encoded by the "
                 "backbone of the whole image. Leave one of the two out."
+            )
+
+    def _check_parts(self) -> None:
+        """Check parts of one's own, as far as that is possible before a network is built."""
+        kinds = dict.fromkeys(
+            ("prior", "denoiser"),
+            "a torch.nn.Module, or a class or function that makes one from the NetworkPlan",
+        ) | {"region_finder": "a function of images and saliency that gives boxes"}
+        for name, kind in kinds.items():
+            if (part := getattr(self, name)) is not None and not callable(part):
+                raise InputError(f"{name} is {part!r}; give None, or {kind}.")
+        others = ("prior_backbone", "region_backbone", "region_finder")
+        given = [name for name in others if getattr(self, name) is not None]
+        given += ["regions='zoom'"] if self.zooms else []
+        if self.prior is not None and given:
+            raise InputError(
+                f"prior is your own and {given[0]} is given, too: a prior of your own finds and "
+                "reads its regions itself. Leave one of the two out."
             )
 
     @property

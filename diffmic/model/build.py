@@ -4,12 +4,15 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from ..diffusion import LabelMapProcess, NoiseSchedule
 from ..errors import BackboneError, InputError
 from .architecture import LARGEST_ZOOM, Architecture, NetworkPlan
-from .backbone import build_backbone
+from .backbone import Backbone, build_backbone
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
+from .own import OwnDenoiser, OwnPrior
 from .prior import DualGranularityPrior
 from .regions import FeatureWindows, PixelCrops, ZoomedCrops, max_regions, window_cells
 
@@ -37,6 +40,9 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         Sizes or backbones do not fit together, or weights cannot be loaded.
     """
     architecture, side = plan.architecture, plan.image_size
+    if architecture.prior is not None:
+        own = OwnPrior(architecture.prior, plan)
+        return _assembled(plan, own, own.channels, None, None)
     fine = architecture.region_map == "fine"
     fine_cells = FINE_CELLS if fine else 1
     encoder = build_backbone(
@@ -94,10 +100,23 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         window=window,
         task=plan.task,
         importance=architecture.region_importance,
+        finder=architecture.region_finder,
     )
+    return _assembled(plan, prior, encoder.channels, image_encoder, region_encoder)
+
+
+def _assembled(
+    plan: NetworkPlan,
+    prior: DualGranularityPrior | OwnPrior,
+    image_channels: int,
+    image_encoder: Backbone | None,
+    region_encoder: PixelCrops | None,
+) -> DiffMICNetwork:
+    """The network of a prior and its encoders, with a new context and denoiser."""
+    architecture = plan.architecture
     context = ContextFusion(
-        encoder.channels,
-        regions.channels,
+        image_channels,
+        prior.regions.channels,
         prior.n_regions,
         architecture.feature_dim,
         dropout=plan.context_dropout,
@@ -108,7 +127,7 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         image_encoder,
         region_encoder,
         context,
-        Denoiser(plan.num_classes, architecture.feature_dim, n_timesteps),
+        _denoiser(plan, prior.n_regions),
         LabelMapProcess(
             NoiseSchedule(n_timesteps),
             start=settings.start,
@@ -118,6 +137,17 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         settings=settings,
         task=plan.task,
     )
+
+
+def _denoiser(plan: NetworkPlan, n_regions: int) -> Denoiser | OwnDenoiser:
+    """New denoiser: that of the method, or one's own, which is tried out."""
+    width, n_timesteps = plan.architecture.feature_dim, plan.architecture.num_train_timesteps
+    if plan.architecture.denoiser is None:
+        return Denoiser(plan.num_classes, width, n_timesteps)
+    own = OwnDenoiser(plan.architecture.denoiser, plan)
+    if torch.get_default_device().type != "meta":
+        own.try_out(n_regions, width, n_timesteps)
+    return own
 
 
 def resolved(plan: NetworkPlan, network: DiffMICNetwork) -> NetworkPlan:

@@ -39,6 +39,48 @@ class Conditions:
     attention: Tensor
     region_weights: Tensor
 
+    @classmethod
+    def of(
+        cls,
+        global_logits: Tensor,
+        image_features: Tensor,
+        *,
+        local_logits: Tensor | None = None,
+        region_features: Tensor | None = None,
+        saliency: Tensor | None = None,
+        boxes: Tensor | None = None,
+        attention: Tensor | None = None,
+        region_weights: Tensor | None = None,
+    ) -> "Conditions":
+        """Conditions from what a prior of one's own has; the rest says nothing.
+
+        Without regions the whole image is the only one. Without local logits, those of the regions
+        are the global ones; without a saliency map it is 0 in a single cell; without attention all
+        regions have as much.
+
+        Parameters
+        ----------
+        global_logits : Tensor of shape (B, C)
+        image_features : Tensor of shape (B, D)
+        local_logits, region_features, saliency, boxes, attention, region_weights : Tensor or None
+            As in the attributes.
+        """
+        n, n_classes = global_logits.shape
+        features = image_features[:, None] if region_features is None else region_features
+        n_regions = features.shape[1]
+        whole = features.new_tensor([0.0, 0.0, 1.0, 1.0]).expand(n, n_regions, 4)
+        even = features.new_full((n, n_regions), 1 / n_regions)
+        return cls(
+            global_logits=global_logits,
+            local_logits=global_logits if local_logits is None else local_logits,
+            image_features=image_features,
+            region_features=features,
+            saliency=features.new_zeros(n, n_classes, 1, 1) if saliency is None else saliency,
+            boxes=whole if boxes is None else boxes,
+            attention=even if attention is None else attention,
+            region_weights=torch.ones_like(even) if region_weights is None else region_weights,
+        )
+
     @property
     def fused_logits(self) -> Tensor:
         """Fused logits of the prior, y_f = ½ (y_g + y_l), (B, C)."""

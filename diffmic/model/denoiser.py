@@ -127,6 +127,13 @@ class Denoiser(nn.Module):
         self.norms = nn.ModuleList(nn.BatchNorm1d(feature_dim) for _ in widths)
         self.out = nn.Linear(feature_dim, num_classes)
 
+    mixes_positions = False  # each position stands for itself
+
+    @property
+    def num_classes(self) -> int:
+        """C, the number of classes."""
+        return self.out.out_features
+
     def forward(
         self, guidance: Tensor, noisy: Tensor, timesteps: Tensor | int, context: Tensor
     ) -> Tensor:

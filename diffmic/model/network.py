@@ -17,8 +17,10 @@ from ..diffusion import (
 from ..tasks import MULTICLASS, Task
 from .architecture import DiffusionSettings
 from .backbone import Backbone
+from .boxes import features_in_boxes
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser, FoldedDenoiser
+from .own import OwnDenoiser, OwnPrior
 from .prior import DualGranularityPrior
 from .regions import PixelCrops
 
@@ -51,11 +53,11 @@ class DiffMICNetwork(nn.Module):
 
     def __init__(
         self,
-        prior: DualGranularityPrior,
+        prior: DualGranularityPrior | OwnPrior,
         image_encoder: Backbone | None,
         region_encoder: PixelCrops | None,
         context: ContextFusion,
-        denoiser: Denoiser,
+        denoiser: Denoiser | OwnDenoiser,
         process: Process,
         *,
         settings: DiffusionSettings,
@@ -90,7 +92,7 @@ class DiffMICNetwork(nn.Module):
     @property
     def num_classes(self) -> int:
         """Number of classes, C."""
-        return self.denoiser.out.out_features
+        return self.denoiser.num_classes
 
     @property
     def parameterization(self) -> Parameterization:
@@ -112,7 +114,9 @@ class DiffMICNetwork(nn.Module):
                 conditions, image_features=self.image_encoder.pooled(self.prior.whole(images))
             )
         if self.region_encoder is not None:
-            region_features = self.region_encoder(images, None, cells)
+            own_boxes = cells.shape[-1] == 4  # of a region finder of one's own
+            read = features_in_boxes if own_boxes else PixelCrops.__call__
+            region_features = read(self.region_encoder, images, None, cells)
             conditions = replace(conditions, region_features=region_features)
         return conditions
 
@@ -137,7 +141,7 @@ class DiffMICNetwork(nn.Module):
         noisy: Tensor,
         t: int,
         context: Tensor,
-        denoiser: Denoiser | FoldedDenoiser | None = None,
+        denoiser: Denoiser | FoldedDenoiser | OwnDenoiser | None = None,
     ) -> Denoised:
         """Estimates of clean label and noise for noisy maps (B, ..., C), all at timestep ``t``."""
         output = (denoiser or self.denoiser)(guidance, noisy, t, context)

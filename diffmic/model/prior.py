@@ -1,5 +1,7 @@
 """The dual-granularity prior: classification of the whole image and of its regions."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -7,7 +9,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..tasks import MULTICLASS, Task
 from .backbone import Backbone
+from .boxes import features_in_boxes
 from .conditions import Conditions
+from .own import OwnRegions
 from .regions import (
     FeatureWindows,
     PixelCrops,
@@ -69,6 +73,8 @@ class DualGranularityPrior(nn.Module):
         Type of task.
     importance : str
         Form of the importance of a place; see :func:`~.regions.importance_map`.
+    finder : callable or None
+        Choice of the regions of one's own; see :class:`~diffmic.parts.RegionFinder`.
 
     Raises
     ------
@@ -86,6 +92,7 @@ class DualGranularityPrior(nn.Module):
         window: tuple[int, int],
         task: Task = MULTICLASS,
         importance: str = "paper",
+        finder: Any = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -93,7 +100,8 @@ class DualGranularityPrior(nn.Module):
         self.n_regions = n_regions
         self.window = window
         self.task, self.importance = task, importance
-        room = max_regions(regions.map_size, window)
+        self.finder = None if finder is None else OwnRegions(finder, n_regions)
+        room = n_regions if finder is not None else max_regions(regions.map_size, window)
         if not 1 <= n_regions <= room:
             rows, columns = regions.map_size
             raise InputError(
@@ -121,13 +129,18 @@ class DualGranularityPrior(nn.Module):
         -------
         Conditions
             Conditions with the features of the prior for the image and its regions.
-        Tensor of shape (B, K, 2)
-            Upper-left cell of each region on the map on which regions are chosen.
+        Tensor of shape (B, K, 2) or (B, K, 4)
+            Upper-left cell of each region on the map on which regions are chosen; the boxes of a
+            region finder of one's own.
         """
         maps = self.backbone(self.whole(images))
         saliency = self.saliency(maps.coarse)
-        cells, weights = self._chosen(saliency.detach().float())
-        features = self.regions(images, maps, cells)
+        if self.finder is None:
+            cells, weights = self._chosen(saliency.detach().float())
+            features, boxes = self.regions(images, maps, cells), self.regions.boxes(cells)
+        else:
+            cells, weights = self.finder(images, saliency.detach().float())
+            features, boxes = features_in_boxes(self.regions, images, maps, cells), cells
         pooled, attention = self.attention(features, weights)
         conditions = Conditions(
             global_logits=top_mean(saliency),
@@ -135,11 +148,13 @@ class DualGranularityPrior(nn.Module):
             image_features=maps.coarse.mean(dim=(2, 3)),
             region_features=features,
             saliency=saliency,
-            boxes=self.regions.boxes(cells),
+            boxes=boxes,
             attention=attention,
             region_weights=weights,
         )
         return conditions, cells
+
+    rereads = True
 
     def reread(
         self, image_features: Tensor, region_features: Tensor, region_weights: Tensor

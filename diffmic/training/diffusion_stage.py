@@ -89,6 +89,7 @@ def train_denoiser(
         moving_average(learner, recipe.ema, total_steps),
         history=history,
     )
+    learnt = [weight for weight in network.prior.parameters() if weight.requires_grad]
     network.prior.requires_grad_(False)
     try:
         with precision.loop():
@@ -107,7 +108,8 @@ def train_denoiser(
                 verbose=options.verbose,
             )
     finally:
-        network.prior.requires_grad_(True)
+        for weight in learnt:  # those of a frozen encoder stay frozen
+            weight.requires_grad_(True)
         if recipe.half_weights and state.epoch:
             round_to_half(learner)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from ..data import LabelledImages
 from ..inference import (
+    AnyCalibration,
     Calibration,
     Engine,
     Evidence,
+    OwnCalibration,
     SamplingOptions,
     Stage,
     best_thresholds,
@@ -58,7 +61,7 @@ class Verdict:
         Cross-fitted gain of the diffusion; None if the diffusion was not trained.
     """
 
-    calibrations: dict[Stage, Calibration] = field(default_factory=dict)
+    calibrations: dict[Stage, AnyCalibration] = field(default_factory=dict)
     thresholds: dict[Stage, NDArray[np.float64]] = field(default_factory=dict)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     gain: Gain | None = None
@@ -111,7 +114,7 @@ class Evaluation:
         readings = {stage: self._reading(stage, evidence, network.task) for stage in stages}
         found = Verdict()
         for stage, reading in readings.items():
-            found.calibrations[stage] = reading.fitted()
+            found.calibrations[stage] = reading.fitted(self.options.recipe.calibration)
             if network.task.has_thresholds:
                 found.thresholds[stage] = reading.best_thresholds(found.calibrations[stage])
         measured: dict[str, Reading] = {str(stage): r for stage, r in readings.items()}
@@ -120,7 +123,9 @@ class Evaluation:
             measured["diffusion_alone"] = alone
         errors = {}
         for name, reading in measured.items():
-            found.scores[name], errors[name] = cross_fitted(reading, self.options.seed)
+            found.scores[name], errors[name] = cross_fitted(
+                reading, self.options.seed, self.options.recipe.calibration
+            )
         if "diffusion" in stages and len(self.part) > 1:
             difference = errors["prior"] - errors["diffusion"]
             spread = float(difference.std(ddof=1)) / len(difference) ** 0.5
@@ -219,8 +224,17 @@ class Reading:
             self.logits[index], prior, self.targets[index], self.weights[index], self.task
         )
 
-    def fitted(self) -> Calibration:
-        """Calibration fitted on these images."""
+    def fitted(self, own: Any = None) -> AnyCalibration:
+        """Calibration fitted on these images; that of one's own if there is one."""
+        if own is not None:
+            return OwnCalibration.fit(
+                own,
+                self.logits,
+                self.targets,
+                self.task,
+                prior_logits=self.prior_logits,
+                weights=self.weights,
+            )
         return Calibration.fit(
             self.logits,
             self.targets,
@@ -229,13 +243,15 @@ class Reading:
             weights=self.weights,
         )
 
-    def best_thresholds(self, calibration: Calibration) -> NDArray[np.float64]:
+    def best_thresholds(self, calibration: AnyCalibration) -> NDArray[np.float64]:
         """Multi-label thresholds that maximise the expected F1, (L,)."""
         proba = self.task.probabilities(calibration.logits(self.logits, self.prior_logits))
         return best_thresholds(self.targets.numpy(), proba.numpy())
 
 
-def cross_fitted(reading: Reading, seed: int) -> tuple[dict[str, float], NDArray[np.float64]]:
+def cross_fitted(
+    reading: Reading, seed: int, own: Any = None
+) -> tuple[dict[str, float], NDArray[np.float64]]:
     """Cross-fitted metrics: no image is evaluated with a calibration that was fitted on it.
 
     Calibration and thresholds of each fold are fitted on the other folds; the metrics are computed
@@ -254,7 +270,7 @@ def cross_fitted(reading: Reading, seed: int) -> tuple[dict[str, float], NDArray
     thresholds = np.full(reading.targets.shape, 0.5)
     for fold in range(int(folds.max()) + 1) if n > 1 else ():
         inside, others = folds == fold, reading[folds != fold]
-        calibration = others.fitted()
+        calibration = others.fitted(own)
         part = reading[inside]
         logits[inside] = calibration.logits(part.logits, part.prior_logits)
         if task.has_thresholds:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ..diffusion import distance_weights, focal_weights, weighted_mse
 from ..diffusion.schedule import over_positions
 from ..model import Conditions, DiffMICNetwork
+from .own_loss import own_loss
 from .recipe import Recipe
 
 
@@ -31,11 +32,13 @@ class PriorObjective(nn.Module):
         readings = [conditions.fused_logits]
         if self.recipe.branch_losses:
             readings += [conditions.global_logits, conditions.local_logits]
-        losses = [
-            self.task.loss(logits.float(), targets, label_smoothing=self.recipe.label_smoothing)
-            for logits in readings
-        ]
+        losses = [self._loss(logits.float(), targets) for logits in readings]
         return (weights * torch.stack(losses).mean(dim=0)).mean()
+
+    def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
+        if (own := self.recipe.prior_loss) is not None:
+            return own_loss("prior_loss", own, logits, targets)
+        return self.task.loss(logits, targets, label_smoothing=self.recipe.label_smoothing)
 
 
 class DenoiserObjective(nn.Module):
@@ -71,7 +74,8 @@ class DenoiserObjective(nn.Module):
     def forward(self, conditions: Conditions, targets: Tensor, weights: Tensor) -> Tensor:
         """Loss of conditions of B images with targets (B, C) and weights (B,)."""
         network, recipe = self.network, self.recipe
-        if recipe.feature_noise and self.feature_scales is not None:
+        rereads = network.prior.rereads  # else logits would not follow the changed features
+        if recipe.feature_noise and self.feature_scales is not None and rereads:
             conditions = self._blurred(conditions, *self.feature_scales)
         context = network.context(conditions.image_features, conditions.region_features)
 
@@ -93,12 +97,22 @@ class DenoiserObjective(nn.Module):
         target = network.parameterization.target(label, noise, *levels)
         confidence = network.task.confidence(conditions.fused_logits, targets)
         weights = weights * focal_weights(confidence, alpha=recipe.alpha, gamma=recipe.gamma)
-        if network.settings.prediction_type == "probability":
+        classifies = network.settings.prediction_type == "probability"
+        if not classifies:  # no error, and no gradient, where the label is not known
+            output = torch.where(over_positions(known, output), output, target)
+        if recipe.denoiser_loss is not None:
+            wanted = over_positions(targets, noise).expand_as(noise) if classifies else target
+            losses = own_loss("denoiser_loss", recipe.denoiser_loss, output, wanted)
+        elif classifies:
             losses = network.task.loss(output, over_positions(targets, noise))
-            return (weights[:, None] * losses).mean()
-        # No error, and no gradient, where the label is not known.
-        output = torch.where(over_positions(known, output), output, target)
-        return weighted_mse(output, target, weights)
+        elif network.denoiser.mixes_positions:
+            losses = (output - target).square().mean(dim=-1)
+        else:
+            return weighted_mse(output, target, weights)
+        if network.denoiser.mixes_positions:  # each distance is there once, however often it occurs
+            n_regions = network.n_regions
+            losses = losses * n_regions * distance_weights(n_regions, device=losses.device)
+        return (weights[:, None] * losses).mean()
 
     def _filled(self, targets: Tensor, conditions: Conditions) -> tuple[Tensor, Tensor]:
         """Which targets (B, C) are known, and the targets with the prior's probability elsewhere.
@@ -115,6 +129,8 @@ class DenoiserObjective(nn.Module):
     def _distances(self, batch: int, device: torch.device) -> Tensor:
         """Distances |i − j| of all positions of the K × K map, or of a random sample; (B, P)."""
         n_regions = self.network.n_regions
+        if self.network.denoiser.mixes_positions:
+            return torch.arange(n_regions, device=device).expand(batch, -1)
         shares = distance_weights(n_regions, device=device)
         if self.recipe.n_positions >= n_regions**2:
             counts = (shares * n_regions**2).round().long()

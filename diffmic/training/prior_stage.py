@@ -26,11 +26,15 @@ def train_prior(
 ) -> None:
     """Train the prior of a network; it ends in its best state.
 
+    A prior of one's own without parameters to learn stays as it is.
+
     Raises
     ------
     TrainingDivergedError
         The loss is not finite; the prior is in its last good state.
     """
+    if not any(parameter.requires_grad for parameter in network.prior.parameters()):
+        return
     try:
         train_on_images(
             PriorObjective(network, options.recipe),
@@ -122,7 +126,8 @@ def parameter_groups(
     recipe, rate = options.recipe, options.learning_rate
     groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
     for name, parameter in learner.named_parameters():
-        groups["backbone." in name].append(parameter)
+        if parameter.requires_grad:
+            groups["backbone." in name].append(parameter)
     factor = recipe.pretrained_factor if options.pretrained else 1.0
     return [
         {"params": groups[True], "lr": rate * factor},

@@ -5,6 +5,7 @@ from numbers import Integral
 from typing import Any, Literal
 
 from ..errors import InputError
+from ..inference.own_calibration import check_calibrator
 from ..model import DiffusionSettings
 
 _LEAST = {"n_cached_views": 0, "steps_per_epoch": 1, "batch_size": 2, "n_positions": 1}
@@ -69,6 +70,13 @@ class Recipe:
     half_weights : bool
         Whether weights are rounded to half precision at the end of each stage, before the
         calibration, so that a file of half the size stores the same model.
+    prior_loss, denoiser_loss : callable or None
+        Losses of your own for stage one and stage two, each a :class:`~diffmic.parts.Loss`; None:
+        cross-entropy with ``label_smoothing`` in stage one; in stage two cross-entropy or, for
+        other prediction types than "probability", the squared error.
+    calibration : object or None
+        Calibration of your own, a :class:`~diffmic.parts.Calibrator`, such as a classifier of
+        scikit-learn; None: a temperature, and the weight of the prior.
     """
 
     diffusion: DiffusionSettings = field(default_factory=DiffusionSettings)
@@ -95,6 +103,9 @@ class Recipe:
     stacked: bool = True
     ema: float | None = 0.1
     half_weights: bool = True
+    prior_loss: Any = None
+    denoiser_loss: Any = None
+    calibration: Any = None
 
     def __post_init__(self) -> None:
         if not self.cached and (self.feature_noise or self.n_cached_views):
@@ -105,6 +116,10 @@ class Recipe:
             )
         if self.schedule not in ("one-cycle", "cosine"):
             raise InputError(f"schedule is {self.schedule!r}; give 'one-cycle' or 'cosine'.")
+        for name in ("prior_loss", "denoiser_loss"):
+            if (loss := getattr(self, name)) is not None and not callable(loss):
+                raise InputError(f"{name} is {loss!r}; give None, or a function of output, target.")
+        check_calibrator(self.calibration)
         optional = {n: x for n, x in _LEAST_OR_NONE.items() if getattr(self, n) is not None}
         for name, least in (_LEAST | optional).items():
             value = getattr(self, name)
