@@ -199,10 +199,15 @@ def test_a_frozen_prior_stays_as_it_is_and_stage_one_is_left_out():
     assert not any(weight.requires_grad for weight in clf.network_.prior.parameters())
 
 
-def test_frozen_weights_of_a_backbone_stay_frozen():
+def test_frozen_weights_of_a_backbone_stay_frozen_and_exact():
     backbone = TinyBackbone()
     backbone.layers[0].requires_grad_(False)
-    clf = DiffMICClassifier(**small(backbone=backbone, max_epochs=1)).fit(X, Y)
+    recipe = replace(RECIPE, half_weights=True)
+    clf = DiffMICClassifier(**small(backbone=backbone, recipe=recipe, max_epochs=1)).fit(X, Y)
+    learnt = clf.network_.prior.backbone.net.layers
+    assert learnt[0].weight.equal(backbone.layers[0].weight)
+    assert learnt[3].weight.equal(learnt[3].weight.half().float())
+    assert not learnt[0].weight.equal(learnt[0].weight.half().float())
     flags = [weight.requires_grad for weight in clf.network_.prior.backbone.net.parameters()]
     assert flags == [weight.requires_grad for weight in backbone.parameters()]
 
@@ -238,6 +243,50 @@ def test_regions_of_boxes_are_read_where_they_are():
         features = [network.encode(each).region_features for each in (images, far, near)]
         assert_allclose(features[0].detach(), features[1].detach(), atol=1e-6)
         assert (features[0] - features[2]).abs().max() > 1e-3
+
+
+class OneRegion(PooledPrior):
+    """The whole image is the only region, and outputs are float64."""
+
+    n_regions = 1
+
+    def forward(self, images):
+        pooled = self.encoder(images).mean(dim=(2, 3))
+        return Conditions.of(self.head(pooled).double(), pooled.double())
+
+
+class Double(Pointwise):
+    def forward(self, *args):
+        return super().forward(*args).double()
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("denoiser", [Double, Mixing])
+def test_one_region_other_floats_several_labels_and_images_encoded_anew(cached, denoiser):
+    labels = np.stack([Y == 0, Y != 2], axis=1).astype(float)
+    labels[0, 1] = np.nan
+    recipe = RECIPE if cached else replace(RECIPE, cached=False, n_cached_views=0)
+    clf = DiffMICClassifier(
+        **small(prior=OneRegion, denoiser=denoiser, recipe=recipe, max_epochs=1, n_views=2)
+    ).fit(X, labels)
+    assert clf.predict_proba(X[:3], n_views=1).shape == (3, 2)
+    assert clf.network_.n_regions == 1
+    assert np.isfinite(clf.explain(X[:2]).heatmap(1)).all()
+
+
+def test_a_part_that_fails_later_is_named_and_what_was_learnt_is_kept():
+    class Breaks(Pointwise):
+        calls = 0
+
+        def forward(self, *args):
+            type(self).calls += 1
+            found = super().forward(*args)
+            return found * torch.nan if type(self).calls > 5 else found
+
+    clf = DiffMICClassifier(**small(denoiser=Breaks, max_epochs=1))
+    with pytest.raises(PartError, match="Breaks, gave an output with NaN"):
+        clf.fit(X, Y)
+    assert clf.predict(X, stage="prior").shape == Y.shape
 
 
 def test_a_mixing_denoiser_sees_all_distances_in_order():

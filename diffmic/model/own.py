@@ -137,12 +137,12 @@ def checked(
         first = int((~finite.flatten(1).all(dim=1)).nonzero()[0]) if value.ndim > 1 else 0
         raise PartError(
             f"{told} with NaN or infinity, first in row {first} of the batch; {expected}, all of "
-            "them finite."
+            "them finite. If its weights were finite when training began, lower the learning rate."
         )
     return value
 
 
-def _made(role: str, part: Any, plan: NetworkPlan) -> nn.Module:
+def made(role: str, part: Any, plan: NetworkPlan) -> nn.Module:
     """Module of a part: a copy of it, or what the class or function makes from the plan."""
     if isinstance(part, nn.Module):
         return copy.deepcopy(part)
@@ -189,7 +189,7 @@ class OwnPrior(nn.Module):
 
     def __init__(self, part: Any, plan: NetworkPlan) -> None:
         super().__init__()
-        self.own = _made("prior", part, plan)
+        self.own = made("prior", part, plan)
         self.num_classes = plan.num_classes
         for name in ("n_regions", "image_channels", "region_channels"):
             value = getattr(self.own, name, None)
@@ -307,7 +307,7 @@ class OwnDenoiser(nn.Module):
 
     def __init__(self, part: Any, plan: NetworkPlan, *, positions: bool = True) -> None:
         super().__init__()
-        self.own = _made("denoiser", part, plan)
+        self.own = made("denoiser", part, plan)
         self.num_classes = plan.num_classes
         self.positions = positions
         self.mixes_positions = bool(getattr(self.own, "mixes_positions", False)) and positions
@@ -325,9 +325,8 @@ class OwnDenoiser(nn.Module):
         maps = [x.reshape(rows, -1, n_classes) for x in (guidance.expand_as(noisy), noisy)]
         each = context[:, None].expand(-1, rows // n_images, -1).reshape(rows, -1)
         found = self.own(*maps, timesteps.reshape(rows, -1), each)
-        return checked(
-            "denoiser", self.own, "an output", found, tuple(maps[1].shape), noisy
-        ).reshape(noisy.shape)
+        found = checked("denoiser", self.own, "an output", found, tuple(maps[1].shape), noisy)
+        return found.to(noisy.dtype).reshape(noisy.shape)
 
     def folded(self, timesteps: Sequence[int]) -> "OwnDenoiser":
         """The denoiser itself, at any timestep."""

@@ -113,9 +113,19 @@ def has_amx() -> bool:
 
 @torch.no_grad()
 def round_to_half(module: nn.Module) -> None:
-    """Round weights and buffers in place to half precision, except values too large for it."""
-    for tensor in module.state_dict().values():
-        if tensor.is_floating_point():
+    """Round weights and buffers in place to half precision, except values too large for it.
+
+    Frozen weights, and buffers beside them, stay as they are.
+    """
+    frozen = {
+        id(tensor)
+        for part in module.modules()
+        if (own := list(part.parameters(recurse=False)))
+        and not any(weight.requires_grad for weight in own)
+        for tensor in (*own, *part.buffers(recurse=False))
+    }
+    for tensor in module.state_dict(keep_vars=True).values():
+        if tensor.is_floating_point() and id(tensor) not in frozen:
             half = tensor.half().to(tensor.dtype)
             tensor.copy_(torch.where(half.isfinite(), half, tensor))
 
