@@ -229,15 +229,16 @@ class DiffMICClassifier(
         X : array, tensor, list, Dataset or DataLoader
             Images as an array or tensor of shape (n, C, H, W), (n, H, W, C) or (n, H, W), uint8
             in 0–255 or float in 0–1; a list of paths, PIL images or arrays; a map-style Dataset of
-            (image, target) or of dicts; a DataLoader, of which what it yields is read; or a batch
-            that is a dict. An IterableDataset, or a DataLoader with a ``collate_fn`` of its own,
-            is read once and kept in memory.
+            (image, target) or of dicts; a DataLoader, of which what it yields is read; an
+            ImageTable of ``diffmic.datasets``; or a batch that is a dict. An IterableDataset, or a
+            DataLoader with a ``collate_fn`` of its own, is read once and kept in memory.
         y : array-like of shape (n,), (n, 1) or (n, L)
             Class labels, integers or strings; an indicator matrix of 0 and 1 means multi-label, and
-            NaN in it an unknown label. Not needed if X contains targets.
-        sample_weight : array-like of shape (n,) or None
+            NaN in it an unknown label; with ``task="multiclass"`` rows with a single 1 are the
+            number of its column. Not needed if X contains targets.
+        sample_weight : array-like of shape (n,) or (n, 1), or None
             Weight of each image in losses and calibration.
-        groups : array-like of shape (n,) or None
+        groups : array-like of shape (n,) or (n, 1), or None
             Group of each image, such as its patient; the validation split never divides a group.
         validation_data : (X, y), Dataset, DataLoader or None
             Held-out images with their targets, used instead of ``validation_fraction``.

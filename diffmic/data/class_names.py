@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import InputError, warn_user
 from ..tasks import Task
 from .columns import as_array
-from .labels import plain_labels
+from .labels import onehot_labels, plain_labels
 from .names import Names
 
 
@@ -100,8 +100,15 @@ def aligned(
     """
     if ours is None and all(isinstance(label, str) for label in classes):
         ours = tuple(map(str, classes))
+    taken = y  # what stands if names do not help
+    if task.exclusive and (matrix := as_array(y, "y")).ndim == 2 and matrix.shape[1] > 1:
+        y = taken = onehot_labels(matrix)
+        if len(classes) == matrix.shape[1]:
+            taken = np.asarray(classes)[y]
+        if theirs is None:
+            return taken
     if ours is None:
-        return y
+        return taken
     if not task.exclusive:
         return y if theirs is None else _columns(y, theirs, ours, where, certain)
     if theirs is None and isinstance(classes[0], str):
@@ -125,7 +132,7 @@ def aligned(
             f"{_few(ours)}: their labels are taken as they are. Pass y to say that they are the "
             "model's, or give the model the same class_names."
         )
-        return y
+        return taken
     if strange:
         raise InputError(
             f"{where} has the classes {_few(strange)}, which the training data do not have: these "

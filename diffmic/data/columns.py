@@ -61,6 +61,34 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     return array
 
 
+def as_column(values: Any, name: str) -> NDArray[Any]:
+    """Array of one value per image: as :func:`as_array`, and (n, 1) is (n,), as for y."""
+    array = as_array(values, name)
+    return array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+
+
+def column_names(table: Any) -> list[str]:
+    """Names of the columns of a table of pandas, polars or pyarrow; empty for anything else."""
+    names = getattr(table, "column_names", getattr(table, "columns", None))
+    if names is None or callable(names):
+        return []
+    return [str(name) for name in names]
+
+
+def rows_of(values: Any, index: list[int]) -> Any:
+    """Some rows of whatever holds a value for each image; a table stays a table."""
+    if hasattr(values, "iloc"):
+        return values.iloc[index]
+    if hasattr(values, "to_pylist"):  # of pyarrow
+        return values.take(index)
+    if values is None or isinstance(values, (np.ndarray, Tensor)) or hasattr(values, "to_numpy"):
+        return None if values is None else values[index]
+    if hasattr(values, "toarray"):  # a sparse matrix of scipy
+        return values.toarray()[index]
+    rows = list(values)  # of a list, a range, a view of a dict, ...
+    return [rows[i] for i in index]
+
+
 def _of_tensor(values: Tensor) -> NDArray[Any]:
     values = values.detach().cpu()
     if values.layout is not torch.strided:
@@ -126,8 +154,8 @@ def _is_missing(value: Any, infinity: bool) -> bool:
 
 def category_order(values: Any) -> list[Any] | None:
     """Categories of an ordered categorical of pandas, or of an enumeration of polars; else None."""
-    columns = list(getattr(values, "columns", ()))
-    if len(columns) == 1:  # a table of one column
+    columns: Any = getattr(values, "columns", ())
+    if len(columns) == 1 and not isinstance(values, np.ndarray):  # a table of one column
         values = values[columns[0]]
     dtype = getattr(values, "dtype", None)
     categories = getattr(dtype, "categories", None)

@@ -12,12 +12,12 @@ from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
 from .arrays import as_batch, entries_of
-from .columns import as_array
+from .columns import as_array, column_names
 from .files import holds_content
 from .item_targets import known_targets, stacked
 from .items import USUAL_KEYS, Keys, as_mapping, is_file, split_item
 from .loaders import batch_size_of, items_of
-from .names import Names, dataset_names
+from .names import Names, dataset_names, names_in_lists
 from .ranges import ValueRange
 from .reading import Reading
 from .sources import (
@@ -31,6 +31,7 @@ from .sources import (
 )
 from .streams import Stream
 from .survey import Survey
+from .table import ImageTable
 from .workers import Workers
 
 _MUCH_MEMORY = 4 << 30
@@ -154,6 +155,8 @@ def _read(X: Any, how: _How) -> Inputs:
             f"X is a sparse matrix of shape {X.shape}; give images of shape (n, H, W) or "
             "(n, H, W, C): X.toarray().reshape(-1, height, width)."
         )
+    if isinstance(X, ImageTable):
+        return Inputs(_from_list(X.paths, how))
     if (values := as_mapping(X, how.keys)) is not None:
         return _from_mapping(values, how)
     if is_dataset(X):
@@ -206,8 +209,7 @@ def _is_column(X: Any) -> bool:
 
 def _columns(X: Any) -> list[str] | None:
     """Names of the columns of a table; None for anything else."""
-    names = getattr(X, "column_names", getattr(X, "columns", None))
-    return None if names is None or not _is_column(X) else [str(name) for name in names]
+    return column_names(X) or None if _is_column(X) else None
 
 
 def is_sparse(X: Any) -> bool:
@@ -260,7 +262,8 @@ def _from_dataset(dataset: Any, how: _How, workers: Workers | None = None) -> In
     survey, targets = _surveyed(images, survey, how.progress, with_targets=True)
     if not targets:
         survey.report()
-    return Inputs(images, stacked(targets), survey=survey)
+    listed = names_in_lists(dataset, how.keys.label)
+    return Inputs(images, stacked(targets, listed), survey=survey)
 
 
 def _surveyed(
@@ -286,7 +289,7 @@ def _surveyed(
 def read_before(X: Any, targets: list[Any], keys: Keys) -> Inputs:
     """Targets that have been read with the images, of which only the number is kept."""
     images: Any = range(len(targets))
-    together = stacked(targets)
+    together = stacked(targets, names_in_lists(X, keys.label))
     return Inputs(images, together, names=dataset_names(X, together, keys.label))
 
 
@@ -317,7 +320,10 @@ def _from_stream(stream: Stream, how: _How) -> Inputs:
                 "Dataset are read when they are used; pass the Dataset, without the DataLoader."
             )
     source = _from_list(images, how)
-    return Inputs(source, stacked(targets) if how.with_targets else None, stream.batch_size)
+    if not how.with_targets:
+        return Inputs(source, None, stream.batch_size)
+    listed = names_in_lists(stream.loader, how.keys.label)
+    return Inputs(source, stacked(targets, listed), stream.batch_size)
 
 
 def _own(image: Any) -> Any:

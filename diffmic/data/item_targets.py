@@ -8,16 +8,26 @@ from torch.utils.data import Subset, TensorDataset
 
 from ..errors import InputError
 from .columns import as_array, as_objects
+from .names import Names
 
 
-def stacked(targets: list[Any]) -> NDArray[Any]:
+def stacked(targets: list[Any], listed: Names | None = None) -> NDArray[Any]:
     """Targets of all items as one array (n, ...).
+
+    Parameters
+    ----------
+    targets : list of ndarray
+    listed : mapping or None
+        Names of the classes, if a target may be the list of the classes of an image: it becomes
+        a row of 0 and 1.
 
     Raises
     ------
     InputError
         They have different shapes, or are mixtures of labels.
     """
+    if listed is not None and (rows := _listed(targets, len(listed))) is not None:
+        return rows
     shapes = {target.shape for target in targets}
     if len(shapes) > 1 and any(target.dtype.kind == "U" for target in targets):
         return as_objects([target.tolist() for target in targets])  # lists of words
@@ -36,6 +46,32 @@ def stacked(targets: list[Any]) -> NDArray[Any]:
             "of the images."
         )
     return together
+
+
+def _listed(targets: list[Any], n_classes: int) -> NDArray[np.int64] | None:
+    """Indicator (n, C) of lists of class numbers; None if the lists are rows of 0 and 1.
+
+    Raises
+    ------
+    InputError
+        A list holds something else than numbers of classes.
+    """
+    rows = [np.atleast_1d(target).ravel().tolist() for target in targets]
+    binary = all(value in (0, 1) for row in rows for value in row)
+    one_length = len({len(row) for row in rows}) == 1
+    repeats = any(len(set(row)) < len(row) for row in rows)
+    if binary and one_length and (repeats or len(rows[0]) == n_classes):
+        return None
+    indicator = np.zeros((len(rows), n_classes), dtype=np.int64)
+    for number, row in enumerate(rows):
+        for label in row:
+            if not isinstance(label, int | float) or label not in range(n_classes):
+                raise InputError(
+                    f"The label of item {number} is {row}; a list of numbers of the {n_classes} "
+                    f"classes, 0 to {n_classes - 1}, is needed."
+                )
+            indicator[number, int(label)] = 1
+    return indicator
 
 
 def _are_mixtures(targets: NDArray[Any]) -> bool:

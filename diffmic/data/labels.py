@@ -111,6 +111,33 @@ def _without_label(labels: NDArray[Any], absent: NDArray[np.bool_]) -> str:
     )
 
 
+def onehot_labels(y: NDArray[Any]) -> NDArray[np.intp]:
+    """Number of the column of each row that holds its single 1, (n,).
+
+    Raises
+    ------
+    InputError
+        A row has no 1, several, or other values; the message says which.
+    """
+    try:
+        ones, known = (y == 1).astype(bool), ((y == 1) | (y == 0)).astype(bool)
+    except (TypeError, ValueError):  # values that cannot be compared, such as pandas.NA
+        ones = np.array([[str(value) == "1" for value in row] for row in y])
+        known = ones | np.array([[str(value) == "0" for value in row] for row in y])
+    wrong = ~known.all(axis=1) | (ones.sum(axis=1) != 1)
+    if wrong.any():
+        first = int(wrong.argmax())
+        row = y[first].tolist()
+        found = f"{int(ones[first].sum())} of them" if known[first].all() else "other values"
+        raise InputError(
+            f"y has shape {y.shape}, but the task needs a label per image, of shape (n,), or rows "
+            f"with a single 1. Row {first} has {found}: {row[:20]} ({int(wrong.sum())} such rows). "
+            "Images with several labels, or with none, are a task='multilabel'."
+        )
+    numbers: NDArray[np.intp] = ones.argmax(axis=1)
+    return numbers
+
+
 def enum_names(y: Any) -> dict[Any, str] | None:
     """Names of the members of an enumeration of integers, by value; None for any other labels."""
     if not isinstance(y, list | tuple) and getattr(getattr(y, "dtype", None), "kind", "") != "O":

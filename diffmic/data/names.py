@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch.utils.data import ChainDataset, ConcatDataset, DataLoader, Subset
 
 from ..errors import InputError, warn_user
+from .columns import column_names
 from .items import LABEL_KEYS
 
 Names = Mapping[Any, str]
@@ -80,7 +81,7 @@ def stated_names(dataset: Any, label_key: str | None = None) -> Names | None:
     features: Any = getattr(dataset, "features", None)
     info = getattr(dataset, "info", None)
     if (key := _column(features, label_key)) is not None:
-        return _by_number(getattr(features[key], "names", None))
+        return _by_number(getattr(_element(features[key]), "names", None))
     return (
         _inverted(getattr(dataset, "class_to_idx", None))
         or _by_number(getattr(dataset, "classes", None))
@@ -102,6 +103,8 @@ def stated_targets(dataset: Any, label_key: str | None = None) -> NDArray[Any] |
         return np.concatenate(known) if known and len(known) == len(parts) else None
     key = _column(getattr(dataset, "features", None), label_key)
     if key is not None and hasattr(dataset, "with_format"):
+        if _length(dataset) is None:  # a stream, whose labels are read with its images
+            return None
         columns = [dataset.with_format(None)[key][:]]  # as stored, whatever its transform does
     else:
         columns = [getattr(dataset, name, None) for name in ("targets", "labels")]
@@ -113,6 +116,24 @@ def stated_targets(dataset: Any, label_key: str | None = None) -> NDArray[Any] |
         if stated.dtype.kind in "biuf" and stated.ndim > 0 and len(stated) == _length(dataset):
             return stated
     return None
+
+
+def names_in_lists(dataset: Any, label_key: str | None = None) -> Names | None:
+    """Names of the classes of which each item of a Hugging Face dataset holds a list; else None."""
+    while isinstance(dataset, (DataLoader, Subset)):
+        dataset = dataset.dataset
+    features: Any = getattr(dataset, "features", None)
+    key = _column(features, label_key)
+    if key is None or _element(features[key]) is features[key]:
+        return None
+    return stated_names(dataset, label_key)
+
+
+def _element(feature: Any) -> Any:
+    """What a list of Hugging Face features holds (``Sequence``, ``List``, [...]); else itself."""
+    if isinstance(feature, list) and len(feature) == 1:
+        return feature[0]
+    return getattr(feature, "feature", feature)
 
 
 def _length(dataset: Any) -> int | None:
@@ -131,11 +152,15 @@ def _column(features: Any, label_key: str | None) -> str | None:
 
 
 def table_names(y: Any) -> Names | None:
-    """Names of the columns of an indicator table, by their number; None for any other y."""
-    columns = getattr(y, "columns", None)
-    if columns is None or isinstance(y, np.ndarray) or len(columns) < 2:
-        return None
-    return {number: str(column) for number, column in enumerate(columns)}
+    """Names of the columns of an indicator table, by their number; None for any other y.
+
+    The labels in a column of a Hugging Face dataset have the names that the dataset states.
+    """
+    features = getattr(getattr(y, "source", None), "features", None)
+    if isinstance(features, Mapping):
+        return _by_number(getattr(features.get(getattr(y, "column_name", None)), "names", None))
+    columns = column_names(y)
+    return dict(enumerate(columns)) if len(columns) > 1 else None
 
 
 def _by_number(names: Any) -> Names | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..random import imported
 from ..tasks import MULTICLASS, Task
-from .columns import as_array, missing
+from .columns import as_column, missing
 from .unit_split import split_units
 
 Indices = NDArray[np.intp]
@@ -116,7 +116,7 @@ def _split_by_unit(
 
 def _numbered(groups: Any) -> Indices:
     """Groups as integers from 0."""
-    groups = as_array(groups, "groups")
+    groups = as_column(groups, "groups")
     absent = missing(groups)
     if groups.ndim != 1 or absent.any():
         raise InputError(

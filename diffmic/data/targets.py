@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ..errors import InputError, warn_user
 from ..tasks import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task
-from .columns import MISSING_AS_TEXT, as_array, category_order, missing
-from .labels import no_indicator, plain_labels, unordered, unseen
+from .columns import MISSING_AS_TEXT, as_array, category_order, column_names, missing
+from .labels import no_indicator, onehot_labels, plain_labels, unordered, unseen
 
 # What -1 in an indicator matrix becomes, by the parameter ``uncertain``; "error": it is refused.
 UNCERTAIN = {"unknown": np.nan, "positive": 1.0, "negative": 0.0}
@@ -44,7 +44,8 @@ class TargetEncoding:
         Parameters
         ----------
         y : array-like of shape (n,), (n, 1) or (n, L)
-            Labels, or an indicator matrix.
+            Labels, or an indicator matrix. For a multi-class or ordinal task, rows with a single 1
+            stand for the number of its column.
         task : {"auto", "multiclass", "ordinal", "multilabel"}
             Type of task. ``"auto"`` means multi-label for an indicator matrix, else multi-class.
             The grades of an ordinal task are numbers, in sorted order, or an ordered categorical
@@ -66,7 +67,8 @@ class TargetEncoding:
     ) -> tuple[Self, NDArray[np.float32]]:
         """Learn the classes of y and encode it; y is checked once, so warnings are issued once."""
         order = category_order(y)
-        y = as_targets(y, uncertain=uncertain)
+        asked = TASKS.get(task)
+        y = as_targets(y, asked if asked is not None and asked.exclusive else None, uncertain)
         encoding = cls._learn(y, task, uncertain, order)
         return encoding, encoding._encode(y)
 
@@ -130,6 +132,8 @@ class TargetEncoding:
 def suits(y: Any, task: str, uncertain: str = "error") -> bool:
     """Whether y can hold labels of a task: by its shape, and for grades by its order."""
     labels = as_targets(y, uncertain=uncertain)
+    if labels.ndim == 2 and task in ("multiclass", "ordinal"):
+        return bool((labels.sum(axis=1) == 1).all())
     if labels.ndim == 2 or task == "multilabel":
         return labels.ndim == 2 and task in ("auto", "multilabel")
     return task != "ordinal" or labels.dtype.kind in "biuf" or category_order(y) is not None
@@ -162,17 +166,14 @@ def as_targets(y: Any, task: Task | None = None, uncertain: str = "error") -> ND
             "y is missing: this estimator requires y to be passed, but the target y is None. Give "
             "y, or a Dataset or DataLoader whose items hold targets."
         )
-    columns = getattr(y, "columns", ())
+    columns = column_names(y)
     y = as_array(y, "y")
     if y.dtype.kind == "c":
         raise InputError("y: Complex data not supported.")
     if y.ndim == 2 and y.shape[1] > 1:
         if task is not None and task.exclusive:
-            raise InputError(
-                f"y has shape {y.shape}; the task is {task.name}: one label per image is needed, "
-                "of shape (n,). Pass y.argmax(axis=1) if each row has a single 1."
-            )
-        return _indicator(y, uncertain, list(columns))
+            return onehot_labels(y)
+        return _indicator(y, uncertain, columns)
     if y.ndim not in (1, 2) or y.size == 0:
         single = f", the single value {y.item()!r:.80}" if y.ndim == 0 else ""
         raise InputError(
@@ -201,12 +202,6 @@ def _kind(y: NDArray[Any], task: str) -> Task:
     if task not in TASKS:
         raise InputError(f"task is {task!r}; give one of {['auto', *TASKS]}.")
     kind = TASKS[task]
-    if kind.exclusive and not found.exclusive:
-        raise InputError(
-            f"task={task!r} needs one label per image, but y has shape {y.shape}, an indicator "
-            "matrix. Pass y.argmax(axis=1) if each row has a single 1; else pass "
-            "task='multilabel'."
-        )
     if found.exclusive and not kind.exclusive:
         raise InputError(
             f"task={task!r} needs an indicator matrix (n, L) of 0 and 1, one column for each of at "
@@ -220,7 +215,7 @@ def _point_out_onehot(y: NDArray[Any]) -> None:
     if len(y) > 1 and (y.sum(axis=1) == 1).all():
         warn_user(
             "Each row of y has a single 1. An indicator matrix means multi-label, where an image "
-            "may have several labels or none; for exclusive classes pass y.argmax(axis=1). If "
+            "may have several labels or none; for exclusive classes set task='multiclass'. If "
             "multi-label is intended, task='multilabel' avoids this warning."
         )
 

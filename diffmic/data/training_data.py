@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 from ..errors import InputError, warn_user
 from ..tasks import Task, known_shares
 from .class_names import aligned, data_names, given_names
-from .columns import as_array, check_lengths
+from .columns import as_column, check_lengths, rows_of
 from .inputs import Inputs, holds_targets, read_inputs, survey_of
 from .items import USUAL_KEYS, Keys
 from .known import check_known, with_labels
@@ -24,6 +24,7 @@ from .ranges import ValueRange
 from .sources import SomeImages
 from .splits import validation_split
 from .survey import Survey
+from .table import ImageTable
 from .targets import TargetEncoding, as_targets, suits
 from .validation import as_pair
 from .weights import by_class, class_weights, point_out_lost_classes, sample_weights
@@ -115,6 +116,9 @@ def read_training_data(
     progress = "checking images" if verbose else None
     skip = on_error == "skip"
     how = _How(progress, value_range, skip=skip, keys=keys, num_workers=num_workers)
+    if isinstance(X, ImageTable):
+        groups = X.groups if groups is None else groups
+        X = X.one_part()
     inputs, targets = _pair(X, y, how)
     if inputs.batch_size == 1:
         raise InputError(
@@ -145,7 +149,7 @@ def read_training_data(
             everything.targets.numpy(),
             validation_fraction,
             rng,
-            groups=None if groups is None else as_array(groups, "groups")[kept],
+            groups=None if groups is None else as_column(groups, "groups")[kept],
             task=encoding.task,
             classes=labels,
         )
@@ -213,18 +217,8 @@ def _usable(
     if not survey.kept:
         survey.report()
     some = replace(inputs, images=SomeImages(inputs.images, survey.kept), survey=survey)
-    targets = targets if y is None and inputs.survey is not None else _rows(targets, survey.kept)
-    return some, targets, *(_rows(values, survey.kept) for values in others.values())
-
-
-def _rows(values: Any, index: list[int]) -> Any:
-    """Some rows of whatever holds a value for each image."""
-    if hasattr(values, "iloc"):
-        return values.iloc[index]
-    if values is None or isinstance(values, (np.ndarray, torch.Tensor)):
-        return None if values is None else values[index]
-    rows = list(values)  # of a list, a range, a view of a dict, ...
-    return [rows[i] for i in index]
+    targets = targets if y is None and inputs.survey is not None else rows_of(targets, survey.kept)
+    return some, targets, *(rows_of(values, survey.kept) for values in others.values())
 
 
 def read_labelled(
@@ -291,6 +285,8 @@ def _pair(X: Any, y: Any, how: _How) -> tuple[Inputs, Any]:
             "X is a DataLoader that shuffles, so y cannot be in its order. Pass its Dataset and y, "
             "or leave y out if the items hold the targets."
         )
+    if isinstance(X, ImageTable):
+        y = X.labels if y is None else y
     inputs = how.inputs(X, with_targets=y is None and holds_targets(X))
     if y is None:
         return inputs, inputs.targets
@@ -312,6 +308,7 @@ def _validation(
     how: _How,
 ) -> LabelledImages:
     X, y = as_pair(validation_data)
+    X = X.one_part() if isinstance(X, ImageTable) else X
     inputs, targets = _pair(X, y, how)
     if y is not None or inputs.survey is None:
         check_lengths(len(inputs.images), **{"validation y": targets})

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.utils.class_weight import compute_class_weight
 
 from ..errors import InputError, warn_user
-from .columns import as_array
+from .columns import as_column
 from .targets import TargetEncoding
 
 
@@ -97,7 +97,7 @@ def _number(value: Any) -> float:
 
 def _numbers(values: Any, name: str) -> NDArray[np.float64]:
     """Weights as float64, after a check that they are finite and at least 0."""
-    found = as_array(values, name)
+    found = as_column(values, name)
     try:
         numbers: NDArray[np.float64] = found.astype(np.float64)
     except (TypeError, ValueError):

@@ -3,9 +3,9 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ..data.table import ImageTable
 from .folders import read_folders
 from .lesions import LESION_CLASSES, make_lesions
-from .table import ImageTable
 from .tables import read_csv
 
 if TYPE_CHECKING:

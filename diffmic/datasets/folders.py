@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.table import ImageTable
 from ..errors import InputError, warn_user
 from .image_files import is_hidden, is_image_file, is_system_file
-from .table import SPLIT_NAMES, ImageTable, as_path, some, warn_about_spelling
+from .table import SPLIT_NAMES, as_path, some, warn_about_spelling
 from .values import numbers_or_texts
 
 _LEVELS = ("label", "split", "group", "*")

@@ -14,6 +14,7 @@ from torch import Tensor
 from ..data.columns import as_array, check_lengths, missing
 from ..data.items import Keys
 from ..data.ranges import ValueRange
+from ..data.table import ImageTable
 from ..data.validation import as_pair
 from ..errors import InputError
 from .duplicates import (
@@ -29,7 +30,6 @@ from .duplicates import (
 from .inspection import Inspection, Sets
 from .problems import in_order, problems_of
 from .reading import each_image
-from .table import ImageTable
 
 _BITS = 64  # of 256: hashes that differ in more say nothing
 _WHOLE = "images"  # the only split, if there is no other

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
+from ..data.table import ImageTable
 from ..errors import InputError, warn_user
 from .image_files import image_suffixes
-from .table import ImageTable, as_path, some, warn_about_spelling
+from .table import as_path, some, warn_about_spelling
 from .values import indicator_matrix, indicator_value, is_nothing, numbers_or_texts
 
 Row = dict[str, str]

@@ -173,9 +173,88 @@ def test_an_image_folder_names_its_classes_until_its_labels_are_changed(tmp_path
         assert names(data) is None
 
 
+class Lists(HuggingFace):
+    """Items with a list of class numbers, as a ``Sequence`` of ``ClassLabel`` describes them."""
+
+    def __init__(self, labels, kind=list):
+        super().__init__(labels)
+        feature = self.features["label"]
+        self.features["label"] = [feature] if kind is list else SimpleNamespace(feature=feature)
+
+
+@pytest.mark.parametrize("kind", [list, SimpleNamespace])
+@pytest.mark.parametrize("as_items", [list, np.array, torch.tensor])
+def test_lists_of_classes_become_rows_whose_columns_are_named(kind, as_items):
+    rows = [[0], [2, 1], [], [0, 1, 2]]
+    found = read_inputs(Lists([as_items(row) for row in rows], kind), with_targets=True)
+    assert found.targets.tolist() == [[1, 0, 0], [0, 1, 1], [0, 0, 0], [1, 1, 1]]
+    assert dict(found.names) == dict(enumerate(NAMES))
+
+
+def test_lists_of_two_classes_each_are_no_indicator():
+    found = read_inputs(Lists([[0, 1], [1, 0], [0, 1]]), with_targets=True)
+    assert found.targets.tolist() == [[1, 1, 0]] * 3
+
+
+def test_rows_of_0_and_1_stay_as_they_are():
+    rows = [[0, 1, 1], [0, 0, 0]]
+    found = read_inputs(Lists(rows), with_targets=True)
+    assert found.targets.tolist() == rows
+    assert dict(found.names) == dict(enumerate(NAMES))
+    assert read_inputs(Lists([[0, 1, 1, 0]] * 2), with_targets=True).names is None
+
+
+@pytest.mark.parametrize("label", [3, -1, 0.5, "a", None])
+def test_lists_of_something_else_than_classes_are_an_error(label):
+    with pytest.raises(InputError, match=r"label of item 1 is .*numbers of the 3 classes, 0 to 2"):
+        read_inputs(Lists([[0], [1, label]]), with_targets=True)
+
+
+class HuggingFaceStream(IterableDataset):
+    """A streamed dataset: it cannot be indexed, and yields its images anew when asked for a column.
+
+    That must not happen, since each image would be read twice.
+    """
+
+    def __init__(self):
+        self.whole = HuggingFace()
+        self.features = self.whole.features
+
+    def with_format(self, kind):
+        return self
+
+    def __getitem__(self, key):
+        raise NotImplementedError
+
+    def __iter__(self):
+        yield from (self.whole[i] for i in range(len(self.whole)))
+
+
+def test_names_of_a_streamed_hugging_face_dataset_are_found():
+    assert names(HuggingFaceStream()) == dict(enumerate(NAMES))
+
+
 def test_columns_of_a_table_are_names():
     table = pandas.DataFrame(np.eye(3, dtype=int), columns=NAMES)
     assert table_names(table) == dict(enumerate(NAMES))
     assert table_names(table[["benign"]]) is None
     assert table_names(table["benign"]) is None
     assert table_names(np.eye(3)) is None
+
+
+def test_a_column_of_a_hugging_face_dataset_keeps_its_names():
+    column = SimpleNamespace(source=HuggingFace(), column_name="label")
+    assert table_names(column) == dict(enumerate(NAMES))
+    assert table_names(SimpleNamespace(source=HuggingFace(), column_name="image")) is None
+    assert table_names(SimpleNamespace(source="camera", column_name="image")) is None
+
+
+class ArrowTable:
+    """A table of pyarrow, whose ``columns`` are the values."""
+
+    column_names = NAMES
+    columns = (np.arange(2), np.arange(2), np.arange(2))
+
+
+def test_columns_of_pyarrow_are_known_by_their_names():
+    assert table_names(ArrowTable()) == dict(enumerate(NAMES))

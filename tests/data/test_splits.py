@@ -4,6 +4,7 @@ import math
 import time
 
 import numpy as np
+import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -247,7 +248,15 @@ def test_too_few_images_are_an_error_with_a_way_out(targets, options, found):
         split(targets, 0.2, 0, **options)
 
 
-@pytest.mark.parametrize("groups", [[1, np.nan, 2, 2], ["a", None, "b", "b"], [[1]] * 4])
+@pytest.mark.parametrize("container", [np.array, pandas.DataFrame, list])
+def test_groups_of_one_column_are_groups(container):
+    groups = [[patient] for patient in "aabbccdd"]
+    training, validation = split(one_hot([0, 1] * 4), 0.25, 0, groups=container(groups))
+    assert sorted([*training, *validation]) == list(range(8))
+    assert not {groups[i][0] for i in training} & {groups[i][0] for i in validation}
+
+
+@pytest.mark.parametrize("groups", [[1, np.nan, 2, 2], ["a", None, "b", "b"], [[1, 2]] * 4])
 def test_missing_groups_are_an_error(groups):
     with pytest.raises(
         InputError, match=r"groups has shape \(.*one group per image, with none mis"

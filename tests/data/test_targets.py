@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from diffmic.data import TargetEncoding
 from diffmic.data.columns import check_lengths
-from diffmic.data.targets import as_targets
+from diffmic.data.targets import as_targets, suits
 from diffmic.errors import DiffMICWarning, InputError
 from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
 
@@ -149,7 +149,7 @@ def test_labels_may_be_encoded_where_some_classes_do_not_occur():
 
 def test_indicators_and_labels_do_not_replace_one_another():
     with pytest.raises(
-        InputError, match=r"shape \(2, 3\); the task is multiclass: one label per image"
+        InputError, match=r"shape \(2, 3\), but the task needs a label .*Row 0 has 2 of them"
     ):
         TargetEncoding.learn([0, 1]).encode([[0, 1, 1], [0, 0, 0]])
     multilabel = TargetEncoding.learn([[0, 1, 1], [0, 0, 0]])
@@ -174,7 +174,7 @@ def test_as_many_entries_or_none_at_all_are_fine():
 
 def test_an_indicator_of_exclusive_classes_is_pointed_out_once_where_the_user_called():
     y = np.eye(3, dtype=int)[[0, 1, 2, 1]]
-    with pytest.warns(DiffMICWarning, match=r"pass y.argmax\(axis=1\)") as warned:
+    with pytest.warns(DiffMICWarning, match="set task='multiclass'") as warned:
         TargetEncoding.learn(y).encode(y)
     assert len(warned) == 1
     assert warned[0].filename == __file__
@@ -189,6 +189,23 @@ def test_several_labels_an_image_or_a_task_that_was_asked_for_give_no_warning(y,
         TargetEncoding.learn(y, task)
 
 
+@pytest.mark.parametrize("kind", [int, float, bool, object])
+@pytest.mark.parametrize("task", ["multiclass", "ordinal"])
+def test_rows_with_a_single_1_are_the_number_of_their_column(task, kind):
+    labels = [2, 0, 1, 2]
+    rows = np.eye(4, dtype=int)[labels].astype(kind)
+    encoding, encoded = TargetEncoding.learn_and_encode(rows, task)
+    assert encoding.task.name == task
+    assert encoding.classes.tolist() == [0, 1, 2]
+    assert encoded.argmax(axis=1).tolist() == labels
+    assert encoding.encode(rows).argmax(axis=1).tolist() == labels
+
+
+def test_a_start_from_another_model_takes_rows_with_a_single_1_only():
+    assert suits(np.eye(3), "multiclass")
+    assert not suits(1 - np.eye(3), "multiclass")
+
+
 def test_the_task_is_the_one_that_was_asked_for():
     assert TargetEncoding.learn([0, 2, 1], "multiclass").task is MULTICLASS
     assert TargetEncoding.learn([[0, 1], [1, 1]], "multilabel").task is MULTILABEL
@@ -201,8 +218,16 @@ def test_the_task_is_the_one_that_was_asked_for():
 @pytest.mark.parametrize(
     ("y", "task", "message"),
     [
-        ([[0, 1], [1, 0]], "multiclass", r"shape \(2, 2\), an indicator.*y.argmax\(axis=1\)"),
-        ([[0, 1], [1, 0]], "ordinal", r"task='ordinal' needs one label per image.*'multilabel'"),
+        ([[0, 1], [1, 1]], "multiclass", r"shape \(2, 2\).*Row 1 has 2 of them: \[1, 1\]"),
+        (
+            [[0, 1], [0, 0], [0, 0]],
+            "ordinal",
+            r"Row 1 has 0 of them.*\(2 such rows\).*'multilabel'",
+        ),
+        ([[0, 1], [0.3, 0.7]], "multiclass", r"Row 1 has other values: \[0.3, 0.7\]"),
+        ([[0, 1], [1, np.nan]], "multiclass", "Row 1 has other values"),
+        ([["a", "b"], ["b", "a"]], "multiclass", "Row 0 has other values"),
+        ([[0, 1], [0, 1]], "multiclass", "one class"),
         ([0, 1], "multilabel", r"needs an indicator.*shape \(2,\)\..*MultiLabelBinarizer.*'auto'"),
         ([0, 1], "regression", r"task is 'regression'; give one of \['auto', 'multiclass'"),
     ],

@@ -3,6 +3,7 @@
 import warnings
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from PIL import Image
@@ -81,7 +82,7 @@ def test_validation_data_may_lack_classes():
         ((X[:2], None), "y is missing"),
         (X[:3], "y is missing"),
         ((X[2:4] / 1.0, Y[:2]), "Divide them"),
-        ((X[:2], np.eye(3)[:2]), "one label per image"),
+        ((X[:2], 1 - np.eye(3)[:2]), "a label per image"),
         ("validation", "X is one image"),
     ],
 )
@@ -169,7 +170,7 @@ def test_multilabel_class_weights_are_the_mean_of_the_labels_of_an_image():
         ([np.inf] + [1.0] * (N - 1), r"with \[inf\]"),
         ([None] + [1.0] * (N - 1), r"with \[None\]"),
         (["much"] * N, r"with \['much', 'much', 'much'\]"),
-        (np.ones((N, 1)), r"found shape \(40, 1\)\."),
+        (np.ones((N, 2)), r"found shape \(40, 2\)\."),
         ([1.0] * (N + 1), "40 images, but sample_weight has 41 entries"),
         (1.0, "40 images, but sample_weight has 1 entries"),
         ([0.0] * N, "sample_weight is zero for every image"),
@@ -230,9 +231,41 @@ def test_labels_of_an_evaluation_must_fit_the_task():
     indicator = np.eye(3, dtype=int)[Y]
     found = read_labelled(X, indicator, known_channels=1, task=MULTILABEL)[1]
     np.testing.assert_array_equal(found, indicator)
-    for y, task in ((Y, MULTILABEL), (indicator, MULTICLASS)):
-        with pytest.raises(InputError, match=f"the task is {task.name}"):
-            read_labelled(X, y, known_channels=1, task=task)
+    with pytest.raises(InputError, match="the task is multilabel"):
+        read_labelled(X, Y, known_channels=1, task=MULTILABEL)
+    with pytest.raises(InputError, match="the task needs a label per image"):
+        read_labelled(X, 1 - indicator, known_channels=1, task=MULTICLASS)
+
+
+def onehot_frame(labels, columns=("b", "a", "c")):
+    return pandas.DataFrame(np.eye(3, dtype=int)[labels], columns=list(columns))
+
+
+def test_columns_name_the_classes_of_rows_with_a_single_1():
+    data = read(y=onehot_frame(Y), task="multiclass", validation_data=(X, onehot_frame(Y)))
+    assert data.data_names == ("b", "a", "c")
+    np.testing.assert_array_equal(data.training.targets.argmax(dim=1), Y)
+
+
+def test_columns_in_another_order_are_compared_by_name():
+    turned = onehot_frame(Y)[["c", "b", "a"]]
+    with pytest.warns(DiffMICWarning, match="compared by name"):
+        data = read(y=onehot_frame(Y), task="multiclass", validation_data=(X, turned))
+    np.testing.assert_array_equal(data.validation.targets.argmax(dim=1), Y)
+
+
+@pytest.mark.parametrize("labels", [[3, 5, 9], ["u", "v", "w"]])
+def test_rows_with_a_single_1_without_names_are_in_the_order_of_the_classes(labels):
+    found = read_labelled(X, np.eye(3)[Y], known_channels=1, task=MULTICLASS, classes=labels)[1]
+    np.testing.assert_array_equal(found, np.asarray(labels)[Y])
+
+
+@pytest.mark.parametrize("container", [np.array, pandas.DataFrame, list, torch.tensor])
+def test_weights_of_one_column_are_weights(container):
+    weights = np.arange(1, N + 1.0)
+    column = container(weights[:, None].tolist())
+    expected = read(sample_weight=weights).training.weights
+    assert read(sample_weight=column).training.weights.tolist() == expected.tolist()
 
 
 # Weights: those of classes are counted in the training part, and stay there.
