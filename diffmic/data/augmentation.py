@@ -10,12 +10,12 @@ from torch import Tensor
 from ..errors import InputError, warn_user
 from ..generators import seeded
 from ..random import LocalRNG, derived_seed, imported
+from .ranges import OVERSHOOT
 
 Augment = Callable[[Tensor], Tensor]
 AUGMENTS = ("auto", "rotations")
 PAPERS_AUGMENTS = ("paper", "paper-fundus", "paper-chest")
 
-_OVERSHOOT = 0.5  # above the overshoot of cubic interpolation, below that of normalised images
 _TRIALS = 4  # pairs of calls by which a transform is tried before a fit
 
 
@@ -61,7 +61,7 @@ def augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
             f"augment returned pixels of type {changed.dtype}; uint8, or floats in 0–1, are needed."
         )
     low, high = changed.aminmax()
-    if not (low >= -_OVERSHOOT and high <= 1 + _OVERSHOOT):
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
         raise InputError(
             f"augment returned pixels from {low:.3g} to {high:.3g}; floats must stay in 0–1. "
             "Leave out Normalize, since the model normalises; scale when converting to float."

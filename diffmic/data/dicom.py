@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..conventions import DICOM_SUFFIXES
 from ..errors import InputError
 from .reading import Reading
 
-SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
 _INSTALL = 'pip install "diffmic[dicom]"'
 _TAGS = [  # the only ones that are read
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
@@ -38,7 +38,7 @@ def is_dicom(head: bytes, name: str) -> bool:
     text = name.rstrip("'\" .").lower()
     bare = head[:2] in (b"\x02\0", b"\x08\0") and head[3:4] == b"\0"
     bare = bare and head[2] not in _TARGA  # whose pictures may begin with the same bytes
-    named = text.endswith(SUFFIXES) and not head.startswith(_OTHERS)
+    named = text.endswith(DICOM_SUFFIXES) and not head.startswith(_OTHERS)
     return head[128:132] == b"DICM" or bare or named
 
 

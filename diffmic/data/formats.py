@@ -11,6 +11,7 @@ _SLICES = (
     "    X = [volume[..., k] for k in slices]\n"
     "and pass value_range=(low, high) to DiffMICClassifier, for the values of black and white"
 )
+_VOLUMES = (".nii", ".hdr", ".img", ".mgz", ".mgh", ".mnc", ".head", ".brik", ".par", ".rec")
 _NIBABEL = "nibabel.load(file).get_fdata()"
 _SIMPLE_ITK = _SLICES.format(
     call="SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file)).transpose(1, 2, 0)"
@@ -84,7 +85,10 @@ def _known(head: bytes, name: str) -> str:
             "of channels. Load it with tifffile.imread(file), and pass the array"
         )
     if _is_volume(head, suffixes):
-        return "it is a NIfTI or other volume for nibabel. " + _SLICES.format(call=_NIBABEL)
+        several = " (of several volumes in a file: volume[:, :, k, t])"
+        return (
+            "it is a NIfTI or other volume for nibabel. " + _SLICES.format(call=_NIBABEL) + several
+        )
     for start, what in _STARTS:
         if head.startswith(start):
             return what
@@ -111,7 +115,7 @@ def _known(head: bytes, name: str) -> str:
 def _is_volume(head: bytes, name: str) -> bool:
     """Whether a file is a volume that nibabel reads."""
     nifti = head[344:348] in (b"n+1\0", b"ni1\0") or head[4:8] == b"n+2\0"
-    return nifti or name.endswith((".nii", ".nii.gz", ".hdr", ".img", ".mgz", ".mgh"))
+    return nifti or name.removesuffix(".gz").endswith(_VOLUMES)
 
 
 def _text(head: bytes) -> str:

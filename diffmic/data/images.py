@@ -10,11 +10,10 @@ from torch import Tensor
 from ..errors import InputError
 from .arrays import CHANNELS, array_image, as_tensor, channels_first, subject
 from .files import content_of, holds_content, read_content, read_image, read_pil
-from .ranges import SIXTEEN_BITS, ValueRange, advice
+from .ranges import OVERSHOOT, SIXTEEN_BITS, ValueRange, advice
 from .reading import Note, Reading
 
 _TOLERANCE = 1e-3  # overshoot of resampled float images that is not worth a word
-_OVERSHOOT = 0.5  # above the overshoot of cubic interpolation, below that of normalised images
 _MEAN_OVERSHOOT = 0.05  # per pixel; that of images that were normalised is larger
 _FEW = 0.01  # share of pixels outside a range that was found
 _LARGEST_CHUNK = 2**24  # pixels that are looked at together
@@ -134,7 +133,7 @@ def _unit_floats(
     for index in outside.nonzero().flatten().tolist():
         image = images[index]
         beyond = float((image - image.clamp(0, 1)).abs().mean())
-        little = low[index] >= -_OVERSHOOT and high[index] <= 1 + _OVERSHOOT
+        little = low[index] >= -OVERSHOOT and high[index] <= 1 + OVERSHOOT
         if not little or beyond > _MEAN_OVERSHOOT:
             lowest, highest = float(low.min()), float(high.max())
             where = name or f"image {first + index}"

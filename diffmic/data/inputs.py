@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
+from ..image_table import ImageTable
 from .arrays import as_batch, entries_of
 from .columns import as_array, column_names
 from .files import holds_content
@@ -31,7 +32,6 @@ from .sources import (
 )
 from .streams import Stream
 from .survey import Survey
-from .table import ImageTable
 from .workers import Workers
 
 _MUCH_MEMORY = 4 << 30
@@ -105,7 +105,7 @@ def read_inputs(
     """
     if isinstance(X, Inputs):
         return X
-    how = _How(with_targets, known_channels, progress, value_range, skip, keys, num_workers)
+    how = How(with_targets, known_channels, progress, value_range, skip, keys, num_workers)
     inputs = _read(X, how)
     if inputs.targets is None:
         return inputs
@@ -113,16 +113,24 @@ def read_inputs(
 
 
 @dataclass(frozen=True)
-class _How:
-    """Arguments of :func:`read_inputs`."""
+class How:
+    """How images are read and checked: arguments of :func:`read_inputs`."""
 
-    with_targets: bool
-    known_channels: int | None
-    progress: str | None
-    value_range: ValueRange | None
-    skip: bool
-    keys: Keys
-    num_workers: int
+    with_targets: bool = False
+    known_channels: int | None = None
+    progress: str | None = None
+    value_range: ValueRange | None = None
+    skip: bool = False
+    keys: Keys = USUAL_KEYS
+    num_workers: int = 0
+
+    def inputs(self, X: Any, with_targets: bool) -> Inputs:
+        """X, read in this way."""
+        return read_inputs(X, **vars(self) | {"with_targets": with_targets})
+
+    def survey(self, inputs: Inputs) -> Survey:
+        """Summary of all images."""
+        return survey_of(inputs, self.progress, value_range=self.value_range, skip=self.skip)
 
     def checked(self, images: Source) -> ImageSource:
         """The images, after a first look at them: an error early rather than late."""
@@ -131,7 +139,7 @@ class _How:
         return images
 
 
-def _read(X: Any, how: _How) -> Inputs:
+def _read(X: Any, how: How) -> Inputs:
     known_channels = how.known_channels
     if (stream := Stream.of(X, how.keys)) is not None:
         return _from_stream(stream, how)
@@ -251,7 +259,7 @@ def _numbers(images: ImageSource, progress: str | None) -> Any:
     return tqdm(range(len(images)), desc=progress, disable=progress is None, leave=False)
 
 
-def _from_dataset(dataset: Any, how: _How, workers: Workers | None = None) -> Inputs:
+def _from_dataset(dataset: Any, how: How, workers: Workers | None = None) -> Inputs:
     if len(dataset) == 0:
         raise InputError("X holds no images.")
     images = DatasetImages(dataset, how.keys, workers or Workers(how.num_workers, dataset))
@@ -293,7 +301,7 @@ def read_before(X: Any, targets: list[Any], keys: Keys) -> Inputs:
     return Inputs(images, together, names=dataset_names(X, together, keys.label))
 
 
-def _from_mapping(values: Mapping[Any, Any], how: _How) -> Inputs:
+def _from_mapping(values: Mapping[Any, Any], how: How) -> Inputs:
     """A batch or an item that is a dict."""
     image, target = split_item(values, how.keys, with_target=how.with_targets, name="X")
     if as_mapping(image, how.keys) is not None and not is_file(image):
@@ -304,7 +312,7 @@ def _from_mapping(values: Mapping[Any, Any], how: _How) -> Inputs:
     return replace(inputs, targets=np.atleast_1d(as_array(target, "target")))
 
 
-def _from_stream(stream: Stream, how: _How) -> Inputs:
+def _from_stream(stream: Stream, how: How) -> Inputs:
     images: list[Any] = []
     targets: list[Any] = []
     n_bytes = 0
@@ -333,7 +341,7 @@ def _own(image: Any) -> Any:
     return image
 
 
-def _from_list(values: Sequence[Any], how: _How) -> ImageSource:
+def _from_list(values: Sequence[Any], how: How) -> ImageSource:
     if len(values) == 0:
         raise InputError("X holds no images.")
     return how.checked((FileImages if all(map(is_path, values)) else ListImages)(values))

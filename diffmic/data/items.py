@@ -3,9 +3,11 @@
 import dataclasses
 from collections.abc import Mapping
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
@@ -96,6 +98,13 @@ def split_item(
             "'image' and 'label' (other keys: image_key, label_key), or y."
         )
     return (_opened(image) if is_file(image) else image), target
+
+
+def is_single(value: Any) -> bool:
+    """Whether a value is a single image by its type and shape; of text that cannot be said."""
+    if isinstance(value, (np.ndarray, Tensor)):
+        return value.ndim in (2, 3)
+    return isinstance(value, (Path, Image.Image))
 
 
 def is_file(value: Any) -> bool:

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions import IMAGE_SUFFIXES
 from ..errors import InputError
 from .columns import MISSING_AS_TEXT, as_objects, missing
-
-IMAGE_FILES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".gif", ".dcm", ".npy", ".nii.gz")
 
 
 def plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
@@ -35,7 +34,7 @@ def plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
         raise InputError(
             f"y has the data type {labels.dtype}; labels must be integers, booleans or strings."
         )
-    if labels.dtype.kind in "UO" and all(str(x).lower().endswith(IMAGE_FILES) for x in labels):
+    if labels.dtype.kind in "UO" and all(str(x).lower().endswith(IMAGE_SUFFIXES) for x in labels):
         raise InputError(
             f"y holds names of image files, such as {str(labels[0])!r}, where labels are needed. "
             "Pass the files as X and the label of each as y."

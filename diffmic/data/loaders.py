@@ -112,7 +112,7 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
             return _with_new_workers(loader)
         return _anew(loader, batch_size=loader.batch_size, drop_last=loader.drop_last)
     order = _order(loader)
-    if order.n_dropped:
+    if order.n_dropped and (not order.shuffled or iterates_itself(loader)):
         _warn_dropped(order)
     if iterates_itself(loader):
         if order.shuffled:
@@ -126,9 +126,9 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     indices: Any = SequentialSampler(dataset) if order.indices is None else order.indices
     batches: dict[str, Any] = {"batch_sampler": loader.batch_sampler}
     if type(loader.sampler) is BatchSampler:
-        batches = {"sampler": _grouped(loader.sampler, indices), "batch_size": None}
+        batches = {"sampler": _grouped(loader.sampler, indices, order), "batch_size": None}
     elif type(loader.batch_sampler) is BatchSampler:
-        batches = {"batch_sampler": _grouped(loader.batch_sampler, indices)}
+        batches = {"batch_sampler": _grouped(loader.batch_sampler, indices, order)}
     return _anew(loader, **batches)
 
 
@@ -271,8 +271,9 @@ def _only_stacks(collate_fn: Any) -> bool:
     return f"{named.__module__}.{named.__qualname__}" in _STACKING
 
 
-def _grouped(sampler: BatchSampler, indices: Any) -> BatchSampler:
-    return BatchSampler(indices, sampler.batch_size, sampler.drop_last)
+def _grouped(sampler: BatchSampler, indices: Any, order: _Order) -> BatchSampler:
+    """Batches in order; if they were shuffled, each epoch would drop other images, so none is."""
+    return BatchSampler(indices, sampler.batch_size, sampler.drop_last and not order.shuffled)
 
 
 def _warn_dropped(order: _Order) -> None:

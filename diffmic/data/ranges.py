@@ -12,6 +12,7 @@ from torch import Tensor
 from ..errors import InputError
 
 SIXTEEN_BITS = 65535
+OVERSHOOT = 0.5  # above that of cubic interpolation, below that of normalised images
 _NARROW = 4  # a range that is used to less than a quarter is taken as it was found
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..errors import InputError
 from ..generators import seeded
 from ..random import derived_seed
-from .items import USUAL_KEYS, Keys, split_item
+from .items import USUAL_KEYS, Keys, is_single, split_item
 from .loaders import batch_size_of, in_order, is_walked, iterates_itself, makes_batches
 from .workers import unchanged
 
@@ -183,12 +183,6 @@ def _is_list_of_items(batch: Any) -> bool:
     if isinstance(first, Mapping):
         return all(isinstance(item, Mapping) for item in batch)
     if isinstance(first, (list, tuple)):
-        return len(first) > 1 and _is_image(first[0]) and not _is_image(first[1])
+        return len(first) > 1 and is_single(first[0]) and not is_single(first[1])
     several = len(batch) > 1 and isinstance(batch, list)
-    return several and isinstance(first, (Path, Image.Image)) and _is_image(batch[1])
-
-
-def _is_image(value: Any) -> bool:
-    if isinstance(value, (np.ndarray, Tensor)):
-        return value.ndim in (2, 3)
-    return isinstance(value, (Path, Image.Image))
+    return several and isinstance(first, (Path, Image.Image)) and is_single(batch[1])

@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..conventions import TEXTS_FOR_MISSING
 from ..errors import InputError, warn_user
 from ..tasks import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task
-from .columns import MISSING_AS_TEXT, as_array, category_order, column_names, missing
+from .columns import as_array, category_order, column_names, missing
 from .labels import no_indicator, onehot_labels, plain_labels, unordered, unseen
 
 # What -1 in an indicator matrix becomes, by the parameter ``uncertain``; "error": it is refused.
@@ -222,8 +223,9 @@ def _point_out_onehot(y: NDArray[Any]) -> None:
 
 def _point_out_doubts(classes: list[Any], n_images: int) -> None:
     """Warn of classes that may be missing labels written as text, or no classes at all."""
-    doubtful = ("", "None", *MISSING_AS_TEXT)
-    blank = [label for label in classes if isinstance(label, str) and label.strip() in doubtful]
+    blank = [
+        label for label in classes if isinstance(label, str) and label.strip() in TEXTS_FOR_MISSING
+    ]
     if blank:
         warn_user(
             f"y holds the label {blank[0]!r}, which is learnt as a class like any other. If it "

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ..errors import InputError, warn_user
+from ..image_table import ImageTable
 from ..tasks import Task, known_shares
 from .class_names import aligned, data_names, given_names
 from .columns import as_column, check_lengths, rows_of
-from .inputs import Inputs, holds_targets, read_inputs, survey_of
+from .inputs import How, Inputs, holds_targets
 from .items import USUAL_KEYS, Keys
 from .known import check_known, with_labels
 from .labelled import LabelledImages
@@ -23,8 +24,6 @@ from .names import table_names
 from .ranges import ValueRange
 from .sources import SomeImages
 from .splits import validation_split
-from .survey import Survey
-from .table import ImageTable
 from .targets import TargetEncoding, as_targets, suits
 from .validation import as_pair
 from .weights import by_class, class_weights, point_out_lost_classes, sample_weights
@@ -115,7 +114,9 @@ def read_training_data(
     """
     progress = "checking images" if verbose else None
     skip = on_error == "skip"
-    how = _How(progress, value_range, skip=skip, keys=keys, num_workers=num_workers)
+    how = How(
+        progress=progress, value_range=value_range, skip=skip, keys=keys, num_workers=num_workers
+    )
     if isinstance(X, ImageTable):
         groups = X.groups if groups is None else groups
         X = X.one_part()
@@ -185,26 +186,8 @@ def read_training_data(
     )
 
 
-@dataclass(frozen=True)
-class _How:
-    """How images are read and checked."""
-
-    progress: str | None = None
-    value_range: ValueRange | None = None
-    known_channels: int | None = None
-    skip: bool = False
-    keys: Keys = USUAL_KEYS
-    num_workers: int = 0
-
-    def inputs(self, X: Any, with_targets: bool) -> Inputs:
-        return read_inputs(X, with_targets=with_targets, **vars(self))
-
-    def survey(self, inputs: Inputs) -> Survey:
-        return survey_of(inputs, self.progress, value_range=self.value_range, skip=self.skip)
-
-
 def _usable(
-    inputs: Inputs, y: Any, targets: Any, how: _How, **others: Any
+    inputs: Inputs, y: Any, targets: Any, how: How, **others: Any
 ) -> tuple[Inputs, Any, Any, Any]:
     """The images that can be used, with targets, sample weights and groups."""
     if y is not None or inputs.survey is None:  # else targets are of the images that can be used
@@ -269,7 +252,9 @@ def read_labelled(
     InputError
         Images or labels cannot be used, or do not match the task.
     """
-    how = _How(None, value_range, known_channels, keys=keys, num_workers=num_workers)
+    how = How(
+        known_channels=known_channels, value_range=value_range, keys=keys, num_workers=num_workers
+    )
     inputs, targets = _pair(X, y, how)
     check_lengths(len(inputs.images), y=targets)
     if len(classes) and targets is not None:
@@ -278,7 +263,7 @@ def read_labelled(
     return inputs, as_targets(targets, task, uncertain)
 
 
-def _pair(X: Any, y: Any, how: _How) -> tuple[Inputs, Any]:
+def _pair(X: Any, y: Any, how: How) -> tuple[Inputs, Any]:
     """Images and targets; targets come from y, or else from X."""
     if y is not None and isinstance(X, DataLoader) and shuffles(X):
         raise InputError(
@@ -305,7 +290,7 @@ def _validation(
     encoding: TargetEncoding,
     names: tuple[str, ...] | None,
     certain: bool,
-    how: _How,
+    how: How,
 ) -> LabelledImages:
     X, y = as_pair(validation_data)
     X = X.one_part() if isinstance(X, ImageTable) else X

@@ -2,14 +2,10 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from PIL import Image
-from torch import Tensor
-
 from ..errors import InputError
+from .items import is_single
 
 
 def as_pair(validation_data: Any) -> tuple[Any, Any]:
@@ -30,7 +26,7 @@ def as_pair(validation_data: Any) -> tuple[Any, Any]:
         return validation_data, None
     if not (_starts_with_image(first) and _starts_with_image(second)):
         return first, second
-    if _is_image(first[1]) or _is_image(second[1]):
+    if _may_be_image(first[1]) or _may_be_image(second[1]):
         raise InputError(
             "validation_data has two members that both start with an image, so it is not clear "
             "whether they are (X, y) or two items (image, label). Give X and y as arrays: "
@@ -41,13 +37,9 @@ def as_pair(validation_data: Any) -> tuple[Any, Any]:
 
 def _starts_with_image(member: Any) -> bool:
     """Whether a member may be an item (image, label, ...)."""
-    return isinstance(member, (tuple, list)) and len(member) > 1 and _is_image(member[0])
+    return isinstance(member, (tuple, list)) and len(member) > 1 and _may_be_image(member[0])
 
 
-def _is_image(value: Any) -> bool:
+def _may_be_image(value: Any) -> bool:
     """Whether a value is a single image. A string is one if such a file exists, else a label."""
-    if isinstance(value, str):
-        return os.path.isfile(value)
-    if isinstance(value, (np.ndarray, Tensor)):
-        return value.ndim in (2, 3)
-    return isinstance(value, (Path, Image.Image))
+    return os.path.isfile(value) if isinstance(value, str) else is_single(value)

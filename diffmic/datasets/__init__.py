@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ..data.table import ImageTable
+from ..image_table import ImageTable
 from .folders import read_folders
 from .lesions import LESION_CLASSES, make_lesions
 from .tables import read_csv

@@ -28,10 +28,27 @@ def can_look_alike() -> bool:
 
 
 def fingerprint(image: Tensor) -> bytes:
-    """Checksum of the pixels of an image: the same for equal pixels, however they were stored."""
-    kind = f"{tuple(image.shape)} {image.dtype}".encode()
-    pixels = image.contiguous().numpy().tobytes()
-    return hashlib.blake2b(kind + pixels, digest_size=16).digest()
+    """Checksum of the pixels of an image: the same for equal pixels, however they were stored.
+
+    Gray in three channels is gray; floats that are fractions of 255 or 65535 are these integers;
+    integers of any type are compared by value, and 8 bits that were spread over 16 are 8 bits.
+    """
+    if len(image) == 3 and bool((image == image[:1]).all()):
+        image = image[:1]
+    pixels = image.double() if image.is_floating_point() else image.long()
+    for white, tolerance in ((255, 0.1), (65535, 0.02)):  # what rounding to half precision costs
+        if pixels.is_floating_point():
+            whole = (pixels * white).round()
+            if bool(((pixels * white - whole).abs() < tolerance).all()):
+                pixels = whole.long()
+    if (
+        not pixels.is_floating_point()
+        and int(pixels.max()) > 255
+        and not bool((pixels % 257).any())
+    ):
+        pixels = pixels // 257
+    kind = f"{tuple(pixels.shape)} {pixels.dtype}".encode()
+    return hashlib.blake2b(kind + pixels.contiguous().numpy().tobytes(), digest_size=16).digest()
 
 
 def perceptual_hashes(image: Tensor) -> Hashes:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from PIL import Image, ImageFile
 
-_DICOM = (".dcm", ".dicom", ".dic", ".ima")
+from ..conventions import DICOM_SUFFIXES
+
 _NO_PIXELS = {"MPEG", "IPTC"}  # Pillow knows these files, but shows no image of them
 _SYSTEM_FILES = {
     *(".ds_store", "thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", ".directory"),
@@ -23,7 +24,7 @@ _SYSTEM_FOLDERS = {
 def image_suffixes() -> frozenset[str]:
     """Lower-case suffixes of image files: those that Pillow reads, and DICOM's."""
     pillows = [suffix for suffix, name in Image.registered_extensions().items() if _shown(name)]
-    return frozenset({*pillows, *_DICOM})
+    return frozenset({*pillows, *DICOM_SUFFIXES})
 
 
 def is_image_file(file: Path) -> bool:

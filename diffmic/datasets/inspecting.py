@@ -11,12 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..data.columns import as_array, check_lengths, missing
+from ..data.columns import as_array, as_column, check_lengths, column_names, missing
+from ..data.item_targets import stacked
 from ..data.items import Keys
+from ..data.names import names_in_lists, stated_names
 from ..data.ranges import ValueRange
-from ..data.table import ImageTable
+from ..data.targets import UNCERTAIN
 from ..data.validation import as_pair
 from ..errors import InputError
+from ..image_table import ImageTable
 from .duplicates import (
     can_look_alike,
     chained,
@@ -45,6 +48,7 @@ def inspect(
     value_range: tuple[float, float] | None = None,
     image_key: str | None = None,
     label_key: str | None = None,
+    uncertain: str = "error",
     distance: int = 14,
     verbose: int = 1,
 ) -> Inspection:
@@ -68,6 +72,8 @@ def inspect(
     value_range, image_key, label_key
         As in ``DiffMICClassifier``: black and white of images in other units, such as CT in
         Hounsfield units; keys of items that are dicts.
+    uncertain : {"error", "unknown", "positive", "negative"}
+        Meaning of −1 in an indicator matrix, as in ``DiffMICClassifier``; "error": it is a problem.
     distance : int
         Number of bits in which hashes of images that look alike may differ. 14 finds copies
         that were compressed, resized, brightened or turned by 90°, and confuses no two eyes. For
@@ -104,7 +110,9 @@ def inspect(
     [(3, 7)]
     """
     table = X if isinstance(X, ImageTable) else None
-    names = [str(name) for name in y.columns] if hasattr(y, "columns") else None
+    if uncertain != "error" and uncertain not in UNCERTAIN:
+        raise InputError(f"uncertain is {uncertain!r}; give one of {['error', *UNCERTAIN]}.")
+    names = column_names(y) or None
     if table is not None:
         X, y = table.paths, table.labels if y is None else y
         groups = table.groups if groups is None else groups
@@ -112,9 +120,13 @@ def inspect(
     if not isinstance(distance, Integral) or not -1 <= distance <= _BITS:
         raise InputError(f"distance is {distance!r}; give a number of bits up to {_BITS}, or -1.")
     look = distance >= 0 and can_look_alike()
-    survey = _Survey(ValueRange.of(value_range), Keys(image_key, label_key), look=look)
+    survey = _Sightings(
+        ValueRange.of(value_range), Keys(image_key, label_key), uncertain=uncertain, look=look
+    )
     survey.read(X, y, groups, "image", verbose)
     n_images = len(survey.names)
+    if names is None and y is None:
+        names = _names_of_columns(X, survey)
     splits = [_WHOLE] * n_images
     if table is not None and table.splits is not None:
         splits = table.splits.tolist()
@@ -130,11 +142,13 @@ def inspect(
     return _concluded(survey, splits, n_images, names, distance)
 
 
-class _Survey:
+class _Sightings:
     """What is kept of the images while they are read."""
 
-    def __init__(self, value_range: ValueRange | None, keys: Keys, *, look: bool) -> None:
-        self.value_range, self.keys = value_range, keys
+    def __init__(
+        self, value_range: ValueRange | None, keys: Keys, *, uncertain: str, look: bool
+    ) -> None:
+        self.value_range, self.keys, self.uncertain = value_range, keys, uncertain
         self.look = look  # whether perceptual hashes are wanted
         self.names: list[str] = []
         self.labels: list[Any] = []  # a value, a tuple of values, or None
@@ -162,7 +176,8 @@ class _Survey:
             else:
                 self._keep(number, found.image)
         check_lengths(len(labels), y=y, groups=groups)
-        self.labels += _entries(labels if y is None else y, len(labels), "y")
+        entries = _entries(_rows(labels, X, self.keys) if y is None else y, len(labels), "y")
+        self.labels += [_decided(label, self.uncertain) for label in entries]
         self.groups += _entries(groups, len(labels), "groups")
 
     def _keep(self, number: int, image: Tensor) -> None:
@@ -183,16 +198,42 @@ class _Survey:
             self.hashes[number] = perceptual_hashes(image)
 
 
+def _rows(labels: list[Any], X: Any, keys: Keys) -> list[Any]:
+    """Labels that came with the images; lists of classes of Hugging Face datasets become rows."""
+    listed = names_in_lists(X, keys.label)
+    known = [number for number, label in enumerate(labels) if label is not None]
+    if listed is None or not known:
+        return labels
+    rows = stacked([as_array(labels[number], "y") for number in known], listed)
+    found = dict(zip(known, rows, strict=True))
+    return [found.get(number) for number in range(len(labels))]
+
+
+def _names_of_columns(X: Any, survey: "_Sightings") -> list[str] | None:
+    """Names of the columns of labels that came with the images, if a name is stated for each."""
+    stated = stated_names(X, survey.keys.label)
+    row = next((label for label in survey.labels if isinstance(label, tuple)), ())
+    if stated is None or set(stated) != set(range(len(row))):
+        return None
+    return [stated[number] for number in range(len(row))]
+
+
+def _decided(label: Any, uncertain: str) -> Any:
+    """A row of labels with what −1 means in it."""
+    if uncertain == "error" or not isinstance(label, tuple):
+        return label
+    value = None if uncertain == "unknown" else UNCERTAIN[uncertain]
+    return tuple(value if entry == -1 else entry for entry in label)
+
+
 def _entries(values: Any, n_images: int, name: str) -> list[Any]:
     """One entry per image: a value, a tuple of values for multi-label, None for a missing one."""
     if values is None or (isinstance(values, list) and all(value is None for value in values)):
         return [None] * n_images
     if isinstance(values, list) and any(value is None for value in values):
         return [None if v is None else _entries([v], 1, name)[0] for v in values]
-    array = as_array(values, name)
+    array = as_column(values, name)
     rows = array.ndim == 2 and name == "y"
-    if rows and array.shape[1] == 1:
-        array, rows = array[:, 0], False
     absent = missing(array)
     try:
         known = array.astype(object)
@@ -208,7 +249,7 @@ def _entries(values: Any, n_images: int, name: str) -> list[Any]:
 
 
 def _concluded(
-    survey: _Survey, splits: list[str], n_images: int, names: list[str] | None, distance: int
+    survey: _Sightings, splits: list[str], n_images: int, names: list[str] | None, distance: int
 ) -> Inspection:
     """The findings about all images, and the problems that they are."""
     same = equal_sets(survey.prints)
@@ -233,6 +274,7 @@ def _concluded(
         names=survey.names,
         splits=np.asarray(splits),
         counts=_counts(survey.labels, splits, names),
+        known=_known(survey.labels, splits, names),
         unknown=_unknown(survey.labels, names),
         sizes=dict(survey.sizes),
         pixels=survey.pixels,
@@ -246,7 +288,9 @@ def _concluded(
         groups=np.unique(together[:n_images], return_inverse=True)[1].ravel().astype(np.intp),
         problems=[],
     )
-    return replace(findings, problems=problems_of(findings, survey.labels, survey.groups))
+    return replace(
+        findings, problems=problems_of(findings, survey.labels, survey.groups, survey.uncertain)
+    )
 
 
 def _differ(labels: Sequence[Any]) -> bool:
@@ -278,6 +322,19 @@ def _counts(
             found = Counter(label for label in mine if label is not None)
             counts[split] = {str(label): found[label] for label in in_order(found)}
     return counts
+
+
+def _known(
+    labels: Sequence[Any], splits: Sequence[str], names: list[str] | None
+) -> dict[str, dict[str, int]]:
+    """Number of images of which each label of a multi-label task is known, in each split."""
+    known: dict[str, dict[str, int]] = {}
+    for number, name in enumerate(_columns(labels, names)):
+        for label, split in zip(labels, splits, strict=True):
+            counts = known.setdefault(split, {})
+            is_known = isinstance(label, tuple) and label[number] in (0, 1)
+            counts[name] = counts.get(name, 0) + is_known
+    return known
 
 
 def _unknown(labels: Sequence[Any], names: list[str] | None) -> dict[str, int]:

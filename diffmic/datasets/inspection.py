@@ -26,6 +26,9 @@ class Inspection:
         Split of each image.
     counts : dict of str to dict of str to int
         For each split the number of images of each class, or with each label.
+    known : dict of str to dict of str to int
+        For multi-label: for each split the number of images of which each label is known, whether
+        present or absent; empty for one label per image.
     unknown : dict of str to int
         For multi-label: number of images of which a label is not known.
     sizes : dict of (int, int) to int
@@ -57,6 +60,7 @@ class Inspection:
     names: list[str]
     splits: NDArray[np.str_]
     counts: Mapping[str, Mapping[str, int]]
+    known: Mapping[str, Mapping[str, int]]
     unknown: Mapping[str, int]
     sizes: Mapping[tuple[int, int], int]
     pixels: Mapping[str, tuple[int, float, float]]
@@ -84,13 +88,18 @@ class Inspection:
         """The table: a name and a text in each row."""
         rows = [("images", f"{len(self)}")]
         for split, counts in self.counts.items():
-            listed = ", ".join(f"{name}: {count}" for name, count in counts.items()) or "none"
+            known = self.known.get(split, {}) if any(self.unknown.values()) else {}
+            of = {name: f" of {n} known" for name, n in known.items()}
+            listed = ", ".join(
+                f"{name}: {count}{of.get(name, '')}" for name, count in counts.items()
+            )
+            listed = listed or "none"
             size = int((self.splits == split).sum())
             alone = len(self.counts) == 1
             rows.append(("labels" if alone else split, listed if alone else f"{size} ({listed})"))
         if any(self.unknown.values()):
-            known = [f"{name}: {count}" for name, count in self.unknown.items() if count]
-            rows.append(("unknown labels", ", ".join(known)))
+            unknown = [f"{name}: {count}" for name, count in self.unknown.items() if count]
+            rows.append(("unknown labels", ", ".join(unknown)))
         rows.append(("height × width", _sizes(self.sizes)))
         for kind, (count, low, high) in self.pixels.items():
             rows.append((kind, f"{count}, pixels from {low:.3g} to {high:.3g}"))

@@ -17,7 +17,9 @@ _FRACTION = 0.15  # of the images, which fit holds out unless told otherwise
 _TOGETHER = "fit(X, y, groups=inspection.groups) keeps them together"
 
 
-def problems_of(found: Inspection, labels: Sequence[Any], groups: Sequence[Any]) -> list[str]:
+def problems_of(
+    found: Inspection, labels: Sequence[Any], groups: Sequence[Any], uncertain: str = "error"
+) -> list[str]:
     """Problems, most serious first.
 
     Parameters
@@ -25,6 +27,8 @@ def problems_of(found: Inspection, labels: Sequence[Any], groups: Sequence[Any])
     found : Inspection
     labels, groups : sequence
         Label and group of each image; None: not known.
+    uncertain : str
+        Meaning of −1 in rows of labels.
     """
     problems = [*_unusable(found), *_leaks(found)]
     if found.conflicts:
@@ -34,7 +38,7 @@ def problems_of(found: Inspection, labels: Sequence[Any], groups: Sequence[Any])
         )
     if len(found.counts) == 1:
         problems += _copies(found)
-    problems += _labels(found, labels, groups)
+    problems += _labels(found, labels, groups, uncertain)
     if found.blank:
         problems.append(
             f"{len(found.blank)} image(s) have a single shade ({_names(found, found.blank)}): "
@@ -129,7 +133,9 @@ def _copies(found: Inspection) -> list[str]:
     return problems
 
 
-def _labels(found: Inspection, labels: Sequence[Any], groups: Sequence[Any]) -> list[str]:
+def _labels(
+    found: Inspection, labels: Sequence[Any], groups: Sequence[Any], uncertain: str
+) -> list[str]:
     """Labels that are missing, and classes that are too rare or not in every split."""
     problems = []
     known = [number for number, label in enumerate(labels) if label is not None]
@@ -159,7 +165,7 @@ def _labels(found: Inspection, labels: Sequence[Any], groups: Sequence[Any]) -> 
         if absent and any(counts.values()):
             problems.append(f"{_at(split)}no image of {some(absent, 10)}.")
     if known and not problems:
-        problems += _refused([labels[number] for number in known])
+        problems += _refused([labels[number] for number in known], uncertain)
     usable = [number for number in known if number not in found.damaged]
     if len(found.counts) == 1 and len(classes) > 1 and usable:
         all_grouped = len(grouped) == len(groups)
@@ -171,10 +177,10 @@ def _labels(found: Inspection, labels: Sequence[Any], groups: Sequence[Any]) -> 
     return problems
 
 
-def _refused(labels: Sequence[Any]) -> list[str]:
+def _refused(labels: Sequence[Any], uncertain: str) -> list[str]:
     """Why ``fit`` would refuse the labels, if it would."""
     try:
-        TargetEncoding.learn(list(labels))
+        TargetEncoding.learn(list(labels), uncertain=uncertain)
     except InputError as reason:
         return [str(reason)]
     return []

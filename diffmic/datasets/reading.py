@@ -74,7 +74,7 @@ def each_image(
     InputError
         X is empty, or of an unknown type.
     """
-    how = _How(what, value_range, keys)
+    how = _ItemReader(what, value_range, keys)
     found: Iterator[Found]
     total: int | None = None
     if (stream := Stream.of(X, keys)) is not None:
@@ -92,7 +92,7 @@ def each_image(
 
 
 @dataclass(frozen=True)
-class _How:
+class _ItemReader:
     """How an item is read."""
 
     what: str
@@ -122,7 +122,7 @@ class _Items:
 
     items: Any
     labelled: bool
-    how: _How
+    how: _ItemReader
 
     def __len__(self) -> int:
         return len(self.items)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..data.table import ImageTable
 from ..errors import InputError, warn_user
+from ..image_table import ImageTable
 from .image_files import image_suffixes
 from .table import as_path, some, warn_about_spelling
-from .values import indicator_matrix, indicator_value, is_nothing, numbers_or_texts
+from .values import Texts, indicator_matrix, indicator_value, numbers_or_texts, texts_for_nothing
 
 Row = dict[str, str]
 
@@ -36,6 +36,7 @@ def read_csv(
     labels: Sequence[str] | None = None,
     folder: str | Path | None = None,
     encoding: str | None = None,
+    na_values: Sequence[str] | None = None,
 ) -> ImageTable:
     """Read a dataset from a CSV file with the columns ``file``, ``label`` and optionally ``split``.
 
@@ -58,6 +59,9 @@ def read_csv(
         Folder that the image paths are relative to; None: that of the CSV file.
     encoding : str or None
         Encoding of the file; None: UTF-8, or UTF-16 if the file says so.
+    na_values : sequence of str or None
+        Texts that stand for a missing value, as an empty cell always does; None: those of
+        pandas, such as NA, n/a, NaN, null and None. ``()`` keeps them all, such as a class "NA".
 
     Returns
     -------
@@ -81,18 +85,17 @@ def read_csv(
     _check_columns(file, columns, rows, root, image, label, [*named, *([group] if group else [])])
     if not rows:
         raise InputError(f"{str(file)!r} has no rows below its header.")
+    nothing = texts_for_nothing(na_values)
     told = [c for c in (image, split, group) if c in columns]
     told += [label] if label in columns and labels is None else []
     for number, row in rows.items():
-        empty = [column for column in told if column is not None and is_nothing(row[column])]
+        empty = [column for column in told if column is not None and row[column] in nothing]
         if empty:
-            raise InputError(
-                f"Row {number} of {str(file)!r} has nothing in the column {empty[0]!r}."
-            )
+            raise InputError(_empty(file, number, empty[0], row[empty[0]]))
     if label in columns and labels is None:
         names = [label]
     else:
-        names = _label_columns(file, columns, rows, (image, split, group), labels)
+        names = _label_columns(file, columns, rows, (image, split, group), labels, nothing)
     paths = _Files(root).paths(file, {number: row[image] for number, row in rows.items()})
     kept = _each_once(file, rows, paths, [c for c in (*names, split, group) if c in columns])
     chosen = [rows[number] for number in kept]
@@ -101,13 +104,23 @@ def read_csv(
         names = [str(name) for name in np.unique(y).tolist()]
         warn_about_spelling(names, f"labels of {str(file)!r}")
     else:
-        y = indicator_matrix({name: [row[name] for row in chosen] for name in names})
+        y = indicator_matrix({name: [row[name] for row in chosen] for name in names}, nothing)
     return ImageTable(
         [paths[number] for number in kept],
         y,
         names,
         np.asarray([row[split] for row in chosen]) if split in columns else None,
         np.asarray([row[group] for row in chosen]) if group is not None else None,
+    )
+
+
+def _empty(file: Path, number: int, column: str, text: str) -> str:
+    """Message for a cell without a value."""
+    if not text:
+        return f"Row {number} of {str(file)!r} has nothing in the column {column!r}."
+    return (
+        f"Row {number} of {str(file)!r} has {text!r} in the column {column!r}, which counts as "
+        "missing. Give a value, or remove the row; if it is a name, pass na_values=()."
     )
 
 
@@ -179,14 +192,16 @@ def _label_columns(
     rows: dict[int, Row],
     others: tuple[str | None, ...],
     labels: Sequence[str] | None,
+    nothing: Texts,
 ) -> list[str]:
     """Columns of a multi-label task: those named, or those that hold 0 and 1."""
-    values = {c: {indicator_value(row[c]) for row in rows.values()} for c in columns}
+    values = {c: {indicator_value(row[c], nothing) for row in rows.values()} for c in columns}
     allowed = [c for c in columns if c not in others and None not in values[c]]
     binary = [c for c in allowed if values[c] & {0.0, 1.0}]
     names = binary if labels is None else list(labels)
     if labels is None and len(names) > 1:
-        _point_out_nearly_binary(file, [c for c in columns if c not in (*others, *binary)], rows)
+        rest = [c for c in columns if c not in (*others, *binary)]
+        _point_out_nearly_binary(file, rest, rows, nothing)
     if len(names) < 2 or not set(names) <= set(allowed):
         raise InputError(
             f"{str(file)!r} needs a column 'label', or at least 2 columns of 0 and 1"
@@ -197,10 +212,12 @@ def _label_columns(
     return names
 
 
-def _point_out_nearly_binary(file: Path, columns: list[str], rows: dict[int, Row]) -> None:
+def _point_out_nearly_binary(
+    file: Path, columns: list[str], rows: dict[int, Row], nothing: Texts
+) -> None:
     """Warn of columns that hold 0 and 1 but for a few cells: they are not read as labels."""
     for column in columns:
-        odd = [row[column] for row in rows.values() if indicator_value(row[column]) is None]
+        odd = [r[column] for r in rows.values() if indicator_value(r[column], nothing) is None]
         if 0 < len(odd) <= max(1, len(rows) // 10):
             warn_user(
                 f"The column {column!r} of {str(file)!r} is not read as a label: {len(odd)} cells "

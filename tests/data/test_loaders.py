@@ -162,6 +162,21 @@ def test_a_last_batch_that_is_dropped_is_not_read_and_that_is_said(collate):
         assert_read(loader, EVERY[:6])
 
 
+@pytest.mark.parametrize("fitting", [True, False])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 3, "drop_last": True, "shuffle": True},
+        {"batch_sampler": BatchSampler(RandomSampler(PAIRS), 3, drop_last=True)},
+    ],
+)
+def test_no_batch_of_a_shuffling_loader_with_a_function_of_its_own_is_dropped(options, fitting):
+    loader = DataLoader(PAIRS, collate_fn=lambda items: default_collate(items), **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_read(loader, EVERY, known_channels=None if fitting else 3)
+
+
 def test_a_last_batch_that_is_dropped_after_shuffling_is_another_each_time():
     loader = DataLoader(PAIRS, 3, drop_last=True, shuffle=True)
     assert_read(loader, EVERY)

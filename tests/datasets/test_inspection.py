@@ -1,6 +1,7 @@
 """Inspection of images and labels: damage, copies, leaks, rare classes."""
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pandas
@@ -225,6 +226,70 @@ def test_unknown_labels_of_a_multilabel_task_are_counted_per_label(tmp_path):
     assert found.unknown == {"edema": 0, "mass": 4, "other": 0}
     assert found.counts["images"]["edema"] == int(y.sum())
     assert "unknown labels  mass: 4" in str(found)
+    assert found.known == {"images": {"edema": 20, "mass": 16, "other": 20}}
+    assert f"mass: {int((labels[:, 1] == 1).sum())} of 16 known" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("uncertain", "known", "present"),
+    [("unknown", 18, 10), ("positive", 20, 12), ("negative", 20, 10)],
+)
+def test_labels_that_are_uncertain_are_what_was_chosen(uncertain, known, present):
+    X, y = stripes(20, n_classes=2)
+    labels = np.stack([y, 1 - y], axis=1)
+    labels[y == 0, 0] = [-1, -1, *[0] * 8]
+    frame = pandas.DataFrame(labels, columns=["edema", "mass"])
+    found = look(X, frame, uncertain=uncertain, distance=-1)
+    assert found.known["images"] == {"edema": known, "mass": 20}
+    assert found.counts["images"]["edema"] == present
+    assert found.problems == []
+    assert "choose what it means: uncertain=" in look(X, frame, distance=-1).verdict
+    with pytest.raises(InputError, match=r"uncertain is 'maybe'; give one of \['error', 'unkn"):
+        look(X, frame, uncertain="maybe")
+
+
+class Findings(Dataset):
+    """Items with lists of classes, as Hugging Face datasets have them."""
+
+    def __init__(self):
+        self.X, self.y = stripes(20, n_classes=2)
+        self.features = {"label": SimpleNamespace(feature=SimpleNamespace(names=["edema", "mass"]))}
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, index):
+        return {"image": self.X[index], "label": [[0], [1], [0, 1], []][index % 4]}
+
+
+def test_names_of_labels_that_come_with_the_images_are_shown():
+    found = look(Findings(), distance=-1)
+    assert found.counts == {"images": {"edema": 10, "mass": 10}}
+    assert found.known == {"images": {"edema": 20, "mass": 20}}
+
+
+@pytest.mark.parametrize(
+    "store",
+    [
+        lambda x: torch.from_numpy(x.copy())[None],
+        lambda x: x.astype(np.float32) / 255,
+        lambda x: x.astype(np.float64) / 255,
+        lambda x: torch.from_numpy(x / 255).half()[None],
+        lambda x: x.astype(np.uint16) * 257,
+        lambda x: (x.astype(np.float32) * 257) / 65535,
+        lambda x: np.stack([x] * 3, axis=-1),
+        lambda x: Image.fromarray(x),
+        lambda x: Image.fromarray(x).convert("RGB"),
+        lambda x: np.asfortranarray(x),
+    ],
+)
+def test_an_image_is_a_copy_in_whatever_it_is_stored(lesions, store):
+    X = lesions[0][:4]
+    found = look([*X, store(X[2])], [0, 1, 0, 1, 0], distance=-1)
+    assert found.duplicates == [(2, 4)]
+    changed = X[2].copy()
+    changed[5, 5] ^= 1
+    assert look([*X, store(changed)], [0, 1, 0, 1, 0], distance=-1).duplicates == []
 
 
 def test_classes_that_a_split_lacks_are_pointed_out(lesions):

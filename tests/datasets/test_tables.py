@@ -258,10 +258,49 @@ def test_rows_that_disagree_about_an_image_are_an_error(tmp_path, columns, first
         read_csv(file, group="patient" if "patient" in columns else None)
 
 
-@pytest.mark.parametrize("nothing", ["", "nan", "NaN", "<NA>"])
-def test_a_label_that_is_missing_is_no_class(tmp_path, nothing):
+@pytest.mark.parametrize(
+    "nothing", ["nan", "NaN", "<NA>", "NA", "n/a", "N/A", "#N/A", "null", "NULL", "None", " NA "]
+)
+@pytest.mark.parametrize("column", ["label", "split", "patient"])
+def test_a_text_for_a_missing_value_is_no_class_split_or_group(tmp_path, column, nothing):
+    row = {"file": "2.png", "label": "a", "split": "train", "patient": "P2"} | {column: nothing}
+    file = table(tmp_path, f"{','.join(row)}\n1.png,a,train,P1\n{','.join(row.values())}\n")
+    message = rf"Row 2 of .* has '{nothing.strip()}' in the column '{column}', which counts as mis"
+    with pytest.raises(InputError, match=message):
+        read_csv(file, group="patient")
+    found = read_csv(file, group="patient", na_values=())
+    values = {"label": found.labels, "split": found.splits, "patient": found.groups}[column]
+    assert values.tolist()[1] == nothing.strip()
+
+
+def test_an_empty_cell_is_missing_whatever_else_is(tmp_path):
     with pytest.raises(InputError, match=r"Row 2 of .* has nothing in the column 'label'"):
-        read_csv(table(tmp_path, f"file,label\n1.png,a\n2.png,{nothing}\n"))
+        read_csv(table(tmp_path, "file,label\n1.png,a\n2.png,\n"), na_values=())
+
+
+def test_other_texts_can_stand_for_missing_values(tmp_path):
+    file = table(tmp_path, "file,label\n1.png,NA\n2.png,-999\n")
+    with pytest.raises(InputError, match=r"Row 2 of .* has '-999'"):
+        read_csv(file, na_values=["-999"])
+    with pytest.raises(InputError, match=r"na_values is \[3\]; give texts"):
+        read_csv(file, na_values=[3])
+    text = "file,mass,edema\n1.png,1,-999\n2.png,0,1\n"
+    np.testing.assert_array_equal(
+        read_csv(table(tmp_path, text), na_values="-999").labels, [[1, np.nan], [0, 1]]
+    )
+
+
+def test_a_label_that_is_not_known_may_be_written_as_in_r(tmp_path):
+    found = read_csv(table(tmp_path, "file,mass,edema\n1.png,1,NA\n2.png,0,1\n"))
+    np.testing.assert_array_equal(found.labels, [[1, np.nan], [0, 1]])
+    assert found.labels.columns == ["mass", "edema"]
+
+
+def test_whole_numbers_with_a_point_are_the_same_class(tmp_path):
+    found = read_csv(table(tmp_path, "file,label\n1.png,1\n2.png,1.0\n3.png,-2.00\n"))
+    assert found.labels.tolist() == [1, 1, -2]
+    odd = read_csv(table(tmp_path, "file,label\n1.png,1\n2.png,1.5\n3.png,01\n"))
+    assert odd.labels.tolist() == ["1", "1.5", "01"]
 
 
 def test_unknown_and_uncertain_labels_are_kept_as_they_are(tmp_path):

@@ -11,8 +11,8 @@ from tiny import small, stripes
 
 from diffmic import DiffMICClassifier
 from diffmic.data.names import table_names
-from diffmic.data.table import ImageTable, NamedColumns
 from diffmic.errors import InputError
+from diffmic.image_table import ImageTable, NamedColumns
 
 COLUMNS = ["a", "b", "c"]
 VALUES = np.arange(12).reshape(4, 3)
