@@ -9,6 +9,7 @@ folder ``--work``, results are rows of a CSV file.
 """
 
 import datetime
+import itertools
 import json
 import platform
 import time
@@ -22,8 +23,8 @@ import numpy as np
 import torch
 import typer
 from accuracy_bench.beyond import abstaining, label_sets
-from accuracy_bench.encoders import DEVICE, Job
-from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS
+from accuracy_bench.encoders import DEFAULT_ARCHITECTURE, DEVICE, Job
+from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS, OF_REGIONS, REGIONS, Method
 from accuracy_bench.picture import draw_curves, draw_differences
 from accuracy_bench.results import (
     METRICS,
@@ -101,15 +102,17 @@ def run(
             parts_of_job = load(data_set, seed, data).with_wrong_labels(wrong_labels, seed)
             job = Job(name, data_set, seed, parts_of_job, work, verbose)
             for method in todo:
-                for row in rows_of(job, method, parts, kept):
+                how = (METHODS | ABLATIONS)[method]
+                for row in rows_of(job, method, how, parts, kept):
                     if not kept.has(name, seed, method, row["part"], **same):
                         kept.add(row | {"wrong_labels": wrong_labels})
 
 
-def rows_of(job: Job, method: str, parts: Sequence[str], kept: Results) -> list[dict[str, Any]]:
+def rows_of(
+    job: Job, method: str, how: Method, parts: Sequence[str], kept: Results
+) -> list[dict[str, Any]]:
     """Train a method and measure it; calibration and thresholds come from validation."""
     started = time.perf_counter()
-    how = (METHODS | ABLATIONS)[method]
     evidence_of, task = how.train(job), job.parts.task
     prior_of = METHODS[how.beside].train(job) if how.beside else None
 
@@ -201,6 +204,38 @@ def ablate(
     With the networks of ``run``, on validation alone.
     """
     run(data, sets, methods, seeds, results=results, work=work, verbose=0)
+
+
+@app.command()
+def regions(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(DATA_SETS),  # noqa: B006
+    variants: Annotated[list[str], typer.Option(help="Kinds of regions.")] = list(REGIONS),  # noqa: B006
+    seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    results: File = HERE / "results" / "region_ablation.csv",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
+) -> None:
+    """What regions are worth: prior, local prior and diffusion with each kind of regions.
+
+    On validation alone; zoomed regions only where the originals are larger than the images.
+    """
+    kept = Results(results)
+    for seed, name, variant in itertools.product(seeds, sets, variants):
+        data_set, changes = DATA_SETS[name], dict(REGIONS[variant])
+        todo = [m for m in OF_REGIONS if not kept.has(name, seed, f"{variant}: {m}", "val")]
+        if not todo or (variant == "zoom" and data_set.zoom_size is None):
+            continue
+        if "zoom_size" in changes:
+            changes["zoom_size"] = data_set.zoom_size
+        if "region_size" in changes:
+            changes["region_size"] = data_set.image_size
+        architecture = replace(DEFAULT_ARCHITECTURE, **changes)
+        read = replace(data_set, image_size=changes.get("zoom_size", data_set.image_size))
+        folder = work / f"regions-{variant}"
+        job = Job(name, data_set, seed, load(read, seed, data), folder, 0, architecture)
+        for method in todo:
+            for row in rows_of(job, f"{variant}: {method}", OF_REGIONS[method], ("val",), kept):
+                kept.add(row | {"wrong_labels": 0.0})
 
 
 @app.command()

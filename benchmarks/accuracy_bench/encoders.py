@@ -17,6 +17,7 @@ from diffmic.data import views_of as augmented_views
 from diffmic.inference import Engine, SamplingOptions, encode_images
 from diffmic.inference.calibration import mean_nll
 from diffmic.model import (
+    Architecture,
     Conditions,
     DiffMICNetwork,
     NetworkPlan,
@@ -37,13 +38,17 @@ from .tasks import DataSet, Parts
 
 N_VIEWS = 5  # the image itself, then augmented views
 DEFAULTS = DiffMICClassifier().get_params()
+DEFAULT_ARCHITECTURE = resolve_architecture(DEFAULTS["architecture"])
 BUILDING, LEARNING = 0, 1  # what a job's seed is for, as in a fit
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """A data set and a seed, with everything that training needs to know."""
+    """A data set and a seed, with everything that training needs to know.
+
+    With an architecture that zooms, the parts hold images of its ``zoom_size``.
+    """
 
     name: str
     data_set: DataSet
@@ -51,6 +56,7 @@ class Job:
     parts: Parts
     folder: Path
     verbose: int
+    architecture: Architecture = DEFAULT_ARCHITECTURE
 
     def file(self, what: str) -> Path:
         """Where something is kept."""
@@ -61,7 +67,7 @@ class Job:
         names = {field.name for field in fields(TrainingOptions)} & set(DEFAULTS)
         chosen = {name: DEFAULTS[name] for name in names} | {
             "recipe": recipe,
-            "image_size": self.data_set.image_size,
+            "image_size": self.plan(recipe).input_size,
             "max_epochs": self.data_set.max_epochs,
             "augment": named_augment(self.data_set.augment),
             "sampling": SamplingOptions(DEFAULTS["num_steps"], DEFAULTS["n_draws"]),
@@ -72,17 +78,21 @@ class Job:
         }
         return TrainingOptions(**chosen)
 
-    def network(self, recipe: Recipe, *, pretrained: bool, **changes: int) -> DiffMICNetwork:
-        """An untrained network of the default architecture, but for changed fields of it."""
-        plan = NetworkPlan(
+    def plan(self, recipe: Recipe, **changes: int) -> NetworkPlan:
+        """Plan of the job's architecture, but for changed fields of it."""
+        return NetworkPlan(
             backbone=DEFAULTS["backbone"],
-            architecture=replace(resolve_architecture(DEFAULTS["architecture"]), **changes),
+            architecture=replace(self.architecture, **changes),
             image_size=self.data_set.image_size,
             num_classes=len(self.parts.classes),
             task=self.parts.task,
             diffusion=recipe.diffusion,
             context_dropout=recipe.context_dropout,
         )
+
+    def network(self, recipe: Recipe, *, pretrained: bool, **changes: int) -> DiffMICNetwork:
+        """An untrained network of the job's architecture, but for changed fields of it."""
+        plan = self.plan(recipe, **changes)
         with self.rng(BUILDING):
             return build_network(plan, pretrained=pretrained and DEFAULTS["pretrained"])
 

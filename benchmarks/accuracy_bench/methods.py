@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,6 +85,11 @@ def plain_tta(job: Job) -> EvidenceOf:
 def prior_alone(job: Job) -> EvidenceOf:
     """The fused prior."""
     return lambda part: Evidence(conditions_of(job, OURS, part).fused_logits.cpu())
+
+
+def local_alone(job: Job) -> EvidenceOf:
+    """The local prior: the opinion of the regions alone."""
+    return lambda part: Evidence(conditions_of(job, OURS, part).local_logits.cpu())
 
 
 def prior_views(job: Job) -> EvidenceOf:
@@ -204,6 +210,19 @@ ABLATIONS = {
     **{f"denoiser of {n} regions": diffusion(OURS, n_regions=n) for n in (2, 4)},
     "4 positions a step": diffusion(replace(OURS, n_positions=4)),
     **{f"{n} learning steps": diffusion(replace(OURS, steps_per_epoch=n)) for n in (4, 15, 240)},
+}
+
+# Regions off, chosen as the paper does, as the library does, and cropped from larger images.
+REGIONS: dict[str, dict[str, Any]] = {
+    "off": {"n_regions": 1, "region_size": None},  # one region, which is the whole image
+    "paper": {"region_importance": "paper", "region_map": "coarse"},
+    "contrast": {},
+    "zoom": {"regions": "zoom", "zoom_size": None},  # sides of the images and of the originals
+}
+OF_REGIONS: dict[str, dict[str, Any]] = {
+    "prior": Method(prior_alone),
+    "local": Method(local_alone),
+    "diffusion": diffusion(OURS),
 }
 
 # Ablations along one number, for pictures.

@@ -38,6 +38,8 @@ class DataSet:
         Column with the patient or lesion.
     resplit : bool
         Whether each seed has a split of its own, because the test part is too small for a verdict.
+    zoom_size : int or None
+        Longer side of the originals, where they are larger than ``image_size``.
     """
 
     folder: str
@@ -47,15 +49,16 @@ class DataSet:
     task: str = "auto"
     group: str | None = None
     resplit: bool = False
+    zoom_size: int | None = None
 
 
 DATA_SETS = {
-    "busi": DataSet("busi_ultrasound", 160, 12, resplit=True),
+    "busi": DataSet("busi_ultrasound", 160, 12, resplit=True, zoom_size=256),
     "chestxray14": DataSet("chestxray14_64", 64, 15, group="patient_id", resplit=True),
-    "pneumonia": DataSet("chest_xray_pneumonia", 128, 8, group="patient_id"),
+    "pneumonia": DataSet("chest_xray_pneumonia", 128, 8, group="patient_id", zoom_size=224),
     "medmnist": DataSet("medmnist", 64, 8),
-    "aptos": DataSet("aptos2019_dr", 192, 10, augment="rotations", task="ordinal"),
-    "ham10000": DataSet("ham10000", 128, 6, augment="rotations", group="lesion_id"),
+    "aptos": DataSet("aptos2019_dr", 192, 10, augment="rotations", task="ordinal", zoom_size=224),
+    "ham10000": DataSet("ham10000", 128, 6, augment="rotations", group="lesion_id", zoom_size=200),
 }
 
 
