@@ -66,7 +66,7 @@ File = Annotated[Path, typer.Argument(help="JSON file that `run` wrote.")]
 PARTS = (
     *("predict.default", "predict.paper-v2", "engine", "stages"),
     *(f"factors.{name}" for name in ("steps", "draws", "classes", "threads", "precision")),
-    *("factors.images", "factors.ONNX Runtime", "paper"),
+    *("factors.images", "factors.ONNX Runtime", "factors.exported", "paper"),
     *(f"paper_factors.{name}" for name in ("steps", "draws", "classes", "threads")),
     *("compile", "imports", "shards", "memory", "fit", "pipeline"),
 )
@@ -105,6 +105,7 @@ def run(
         "factors.precision": factor.precision,
         "factors.images": factor.images,
         "factors.ONNX Runtime": factor.onnxruntime,
+        "factors.exported": factor.exported,
         "paper": lambda: paper(settings, rounds),
         "paper_factors.steps": of_paper.steps,
         "paper_factors.draws": of_paper.draws,

@@ -20,6 +20,7 @@ from diffmic import DiffMICClassifier
 from diffmic.data import PreparedImages, read_inputs
 from diffmic.engine import prediction_engine
 from diffmic.inference import evidence_of
+from diffmic.runtime import OnnxClassifier
 from diffmic.training.options import pixels as ready
 
 from .models import (
@@ -27,6 +28,7 @@ from .models import (
     Settings,
     float_batch,
     floors,
+    has_onnxruntime,
     onnx_pass,
     pictures,
     plain_pass,
@@ -35,6 +37,7 @@ from .models import (
 from .timing import Run, race
 
 Record = dict[str, Any]
+EXPORTED, ONNX_ENCODER = "exported file", "encoder by ONNX Runtime"
 
 
 def predictions(settings: Settings, rounds: int) -> list[Record]:
@@ -198,6 +201,32 @@ class Factor:
         encoder, batch = self.settings.encoder(self.model), self.settings.batch
         onnx = onnx_pass(encoder, batch, self.settings)
         return [] if onnx is None else self._record({"encoder alone, by ONNX Runtime": onnx})
+
+    def exported(self) -> list[Record]:
+        """The model in one ONNX file, and the engine of ONNX Runtime, against its pass alone.
+
+        At several batch sizes; nothing where ONNX Runtime is not installed.
+        """
+        if not has_onnxruntime():
+            return []
+        clf = self._estimator()
+        with tempfile.TemporaryDirectory() as folder:
+            content = clf.export_onnx(Path(folder) / "model.onnx").read_bytes()
+        runtime = OnnxClassifier(content, num_threads=torch.get_num_threads())
+        engine = self._estimator(engine="onnxruntime")
+        records = []
+        for batch in self.settings.batches:
+            images = pictures(batch, self.settings.image_size)
+            onnx = onnx_pass(self.settings.encoder(self.model), batch, self.settings)
+            assert onnx is not None
+            ours: dict[str, Run] = {
+                EXPORTED: partial(runtime.predict_proba, images, batch_size=batch),
+                "engine onnxruntime": prediction(engine, images),
+                "auto": prediction(clf, images),
+            }
+            floor = floors(self.model, batch, self.settings) | {ONNX_ENCODER: onnx}
+            records.append(_record(self.model, batch, self.settings, self.rounds, ours, floor))
+        return records
 
     def _estimator(self, **changes: Any) -> DiffMICClassifier:
         return self.settings.estimator(self.model, **changes)

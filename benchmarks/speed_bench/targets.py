@@ -34,6 +34,14 @@ def _factor(name: str, value: str, usual: str) -> Callable[[Report], float]:
     return lambda report: times(report["factors"][name][0], value, usual)
 
 
+def _exported(batch: int) -> Callable[[Report], float]:
+    def found(report: Report) -> float:
+        records = {record["images"]: record for record in report["factors"]["exported"]}
+        return times(records[batch], "exported file", "encoder by ONNX Runtime")
+
+    return found
+
+
 def _sampling(precision: str) -> Callable[[Report], float]:
     return lambda report: times(report["paper"]["sampling"], precision, f"reading in {precision}")
 
@@ -64,6 +72,8 @@ TARGETS = [
     Target("plain engine, batch 32 / encoder", _prediction("default", 32, "plain", "encoder"), 1.1),
     Target("default, 50 steps / 10 steps", _factor("steps", "50", "10"), 1.5),
     Target("default, 16 draws / 1 draw", _factor("draws", "16", "1"), 1.3),
+    Target("exported, batch 1 / encoder by ONNX Runtime", _exported(1), 1.6),
+    Target("exported, batch 32 / encoder by ONNX Runtime", _exported(32), 1.2),
     Target("paper, fp32, batch 8 / resnet18", _prediction("paper-v2", 8, "fp32", "resnet18"), 8),
     Target("paper, fp32, batch 1 / resnet18", _prediction("paper-v2", 1, "fp32", "resnet18"), 11),
     Target("or its sampling / reading the wide weights as often", _sampling("fp32"), 1.1),

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..diffusion.schedule import over_positions
 
+_SMALL = 2**18  # number of weights up to which a layer has a copy for every timestep
+
 
 def _batch_norm(norm: nn.BatchNorm1d, features: Tensor) -> Tensor:
     """Batch norm over all leading dimensions of (..., F)."""
@@ -98,7 +100,9 @@ class TimeGain(nn.Module):
     def product(self, features: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """scale ⊙ (L h) + shift, for a scale and a shift of shape (F,)."""
         weight = self.linear.weight
-        if not torch.compiler.is_exporting() and features.numel() > weight.numel():
+        # In an exported graph the scaled weights are constants, of which large ones need memory.
+        exporting = torch.compiler.is_exporting()
+        if weight.numel() < _SMALL if exporting else features.numel() > weight.numel():
             return F.linear(features, scale[:, None] * weight, shift)
         return torch.addcmul(shift, F.linear(features, weight), scale)  # fewer rows than columns
 

@@ -171,7 +171,7 @@ class DiffMICNetwork(nn.Module):
         Tensor of shape (B, S, C)
             Scores of each draw, between −1 and 1.
         """
-        guidance = self.guidance(conditions)[:, None].expand(-1, len(noise), -1, -1)
+        guidance = self.guidance(conditions)[:, None].expand(-1, noise.shape[0], -1, -1)
         if dense:
             guidance, noise = expand_distances(guidance), expand_distances(noise)
         context = self.context(conditions.image_features, conditions.region_features)
