@@ -168,6 +168,8 @@ class OnnxClassifier:
                 f"{name} cannot be read: {type(reason).__name__}: {reason}. "
                 "DiffMICClassifier reads more formats, and says more."
             ) from reason
+        if self.metadata_["crop"] == "square":
+            pixels = _central_square(pixels)
         floats = self.metadata_["value_range"] is not None
         size = (self.image_size_, self.image_size_)
         shape = pixels.shape[1:]
@@ -255,6 +257,14 @@ def _of_pillow(image: Image.Image) -> NDArray[Any]:
         raise InputError("is in LAB; convert it to RGB.")
     shown = np.array(turned.convert("L" if gray else "RGB"))
     return shown[None] if gray else np.moveaxis(shown, 2, 0)
+
+
+def _central_square(pixels: NDArray[Any]) -> NDArray[Any]:
+    """The largest square in the centre of an image (C, H, W)."""
+    height, width = pixels.shape[1:]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return pixels[:, top : top + side, left : left + side]
 
 
 def _resized(channel: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

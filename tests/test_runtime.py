@@ -96,6 +96,13 @@ def test_what_cannot_be_read_is_named(both, tmp_path):
         runtime.predict_proba([good], stage="other")
 
 
+def test_the_central_square_is_cut_as_the_estimator_cuts_it(tmp_path):
+    X, y = stripes(60, size=(32, 41))
+    clf = DiffMICClassifier(**small(max_epochs=1, crop="square")).fit(X, y)
+    runtime = OnnxClassifier(clf.export_onnx(tmp_path / "model.onnx"))
+    np.testing.assert_allclose(runtime.predict_proba(X), clf.predict_proba(X), atol=1e-5)
+
+
 PROGRAM = """
 import sys
 for name in ("torch", "torchvision", "timm", "sklearn", "scipy", "safetensors", "huggingface_hub"):

@@ -175,6 +175,7 @@ def untrained(
         network = build_network(plan)
         to_device(network, device)
         _settle(network, float_batch(pictures(4, plan.image_size)).to(device))
+    made = "plain" if engine == "plain" else "auto"
     clf.model_ = FittedModel(
         network=network,
         plan=resolved(plan, network),
@@ -184,9 +185,9 @@ def untrained(
         thresholds={},
         sampling=SamplingOptions(clf.num_steps, clf.n_draws),
         seed=0,
-        engine=prediction_engine(network, engine, precision=clf.precision),
+        engine=prediction_engine(network, made, precision=clf.precision),
     )
-    return clf
+    return clf.compile(engine) if engine == "onnxruntime" else clf
 
 
 @torch.no_grad()

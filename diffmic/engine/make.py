@@ -11,15 +11,11 @@ from ..model import Backbone, Denoiser, DiffMICNetwork
 from .denoiser import PreparedDenoiser
 from .folding import folded
 
-ENGINES = ("auto", "plain", "onnxruntime")
+ENGINES = ("auto", "plain")
 
 
 def prediction_engine(
-    network: DiffMICNetwork,
-    kind: str = "auto",
-    *,
-    precision: str = "auto",
-    num_steps: int | None = None,
+    network: DiffMICNetwork, kind: str = "auto", *, precision: str = "auto"
 ) -> Engine:
     """Build the engine with which predictions run a trained network.
 
@@ -28,30 +24,26 @@ def prediction_engine(
     network : DiffMICNetwork
         Trained network; its weights are not changed. A rewritten copy has its own weights, so the
         engine must be rebuilt when those of the network change.
-    kind : {"auto", "plain", "onnxruntime"}
+    kind : {"auto", "plain"}
         Type of engine. ``"plain"``: the network itself, nothing rewritten. ``"auto"``: a copy with
         batch norms folded into convolutions, and other rewritings that keep the predictions up to
-        rounding. ``"onnxruntime"``: the network exported and run by ONNX Runtime, on a CPU.
+        rounding.
     precision : {"auto", "fp32", "bf16", "fp16"}
         Numerical precision; half precision applies to the backbones and to wide layers of the
         denoiser.
-    num_steps : int or None
-        Number of sampler steps that ONNX Runtime is prepared for; others are run by torch.
 
     Raises
     ------
     InputError
-        Unknown kind, or ONNX Runtime cannot run the network.
+        Unknown kind.
     """
     if kind not in ENGINES:
-        raise InputError(f"engine is {kind!r}; give one of {list(ENGINES)}.")
+        raise InputError(
+            f"engine is {kind!r}; give one of {list(ENGINES)}, or compile('onnxruntime')."
+        )
     dtype = inference_dtype(precision)
     if kind == "plain":
         return Engine(network.eval(), kind, dtype)
-    if kind == "onnxruntime":
-        from .onnx import onnx_engine  # imported on use, as the exporter takes a second
-
-        return onnx_engine(network, () if num_steps is None else (num_steps,))
     try:
         return Engine(_rewritten(network, dtype), kind)
     except Exception as reason:  # too little memory, or a network that cannot be copied

@@ -69,6 +69,7 @@ def metadata(model: FittedModel, options: SamplingOptions) -> dict[str, Any]:
         "class_names": list(model.class_names or map(str, classes)),
         "channels": model.channels,
         "image_size": model.input_size,
+        "crop": model.crop,
         "value_range": None if values is None else [values.low, values.high],
         "value_range_given": values is not None and values.given,
         "thresholds": {stage: list(map(float, of)) for stage, of in model.thresholds.items()},
@@ -152,8 +153,8 @@ class OnnxEngine(Engine):
     samplers: Mapping[int, Any] = field(default_factory=dict)
 
     @torch.inference_mode()
-    def encode(self, images: Tensor) -> Conditions:
-        """Conditions of images (B, 3, H, W) in 0–1, in float32."""
+    def encode(self, images: Tensor, *, seed: int = 0) -> Conditions:
+        """Conditions of images (B, 3, H, W) in 0–1, in float32; nothing is drawn at random."""
         return Conditions(*_run(self.encoder, [images.float()]))
 
     @torch.inference_mode()
@@ -164,8 +165,8 @@ class OnnxEngine(Engine):
         return _run(self.samplers[num_steps], [*_tensors(conditions), noise])[0]
 
 
-def onnx_engine(network: DiffMICNetwork, num_steps: Sequence[int]) -> OnnxEngine:
-    """Build an engine of ONNX Runtime for some numbers of sampler steps; takes about 20 seconds.
+def onnx_engine(network: DiffMICNetwork, input_size: int, num_steps: Sequence[int]) -> OnnxEngine:
+    """Build an engine of ONNX Runtime for images of a size and some numbers of sampler steps.
 
     Raises
     ------
@@ -176,8 +177,7 @@ def onnx_engine(network: DiffMICNetwork, num_steps: Sequence[int]) -> OnnxEngine
     plain = Engine(network.eval(), "onnxruntime")
     if plain.device.type != "cpu":
         raise InputError(f"The model is on {plain.device}; ONNX Runtime is used on a CPU alone.")
-    backbone = network.prior.backbone
-    images = _images(getattr(network, "input_size", backbone.image_size), floats=True)
+    images = _images(input_size, floats=True)
     conditions = plain.encode(images)
     noise = network.noise(2, torch.Generator().manual_seed(0))
     encoder = _session(_exported(_Encoder(network), (images,), ({0: _BATCH},)))

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from ..engine import prediction_engine, usual_engine
 from ..errors import InputError
-from ..inference import FittedModel
+from ..inference import Engine, FittedModel
 from ..settings import undisturbed
 from ..training import resolve_device
 from ..training.precision import to_device
@@ -52,9 +52,7 @@ class Engines(FittedAttributes):
         """
         while True:
             model = self._fitted()
-            made = prediction_engine(
-                model.network, engine, precision=self.precision, num_steps=self.num_steps
-            )
+            made = self._compiled(model, engine)
             if self._replaced(model, model.with_engine(made)):
                 return self
 
@@ -124,6 +122,13 @@ class Engines(FittedAttributes):
             model = self._fitted()
             new = self._run_by(model, self.device, self.precision)
         return self
+
+    def _compiled(self, model: FittedModel, kind: str) -> Engine:
+        if kind != "onnxruntime":
+            return prediction_engine(model.network, kind, precision=self.precision)
+        from ..engine.onnx import onnx_engine  # the exporter takes seconds to import
+
+        return onnx_engine(model.network, model.input_size, [self.num_steps])
 
     def _run_by(self, model: FittedModel, device: str, precision: str) -> FittedModel:
         """The model on a device and in a precision; the old one stays as it is, where it is."""
