@@ -16,7 +16,6 @@ from sklearn.model_selection import GroupKFold, KFold, StratifiedGroupKFold, Str
 
 from diffmic import DiffMICClassifier
 from diffmic.datasets import ImageTable, read_csv, read_folders
-from diffmic.demo import table
 
 VALIDATION = {"val", "valid", "validation"}
 UNUSED = "unused"
@@ -85,7 +84,7 @@ def main() -> None:
     )
     results = clf.evaluate(test.paths, test.labels)
     print(f"\n{len(test)} test images, {len(train)} training images, one run, seed {args.seed}\n")
-    print(table(results))
+    print(results.to_markdown())
     if args.save is not None:
         clf.save_pretrained(args.save)
 

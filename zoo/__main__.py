@@ -261,7 +261,7 @@ def save(
     card = replace(recipe.card, split=recipe.card.split + run, test_scores=scores, n_test=len(test))
     half.save_pretrained(folder, dtype="float16", card=card)
     (folder / NOTICE_FILE).write_text(card.license_note + "\n")
-    return scores, largest
+    return {stage: dict(of) for stage, of in scores.items()}, largest
 
 
 if __name__ == "__main__":

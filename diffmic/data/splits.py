@@ -58,7 +58,7 @@ def validation_split(
     Exclusive classes without groups: scikit-learn's ``train_test_split``. Groups and multi-label:
     Sechidis et al. (2011), "On the stratification of multi-label data".
     """
-    units = np.arange(len(targets)) if groups is None else _numbered(groups)
+    units = np.arange(len(targets)) if groups is None else group_numbers(groups)
     if task.exclusive and groups is None:
         parts = _stratified_split(targets, fraction, rng)
         found = f"{len(targets)} images of {targets.shape[1]} classes"
@@ -114,7 +114,7 @@ def _split_by_unit(
     return np.flatnonzero(~validation), np.flatnonzero(validation)
 
 
-def _numbered(groups: Any) -> Indices:
+def group_numbers(groups: Any) -> Indices:
     """Groups as integers from 0."""
     groups = as_column(groups, "groups")
     absent = missing(groups)

@@ -31,9 +31,14 @@ class FittedAttributes:
     def _trained(self, stage: Stage) -> FittedModel:
         """The fitted model, after a check that the stage was trained."""
         model = self._fitted()
-        if stage not in STAGES:
-            raise InputError(f"stage is {stage!r}; give one of {STAGES}.")
-        if stage not in model.calibrations:
+        if stage not in (*STAGES, "diffusion_alone"):
+            raise InputError(f"stage is {stage!r}; give one of {(*STAGES, 'diffusion_alone')}.")
+        if stage == "diffusion_alone" and "diffusion" in model.calibrations and not model.alone:
+            raise NotFittedError(
+                "The model was saved without a calibration of the diffusion alone. Call fit, or "
+                "use stage='diffusion'."
+            )
+        if stage not in model.stages:
             raise NotFittedError(
                 "Training stopped before the diffusion stage had learnt anything. Use "
                 "stage='prior' for the probabilities of the prior, or call fit again."

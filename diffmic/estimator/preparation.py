@@ -191,6 +191,7 @@ def fitted_model(plan: FitPlan, result: FitResult) -> FittedModel:
         channels=plan.data.image_shape[0],
         calibrations=verdict.calibrations,
         thresholds=verdict.thresholds,
+        alone=verdict.alone,
         sampling=options.sampling,
         seed=options.seed,
         engine=Engine(plan.network),

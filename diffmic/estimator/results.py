@@ -9,12 +9,14 @@ from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
 from ..data.columns import check_lengths
+from ..data.splits import group_numbers
 from ..data.weights import sample_weights
-from ..inference import STAGES, Explanation, Stage, explain
+from ..inference import EvaluationReport, Explanation, Stage, explain
 from ..model import Conditions
 from ..settings import undisturbed
 from .attributes import FittedAttributes
 from .class_names import display_names
+from .parameters import check_whole
 from .prediction import conditions_for, labelled_evidence
 
 
@@ -91,31 +93,55 @@ class Results(
         X: Any,
         y: Any = None,
         *,
+        groups: Any = None,
+        n_bootstrap: int = 1000,
         num_steps: int | None = None,
         n_draws: int | None = None,
         n_views: int | None = None,
-    ) -> dict[Stage, dict[str, float]]:
-        """Metrics of both stages; parameters are those of ``fit`` and ``predict_proba``.
+    ) -> EvaluationReport:
+        """Report with every metric of prior, diffusion, and diffusion without the prior's logits.
+
+        Parameters
+        ----------
+        X, y : as in ``fit``
+        groups : array-like of shape (n,) or None
+            Group of each image, such as its patient: intervals then resample whole groups.
+        n_bootstrap : int, default=1000
+            Number of resamples for the 95 % intervals; 0: none.
+        num_steps, n_draws, n_views : int or None
+            As in :meth:`predict_proba`.
 
         Returns
         -------
-        dict of str to dict of str to float
-            For each trained stage, the metrics of :func:`diffmic.tasks.classification_metrics`.
+        EvaluationReport
+            A mapping: ``report["diffusion"]["auc"]``. ``measured`` gives a metric with its
+            interval, ``difference`` that of two stages; ``to_frame`` and ``to_markdown`` all of
+            them, overall and for each class. Intervals are computed when they are asked for.
+
+        Raises
+        ------
+        InputError, NotFittedError
+            X, y, groups or a number cannot be used; there is no fitted model.
         """
         model = self._fitted()
-        stages = [stage for stage in STAGES if stage in model.calibrations]
+        check_whole("n_bootstrap", n_bootstrap, least=0)
         parameters = self.get_params(deep=False)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence, truth = labelled_evidence(model, parameters, X, y, stages[0], asked)
-        return {
-            stage: model.task.metrics(
-                truth,
-                model.probabilities(evidence, stage),
-                model.classes,
-                model.thresholds.get(stage),
-            )
-            for stage in stages
-        }
+        units = None if groups is None else group_numbers(groups)
+        stage: Stage = "diffusion" if "diffusion" in model.calibrations else "prior"
+        evidence, truth = labelled_evidence(model, parameters, X, y, stage, asked)
+        check_lengths(len(truth), groups=groups)
+        thresholds = {stage: model.thresholds_of(stage) for stage in model.stages}
+        return EvaluationReport(
+            truth=truth,
+            proba={stage: model.probabilities(evidence, stage) for stage in model.stages},
+            thresholds={s: values for s, values in thresholds.items() if values is not None},
+            classes=model.classes,
+            class_names=tuple(self.class_names_),
+            task=model.task,
+            groups=units,
+            n_bootstrap=n_bootstrap,
+        )
 
     @undisturbed
     def transform(self, X: Any) -> NDArray[np.float32]:

@@ -11,21 +11,11 @@ from string import Template
 from typing import Any
 
 from ..errors import InputError
-from ..inference import Calibration
+from ..inference import Calibration, EvaluationReport
+from ..tasks import METRIC_WORDS as WORDS
 
 Scores = Mapping[Any, Mapping[str, float]]  # stage → metric → value
 
-WORDS = {
-    "accuracy": "accuracy",
-    "label_accuracy": "accuracy of single labels",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "auc": "macro AUC",
-    "kappa": "quadratic kappa",
-    "nll": "negative log-likelihood",
-    "brier": "Brier score",
-    "ece": "expected calibration error",
-}
 # Names of metrics in the Hub's evaluate library.
 HUB_METRICS = {"macro_f1": "f1", "auc": "roc_auc", "kappa": "cohen_kappa"}
 
@@ -106,11 +96,14 @@ class ModelCard:
         How the data were split into training, validation and test parts.
     intended_use, limits : str
         Intended use, and limitations.
-    test_scores : dict of str to dict of str to float
-        Metrics of both stages on the test part, as ``DiffMICClassifier.evaluate`` returns them.
-        They are not updated: pass new ones after changing the numbers of steps or draws.
+    test_scores : EvaluationReport, or dict of str to dict of str to float
+        Metrics on the test part: what ``DiffMICClassifier.evaluate`` returns, whose tables are then
+        the card's block of results; or plain metrics of the stages. They are not updated: pass new
+        ones after changing the numbers of steps or draws.
     n_test : int or None
-        Number of images in the test part.
+        Number of images in the test part; None: that of the report.
+    test_report : str
+        Tables of the report, in Markdown; set automatically when a model is saved with one.
     base_model : str
         Repository on the Hub with the weights from which training started; set automatically when
         a model that started from timm's pretrained weights is saved, or from a loaded model.
@@ -128,6 +121,7 @@ class ModelCard:
     limits: str = ""
     test_scores: Scores = field(default_factory=dict)
     n_test: int | None = None
+    test_report: str = ""
     base_model: str = ""
     started_from: str = ""
 
@@ -277,7 +271,8 @@ def _results(card: ModelCard, validation_scores: Scores) -> str:
     images = "" if card.n_test is None else f", {card.n_test} images"
     test = "No metrics on a test part were given."
     if card.test_scores:
-        test = f"Test part{images}:\n\n{_table(card.test_scores)}"
+        block = card.test_report if _is_of(card) else _table(card.test_scores)
+        test = f"Test part{images}:\n\n{block}"
     if not validation_scores:
         validation = "There are no cross-fitted metrics on a validation part."
     else:
@@ -289,6 +284,12 @@ def _results(card: ModelCard, validation_scores: Scores) -> str:
         if "diffusion_alone" in validation_scores:
             validation += "\n\nDiffusion alone: without the prior's logits in its calibration."
     return f"{test}\n\n{validation}"
+
+
+def _is_of(card: ModelCard) -> bool:
+    """Whether the tables of a card's report are those of its metrics, which may be newer."""
+    values = [value for of in card.test_scores.values() for value in of.values()]
+    return all(f"{value:.3f}" in card.test_report for value in values if not math.isnan(value))
 
 
 def _table(scores: Scores) -> str:
@@ -352,17 +353,20 @@ def checked_card(card: Any) -> ModelCard:
         raise InputError(f"n_test of the card is {card.n_test!r}; give a whole number, or None.")
     scores = card.test_scores
     stages = set(scores) if isinstance(scores, Mapping) else {None}
-    complete = not stages or stages in ({"prior"}, {"prior", "diffusion"})
+    known = {"prior", "diffusion", "diffusion_alone"}
+    complete = not stages or ("prior" in stages and stages <= known)
     if not complete or not all(
         isinstance(metrics, Mapping)
         and all(isinstance(value, Real) and not math.isinf(value) for value in metrics.values())
         for metrics in scores.values()
     ):
         raise InputError(
-            f"test_scores of the card is {str(scores)[:80]}; give the metrics of both stages, as "
-            "evaluate(X, y) returns them."
+            f"test_scores of the card is {str(scores)[:80]}; give what evaluate(X, y) returns, "
+            "or the metrics of its stages."
         )
-
+    if isinstance(scores, EvaluationReport):
+        n_test = scores.n_images if card.n_test is None else card.n_test
+        card = replace(card, test_report=scores.to_markdown(), n_test=n_test)
     return replace(
         card,
         test_scores={

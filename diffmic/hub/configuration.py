@@ -225,6 +225,20 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
             f"thresholds of {stage} are {str(values)[:80]}, not one for each label",
             len(values) == len(classes) and all(_is_number(x) and 0 <= x <= 1 for x in values),
         )
+    alone = config.get("diffusion_alone")
+    yield (
+        f"diffusion_alone is {str(alone)[:80]}, not a calibration and thresholds",
+        alone is None
+        or (
+            "diffusion" in stages
+            and isinstance(alone, dict)
+            and set(alone) == {"calibration", "thresholds"}
+            and isinstance(alone["calibration"], dict)
+            and (alone["thresholds"] is not None) == bool(wanted)
+            and all(_is_number(x) and 0 <= x <= 1 for x in alone["thresholds"] or ())
+            and len(alone["thresholds"] or classes) == len(classes)
+        ),
+    )
     ratio = config["drawing_ratio"]
     yield (
         f"drawing_ratio is {str(ratio)[:80]}, not a positive number for each class",
@@ -236,7 +250,7 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     yield "versions are not strings", _all_are(config["versions"].values(), str)
     for name, scores, known in (
         ("validation_scores", config["validation_scores"], {*STAGES, "diffusion_alone"}),
-        ("test_scores", config["card"]["test_scores"], set(STAGES)),
+        ("test_scores", config["card"]["test_scores"], {*STAGES, "diffusion_alone"}),
     ):
         metrics = [value for stage in scores.values() for value in stage.values()]
         yield (

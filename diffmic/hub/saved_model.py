@@ -15,6 +15,8 @@ from torch import nn
 from ..data import ValueRange
 from ..errors import ModelFileError, PartError
 from ..inference import (
+    Alone,
+    AnyCalibration,
     Calibration,
     Engine,
     FitRecord,
@@ -80,7 +82,8 @@ CONFIG_KEYS = {
 }
 
 
-OPTIONAL_KEYS = {"label_counts", "data_names"}  # which earlier versions did not write
+# Which earlier versions did not write.
+OPTIONAL_KEYS = {"label_counts", "data_names", "diffusion_alone"}
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,7 @@ def save_model(
         "preprocessing": _preprocessing(model),
         "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
         "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
+        "diffusion_alone": _plain_alone(model),
         "sampling": asdict(model.sampling),
         "seed": model.seed,
         "drawing_ratio": None if model.drawing_ratio is None else model.drawing_ratio.tolist(),
@@ -321,6 +325,12 @@ def _read(
         # The named architectures have changed since; a fit that goes on needs the model's own.
         own = resolve_architecture(parameters["architecture"])
         parameters["architecture"] = replace(own, **OLDEST_ARCHITECTURE)
+
+    def calibration(values: dict[str, Any]) -> AnyCalibration:
+        if "own" in values:
+            return OwnCalibration.read(values, parts["calibration"], plan.task)
+        return instance(Calibration, values)
+
     preprocessing, drawing_ratio = config["preprocessing"], config["drawing_ratio"]
     plan = NetworkPlan(
         backbone=chosen,
@@ -337,13 +347,9 @@ def _read(
         "value_range": (
             ValueRange(**preprocessing["value_range"]) if "value_range" in preprocessing else None
         ),
-        "calibrations": {
-            stage: OwnCalibration.read(values, parts["calibration"], plan.task)
-            if "own" in values
-            else instance(Calibration, values)
-            for stage, values in config["calibrations"].items()
-        },
+        "calibrations": {s: calibration(v) for s, v in config["calibrations"].items()},
         "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
+        "alone": _alone(config.get("diffusion_alone"), calibration),
         "sampling": instance(SamplingOptions, config["sampling"]),
         "seed": config["seed"],
         "drawing_ratio": None if drawing_ratio is None else np.asarray(drawing_ratio, float),
@@ -357,6 +363,23 @@ def _read(
         "data_names": _tuple(config.get("data_names")),
     }
     return {"model": model, "parameters": parameters, "card": _card(config["card"])}, plan
+
+
+def _plain_alone(model: FittedModel) -> dict[str, Any] | None:
+    alone = model.alone
+    if alone is None or "diffusion" not in model.calibrations:
+        return None
+    thresholds = None if alone.thresholds is None else alone.thresholds.tolist()
+    return {"calibration": alone.calibration.to_dict(), "thresholds": thresholds}
+
+
+def _alone(
+    saved: dict[str, Any] | None, calibration: Callable[[Any], AnyCalibration]
+) -> Alone | None:
+    if saved is None:
+        return None
+    thresholds = None if saved["thresholds"] is None else np.asarray(saved["thresholds"], float)
+    return Alone(calibration(saved["calibration"]), thresholds)
 
 
 def _tuple(names: list[str] | None) -> tuple[str, ...] | None:

@@ -13,19 +13,23 @@ from .evidence import (
     over_views,
 )
 from .explanation import Explanation, explain
-from .fitted import AnyCalibration, FitRecord, FittedModel
+from .fitted import Alone, AnyCalibration, FitRecord, FittedModel
 from .own_calibration import OwnCalibration
+from .report import EvaluationReport, Measured
 from .thresholds import best_thresholds
 
 __all__ = [
     "STAGES",
+    "Alone",
     "AnyCalibration",
     "Calibration",
     "Engine",
+    "EvaluationReport",
     "Evidence",
     "Explanation",
     "FitRecord",
     "FittedModel",
+    "Measured",
     "OwnCalibration",
     "SamplingOptions",
     "Stage",

@@ -16,8 +16,8 @@ from ..model import Conditions
 from ..tasks import Task
 from .engine import Engine
 
-Stage = Literal["diffusion", "prior"]
-STAGES: tuple[Stage, Stage] = ("diffusion", "prior")
+Stage = Literal["diffusion", "prior", "diffusion_alone"]  # the last: without the prior's logits
+STAGES: tuple[Stage, Stage] = ("diffusion", "prior")  # that are trained
 
 SCORE_FLOOR = 1e-4  # denoised scores are clipped to [floor, 1 − floor] as probabilities
 
@@ -157,7 +157,8 @@ def evidence_of(
     engine : Engine
     conditions : iterable of Conditions
     stage : {"diffusion", "prior"}
-        Stage to evaluate; ``"prior"``: nothing is sampled.
+        Stage to evaluate; ``"prior"``: nothing is sampled. ``"diffusion_alone"`` has the evidence
+        of the diffusion.
     options : SamplingOptions
     seed : int
         Seed of the noise, which is the same for every image.
@@ -174,7 +175,7 @@ def evidence_of(
     for batch in conditions:
         prior_logits = over_views(batch.fused_logits, options.n_views).cpu()
         draws = None
-        if stage == "diffusion":
+        if stage != "prior":
             noise = engine.network.noise(options.n_draws, torch.Generator().manual_seed(seed))
             draws = engine.sample(batch, noise, num_steps=options.num_steps)
             draws = over_views(draws, options.n_views).cpu()

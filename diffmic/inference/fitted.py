@@ -49,6 +49,21 @@ class FitRecord:
 
 
 @dataclass(frozen=True, eq=False)
+class Alone:
+    """Calibration of the diffusion without the logits of the prior, for comparison.
+
+    Attributes
+    ----------
+    calibration : Calibration
+    thresholds : ndarray of shape (L,) or None
+        Multi-label: decision thresholds.
+    """
+
+    calibration: "AnyCalibration"
+    thresholds: NDArray[np.float64] | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class FittedModel:
     """Trained network with its calibration, produced by a fit and saved or loaded by the hub.
 
@@ -85,6 +100,9 @@ class FittedModel:
     data_names : tuple of str or None
         Names that the training data had for the classes, by which labels of other data are
         compared; None: they had none.
+    alone : Alone or None
+        Calibration of the diffusion without the prior's logits; None: the diffusion was not
+        trained, or the model was saved without it.
     """
 
     network: DiffMICNetwork
@@ -101,6 +119,7 @@ class FittedModel:
     value_range: ValueRange | None = None
     class_names: tuple[str, ...] | None = None
     data_names: tuple[str, ...] | None = None
+    alone: Alone | None = None
 
     @property
     def task(self) -> Task:
@@ -182,7 +201,7 @@ class FittedModel:
 
     def probabilities(self, evidence: Evidence, stage: Stage) -> NDArray[np.float64]:
         """Calibrated probabilities (n, C)."""
-        logits = self.calibrations[stage].logits(
+        logits = self.calibration(stage).logits(
             evidence.logits(stage, self.task), evidence.prior_logits.double()
         )
         proba: NDArray[np.float64] = self.task.probabilities(logits).numpy()
@@ -190,4 +209,24 @@ class FittedModel:
 
     def decisions(self, proba: NDArray[np.float64], stage: Stage) -> NDArray[Any]:
         """Predicted labels (n,), or an indicator matrix (n, L), from probabilities."""
-        return self.task.decide(proba, self.classes, self.thresholds.get(stage))
+        return self.task.decide(proba, self.classes, self.thresholds_of(stage))
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Stages that have probabilities: those trained, and the diffusion alone."""
+        order: tuple[Stage, ...] = ("prior", "diffusion")
+        trained = [stage for stage in order if stage in self.calibrations]
+        return trained if self.alone is None or len(trained) < 2 else [*trained, "diffusion_alone"]
+
+    def calibration(self, stage: Stage) -> AnyCalibration:
+        """Calibration of a stage."""
+        if stage != "diffusion_alone":
+            return self.calibrations[stage]
+        assert self.alone is not None  # checked by whoever offers the stage
+        return self.alone.calibration
+
+    def thresholds_of(self, stage: Stage) -> NDArray[np.float64] | None:
+        """Multi-label: decision thresholds of a stage, (L,)."""
+        if stage != "diffusion_alone":
+            return self.thresholds.get(stage)
+        return None if self.alone is None else self.alone.thresholds

@@ -1,14 +1,20 @@
 """Types of classification tasks: multi-class, multi-label and ordinal."""
 
+from .class_metrics import CLASS_METRICS, class_metrics
 from .kinds import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task, known_shares, task_named
 from .metrics import classification_metrics, expected_calibration_error
+from .words import CLASS_WORDS, METRIC_WORDS
 
 __all__ = [
+    "CLASS_METRICS",
+    "CLASS_WORDS",
+    "METRIC_WORDS",
     "MULTICLASS",
     "MULTILABEL",
     "ORDINAL",
     "TASKS",
     "Task",
+    "class_metrics",
     "classification_metrics",
     "expected_calibration_error",
     "known_shares",

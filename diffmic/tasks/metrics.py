@@ -1,6 +1,5 @@
 """Classification metrics of probabilities: scikit-learn's, and the calibration error."""
 
-from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
@@ -9,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
 from ..random import imported
+from .class_metrics import class_metrics
 
 _sklearn = partial(imported, "sklearn.metrics")  # takes a second
 _NOTHING_KNOWN = "No label of any image is known, so that there is nothing to measure."
@@ -79,15 +79,12 @@ def multiclass_metrics(
         )
     onehot = (truth[:, None] == classes[None]).astype(float)
     predicted = classes[p.argmax(axis=1)]
+    of_classes = class_metrics(onehot, p, predicted[:, None] == classes[None])
     metrics = {
-        "accuracy": float(_sklearn().accuracy_score(truth, predicted)),
-        "balanced_accuracy": _balanced_accuracy(truth, predicted),
-        "macro_f1": float(
-            _sklearn().f1_score(
-                truth, predicted, average="macro", labels=np.unique(truth), zero_division=0
-            )
-        ),
-        "auc": _macro_auc(onehot, p),
+        "accuracy": float((truth == predicted).mean()),
+        "balanced_accuracy": _mean(of_classes["sensitivity"]),
+        "macro_f1": _mean(of_classes["f1"]),
+        "auc": _mean(of_classes["auc"]),
     }
     if ordered:
         metrics["kappa"] = _quadratic_kappa(truth, predicted, classes)
@@ -109,21 +106,15 @@ def multilabel_metrics(
     if not known.any():
         raise InputError(_NOTHING_KNOWN)
     right = (predicted == truth) & known
-    columns = [
-        (truth[rows, c].astype(int), predicted[rows, c], p[rows, c])
-        for c, rows in enumerate(known.T)
-        if rows.any()
-    ]
-    both = [column for column in columns if 0 < column[0].sum() < len(column[0])]
-    present = [column for column in columns if column[0].any()]
+    of_labels = class_metrics(truth, p, predicted)
     y, all_p = truth[known].astype(int), p[known]
     clipped = all_p.clip(1e-15, 1 - 1e-15)
     return {
         "accuracy": multilabel_accuracy(truth, predicted),
         "label_accuracy": float(right.sum() / known.sum()),
-        "balanced_accuracy": _mean(_balanced_accuracy(t, d) for t, d, _ in both),
-        "macro_f1": _mean(_sklearn().f1_score(t, d, zero_division=0) for t, d, _ in present),
-        "auc": _mean(_sklearn().roc_auc_score(t, q) for t, _, q in both),
+        "balanced_accuracy": _mean((of_labels["sensitivity"] + of_labels["specificity"]) / 2),
+        "macro_f1": _mean(of_labels["f1"]),
+        "auc": _mean(of_labels["auc"]),
         "nll": float(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)).mean()),
         "brier": float(((all_p - y) ** 2).mean()),
         "ece": expected_calibration_error(all_p, y == 1),
@@ -144,10 +135,10 @@ def multilabel_accuracy(
     return float(np.average(right, weights=None if weights is None else weights[some]))
 
 
-def _mean(values: Iterable[float]) -> float:
-    """Mean; NaN of nothing."""
-    found = list(values)
-    return float(np.mean(found)) if found else float("nan")
+def _mean(values: NDArray[np.float64]) -> float:
+    """Mean of the classes for which a metric is defined; NaN if there is none."""
+    found = values[~np.isnan(values)]
+    return float(found.mean()) if len(found) else float("nan")
 
 
 def expected_calibration_error(
@@ -187,19 +178,3 @@ def _log_loss(onehot: NDArray[np.float64], p: NDArray[np.float64]) -> float:
     if np.allclose(sums, 1, atol=1e-5):  # float32 rows miss 1 by more than scikit-learn allows
         p = p / sums
     return float(_sklearn().log_loss(onehot.argmax(axis=1), p, labels=np.arange(p.shape[1])))
-
-
-def _balanced_accuracy(truth: NDArray[Any], predicted: NDArray[Any]) -> float:
-    """Mean recall of the classes that occur; a class that is only predicted has no recall."""
-    return float(
-        _sklearn().recall_score(truth, predicted, average="macro", labels=np.unique(truth))
-    )
-
-
-def _macro_auc(truth: NDArray[Any], p: NDArray[np.float64]) -> float:
-    """Mean AUC of the columns that contain both values."""
-    return _mean(
-        _sklearn().roc_auc_score(truth[:, c], p[:, c])
-        for c in range(truth.shape[1])
-        if 0 < truth[:, c].sum() < len(truth)
-    )

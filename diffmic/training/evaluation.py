@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..data import LabelledImages
 from ..inference import (
+    Alone,
     AnyCalibration,
     Calibration,
     Engine,
@@ -57,6 +58,8 @@ class Verdict:
         part.
     scores : dict of str to dict of str to float
         Cross-fitted metrics; see :class:`~diffmic.inference.FitRecord`.
+    alone : Alone or None
+        Calibration of the diffusion without the prior's logits; None if it was not trained.
     gain : Gain or None
         Cross-fitted gain of the diffusion; None if the diffusion was not trained.
     """
@@ -64,6 +67,7 @@ class Verdict:
     calibrations: dict[Stage, AnyCalibration] = field(default_factory=dict)
     thresholds: dict[Stage, NDArray[np.float64]] = field(default_factory=dict)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    alone: Alone | None = None
     gain: Gain | None = None
 
 
@@ -121,6 +125,11 @@ class Evaluation:
         if "diffusion" in stages:
             alone = Reading(evidence.logits("diffusion", network.task), None, *self._truth(network))
             measured["diffusion_alone"] = alone
+            calibration = alone.fitted()
+            found.alone = Alone(
+                calibration,
+                alone.best_thresholds(calibration) if network.task.has_thresholds else None,
+            )
         errors = {}
         for name, reading in measured.items():
             found.scores[name], errors[name] = cross_fitted(

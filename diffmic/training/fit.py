@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..data import LabelledImages
-from ..inference import STAGES, Calibration, Stage
+from ..inference import STAGES, Alone, Calibration, Stage
 from ..model import DiffMICNetwork
 from ..random import LocalRNG, derived_seed
 from .cache import drawing_ratio
@@ -102,6 +102,8 @@ def fit_network(
     result.verdict.calibrations = {stage: Calibration() for stage in stages}
     if network.task.has_thresholds:
         result.verdict.thresholds = {stage: np.full(network.num_classes, 0.5) for stage in stages}
+    if "diffusion" in stages:
+        result.verdict.alone = Alone(Calibration(), result.verdict.thresholds.get("diffusion"))
     if validation is not None and len(validation) > 1:  # one image calibrates nothing
         try:
             result.verdict = Evaluation(validation, options, ratio).verdict(network, stages)

@@ -1,7 +1,11 @@
 """score, evaluate and the kinds of tasks."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, cohen_kappa_score
 from tiny import small, stripes
 
@@ -37,14 +41,61 @@ def test_evaluate_gives_the_metrics_of_the_probabilities_of_each_stage(request, 
     X, y = new_images
     truth = y if name == "fitted" else (y[:, None] == [0, 1]).astype(int)
     metrics = classifier.evaluate(X, truth)
-    assert list(metrics) == ["diffusion", "prior"]
+    assert list(metrics) == ["prior", "diffusion", "diffusion_alone"]
     for stage in metrics:
         expected = classification_metrics(
             truth,
             classifier.predict_proba(X, stage=stage),
-            thresholds=classifier.thresholds_.get(stage, 0.5),
+            thresholds=classifier.model_.thresholds_of(stage) if truth.ndim == 2 else 0.5,
         )
         assert metrics[stage] == pytest.approx(expected)
+
+
+def test_a_report_resamples_whole_groups(fitted, new_images):
+    X, y = new_images
+    patients = [f"p{i // 5}" for i in range(30)]
+    report = fitted.evaluate(X, y, groups=patients, n_bootstrap=50)
+    assert report.groups.tolist() == [i // 5 for i in range(30)]
+    assert "50 resamples of the 6 groups of images" in report.to_markdown()
+    assert report.n_images == 30
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"groups": [1, 2]}, {"groups": [None] * 30}, {"n_bootstrap": -1}, {"n_bootstrap": 0.5}],
+)
+def test_groups_and_resamples_that_cannot_be_used_are_refused(fitted, new_images, wrong):
+    with pytest.raises(InputError, match=next(iter(wrong))):
+        fitted.evaluate(*new_images, **wrong)
+
+
+@pytest.mark.parametrize("name", ["fitted", "fitted_multilabel"])
+def test_the_diffusion_alone_does_without_the_prior_and_is_saved(
+    request, name, images, indicators, new_images, tmp_path
+):
+    X, y = images if name == "fitted" else indicators
+    parameters = small(backbone="test_resnet", pretrained=False, max_epochs=1)
+    classifier = DiffMICClassifier(**parameters).fit(X, y)
+    alone = classifier.model_.alone
+    assert alone.calibration.prior_weight == 0
+    options = {"stage": "diffusion_alone"}
+    proba = classifier.predict_proba(new_images[0], **options)
+    assert not np.allclose(proba, classifier.predict_proba(new_images[0]))
+    assert (alone.thresholds is None) == (name == "fitted")
+    classifier.save_pretrained(tmp_path)
+    loaded = DiffMICClassifier.from_pretrained(tmp_path, device="cpu")
+    np.testing.assert_allclose(loaded.predict_proba(new_images[0], **options), proba, atol=1e-6)
+    assert (
+        loaded.predict(new_images[0], **options) == classifier.predict(new_images[0], **options)
+    ).all()
+
+
+def test_a_model_saved_without_a_calibration_of_the_diffusion_alone_says_so(fitted, new_images):
+    older = copy.copy(fitted)
+    older.model_ = replace(fitted.model_, alone=None)
+    assert list(older.evaluate(*new_images)) == ["prior", "diffusion"]
+    with pytest.raises(NotFittedError, match="saved without"):
+        older.predict_proba(new_images[0], stage="diffusion_alone")
 
 
 def test_grades_have_kappa_among_their_metrics(images, new_images):

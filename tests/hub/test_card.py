@@ -65,13 +65,13 @@ def test_the_code_of_the_card_runs(card, tmp_path, monkeypatch):
 
 def test_the_card_tells_what_was_told_and_measured(card, classifier):
     X, y = stripes(12, seed=5)
-    scores = classifier.evaluate(X, y)
+    scores = classifier.evaluate(X, y, n_bootstrap=20)
     text = card(replace(TOLD, test_scores=scores))
     for told in ("Tells stripes.", "By the hour.", "Tests.", "Stripes alone.", "12 images"):
         assert told in text
     assert "[Stripes of 2026](https://example.org/stripes)" in text
-    row = f"| {scores['prior']['nll']:.3f} | {scores['diffusion']['nll']:.3f} |"
-    assert f"| negative log-likelihood {row}\n" in text
+    assert scores.to_markdown() in text
+    assert f"| negative log-likelihood | {scores.measured('prior', 'nll')} | " in text
     validation = classifier.validation_scores_
     row = " | ".join(
         f"{validation[name]['nll']:.3f}" for name in ("prior", "diffusion", "diffusion_alone")
@@ -81,6 +81,25 @@ def test_the_card_tells_what_was_told_and_measured(card, classifier):
     assert "Not a medical device" in text
 
 
+def test_newer_metrics_replace_the_tables_of_an_older_report(card, classifier, tmp_path):
+    report = classifier.evaluate(*stripes(12, seed=5), n_bootstrap=20)
+    assert report.to_markdown() in card(replace(TOLD, test_scores=report))
+    loaded = DiffMICClassifier.from_pretrained(tmp_path / "model")
+    assert loaded.card_.test_scores == {stage: dict(of) for stage, of in report.items()}
+    loaded.save_pretrained(tmp_path / "same", card=replace(loaded.card_, summary="Other."))
+    assert report.to_markdown() in (tmp_path / "same" / "README.md").read_text()
+    newer = {"prior": {"auc": 0.4321}, "diffusion": {"auc": 0.8765}}
+    loaded.save_pretrained(tmp_path / "new", card=replace(loaded.card_, test_scores=newer))
+    text = (tmp_path / "new" / "README.md").read_text()
+    assert "| macro AUC | 0.432 | 0.876 |" in text
+    assert report.to_markdown() not in text
+
+
+def test_the_number_of_test_images_is_that_of_the_report(card, classifier):
+    report = classifier.evaluate(*stripes(12, seed=5), n_bootstrap=0)
+    assert "Test part, 12 images:" in card(replace(TOLD, test_scores=report, n_test=None))
+
+
 def test_the_card_says_plainly_what_it_knows_of_test_and_validation_part(card):
     text = card()
     assert "No metrics on a test part were given." in text
@@ -88,7 +107,7 @@ def test_the_card_says_plainly_what_it_knows_of_test_and_validation_part(card):
 
 
 def test_the_hub_understands_the_cards_metadata(card, classifier):
-    scores = classifier.evaluate(*stripes(12, seed=5))
+    scores = classifier.evaluate(*stripes(12, seed=5), n_bootstrap=20)
     data = HubCard(card(replace(TOLD, test_scores=scores))).data
     assert data.library_name == "diffmic"
     assert data.pipeline_tag == "image-classification"

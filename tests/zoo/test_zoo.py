@@ -94,7 +94,7 @@ def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_p
     assert clf.card_.n_test == 15
     card = (models / "diffmic-v2-stripes" / "README.md").read_text()
     assert "One training run, seed 3, 1 epochs" in card
-    assert f"| quadratic kappa | {record['test']['prior']['kappa']:.3f} |" in card
+    assert f"| quadratic kappa | {record['test']['prior']['kappa']:.3f} (" in card
     paths = [data / "stripes" / f"{i}.png" for i in range(3, 60, 4)]
     y = [int(label) for label in stripes(60)[1][3::4]]
     for stage, scores in clf.evaluate(paths, y).items():

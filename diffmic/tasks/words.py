@@ -1,0 +1,14 @@
+"""Names of metrics in words, for tables and cards."""
+
+METRIC_WORDS = {
+    "accuracy": "accuracy",
+    "label_accuracy": "accuracy of single labels",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auc": "macro AUC",
+    "kappa": "quadratic kappa",
+    "nll": "negative log-likelihood",
+    "brier": "Brier score",
+    "ece": "expected calibration error",
+}
+CLASS_WORDS = {"f1": "F1", "auc": "AUC"}  # of a single class, where they differ from their names
