@@ -367,7 +367,7 @@ def checked_card(card: Any) -> ModelCard:
     if isinstance(scores, EvaluationReport):
         n_test = scores.n_images if card.n_test is None else card.n_test
         card = replace(card, test_report=scores.to_markdown(), n_test=n_test)
-    return replace(
+    checked: ModelCard = replace(
         card,
         test_scores={
             stage: {name: float(value) for name, value in metrics.items()}
@@ -375,3 +375,4 @@ def checked_card(card: Any) -> ModelCard:
         },
         n_test=None if card.n_test is None else int(card.n_test),
     )
+    return checked

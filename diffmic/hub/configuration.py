@@ -230,8 +230,7 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         f"diffusion_alone is {str(alone)[:80]}, not a calibration and thresholds",
         alone is None
         or (
-            "diffusion" in stages
-            and isinstance(alone, dict)
+            isinstance(alone, dict)
             and set(alone) == {"calibration", "thresholds"}
             and isinstance(alone["calibration"], dict)
             and (alone["thresholds"] is not None) == bool(wanted)

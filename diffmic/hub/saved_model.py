@@ -15,7 +15,6 @@ from torch import nn
 from ..data import ValueRange
 from ..errors import ModelFileError, PartError
 from ..inference import (
-    Alone,
     AnyCalibration,
     Calibration,
     Engine,
@@ -37,6 +36,7 @@ from ..training import resolve_recipe
 from ..training.precision import to_device
 from .card import ModelCard, card_text, checked_card
 from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
+from .doubt import plain_alone, read_alone
 from .files import (
     DType,
     check_tensors,
@@ -143,7 +143,7 @@ def save_model(
         "preprocessing": _preprocessing(model),
         "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
         "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
-        "diffusion_alone": _plain_alone(model),
+        "diffusion_alone": plain_alone(model),
         "sampling": asdict(model.sampling),
         "seed": model.seed,
         "drawing_ratio": None if model.drawing_ratio is None else model.drawing_ratio.tolist(),
@@ -349,7 +349,7 @@ def _read(
         ),
         "calibrations": {s: calibration(v) for s, v in config["calibrations"].items()},
         "thresholds": {s: np.asarray(v) for s, v in config["thresholds"].items()},
-        "alone": _alone(config.get("diffusion_alone"), calibration),
+        "alone": read_alone(config.get("diffusion_alone"), calibration),
         "sampling": instance(SamplingOptions, config["sampling"]),
         "seed": config["seed"],
         "drawing_ratio": None if drawing_ratio is None else np.asarray(drawing_ratio, float),
@@ -363,23 +363,6 @@ def _read(
         "data_names": _tuple(config.get("data_names")),
     }
     return {"model": model, "parameters": parameters, "card": _card(config["card"])}, plan
-
-
-def _plain_alone(model: FittedModel) -> dict[str, Any] | None:
-    alone = model.alone
-    if alone is None or "diffusion" not in model.calibrations:
-        return None
-    thresholds = None if alone.thresholds is None else alone.thresholds.tolist()
-    return {"calibration": alone.calibration.to_dict(), "thresholds": thresholds}
-
-
-def _alone(
-    saved: dict[str, Any] | None, calibration: Callable[[Any], AnyCalibration]
-) -> Alone | None:
-    if saved is None:
-        return None
-    thresholds = None if saved["thresholds"] is None else np.asarray(saved["thresholds"], float)
-    return Alone(calibration(saved["calibration"]), thresholds)
 
 
 def _tuple(names: list[str] | None) -> tuple[str, ...] | None:

@@ -192,23 +192,25 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
             raise InputError(f"metric is {metric!r}; of a class there are {list(CLASS_METRICS)}.")
         if label not in known:
             raise InputError(f"label is {label!r}; the classes are {known}.")
-        return len(names) + CLASS_METRICS.index(metric) * len(known) + known.index(label)
+        number: int = known.index(label)
+        return len(names) + CLASS_METRICS.index(metric) * len(known) + number
 
     def _interval(self, place: int, stages: tuple[str, ...]) -> Measured:
         """A metric, or the difference of two stages in it, with its interval."""
-        signs = (1, -1)[: len(stages)]
-        value = sum(s * self._whole[stage][place] for s, stage in zip(signs, stages, strict=True))
+        value = float(self._whole[stages[0]][place])
+        if len(stages) > 1:
+            value -= float(self._whole[stages[1]][place])
         if not self.n_bootstrap:
-            return Measured(float(value), math.nan, math.nan)
-        resampled = sum(
-            s * self._resampled[stage][:, place] for s, stage in zip(signs, stages, strict=True)
-        )
+            return Measured(value, math.nan, math.nan)
+        resampled = self._resampled[stages[0]][:, place]
+        if len(stages) > 1:
+            resampled = resampled - self._resampled[stages[1]][:, place]
         found = resampled[~np.isnan(resampled)]
         if not len(found) or math.isnan(value):
-            return Measured(float(value), math.nan, math.nan)
+            return Measured(value, math.nan, math.nan)
         tail = (1 - LEVEL) / 2
         low, high = np.quantile(found, [tail, 1 - tail])
-        return Measured(float(value), float(low), float(high))
+        return Measured(value, float(low), float(high))
 
     @cached_property
     def _metrics(self) -> dict[str, dict[str, float]]:
@@ -233,7 +235,8 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
 
     @cached_property
     def _n_positive(self) -> NDArray[np.int64]:
-        return (self._indicator == 1).sum(axis=0)
+        counts: NDArray[np.int64] = (self._indicator == 1).sum(axis=0)
+        return counts
 
     def _all(self, stage: str, rows: Any = slice(None)) -> Floats:
         """All metrics of a stage for some images, then those of each class, as one row."""

@@ -125,7 +125,7 @@ class Evaluation:
         if "diffusion" in stages:
             alone = Reading(evidence.logits("diffusion", network.task), None, *self._truth(network))
             measured["diffusion_alone"] = alone
-            calibration = alone.fitted()
+            calibration = alone.fitted(self.options.recipe.calibration)
             found.alone = Alone(
                 calibration,
                 alone.best_thresholds(calibration) if network.task.has_thresholds else None,
