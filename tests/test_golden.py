@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
 from diffmic.diffusion import (
+    DriftProcess,
     NoiseSchedule,
     ddim,
     dense_guidance_map,
@@ -20,10 +22,21 @@ from diffmic.diffusion import (
     focal_weights,
     guidance_by_distance,
     leading_timesteps,
+    mmd,
+    posterior,
     scores_by_distance,
 )
 from diffmic.diffusion.parameterization import PARAMETERIZATIONS
-from diffmic.model import ContextFusion, Denoiser, GatedAttention, top_mean
+from diffmic.model import (
+    Backbone,
+    ContextFusion,
+    Denoiser,
+    GatedAttention,
+    ImageContext,
+    VectorDenoiser,
+    top_mean,
+)
+from diffmic.model.backbone import TimmFeatures
 from diffmic.model.denoiser import TimeGain
 from diffmic.model.regions import (
     crop,
@@ -32,6 +45,7 @@ from diffmic.model.regions import (
     upper_left,
     window_cells,
 )
+from diffmic.model.vector import label_scores
 from diffmic.tasks import MULTICLASS
 
 FOLDER = Path(__file__).parent / "golden"
@@ -97,18 +111,29 @@ def test_d1_time_conditioned_layer():
 
 def denoiser_and_context(dtype):
     """The networks of d2 and e; features are given already projected."""
-    w = {k[2:]: t for k, t in golden("d2", dtype).items() if k.startswith("w.")}
-
-    def norm(prefix):
-        names = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "var"}
-        return {ours: w[f"{prefix}.{theirs}"] for ours, theirs in names.items()}
-
+    w = weights("d2", dtype)
     context = ContextFusion(16, 16, 6, 16).to(dtype).eval()
     context.image_projection = context.region_projection = nn.Identity()
     context.fusion_logits.data = w["fusion_logits"]
-    context.image_norm.load_state_dict(norm("image_bn"), strict=False)
-    context.region_norm.load_state_dict(norm("patch_bn"), strict=False)
-    denoiser = Denoiser(3, 16, 1000).to(dtype).eval()
+    context.image_norm.load_state_dict(norm(w, "image_bn"), strict=False)
+    context.region_norm.load_state_dict(norm(w, "patch_bn"), strict=False)
+    return with_weights(Denoiser(3, 16, 1000), w, dtype), context
+
+
+def weights(name, dtype):
+    """Those of a network."""
+    return {k[2:]: t for k, t in golden(name, dtype).items() if k.startswith("w.")}
+
+
+def norm(w, prefix):
+    """A batch norm's state."""
+    names = {"weight": "gamma", "bias": "beta", "running_mean": "mean", "running_var": "var"}
+    return {ours: w[f"{prefix}.{theirs}"] for ours, theirs in names.items()}
+
+
+def with_weights(denoiser, w, dtype):
+    """A denoiser in evaluation mode, with the weights of a golden one."""
+    denoiser = denoiser.to(dtype).eval()
     for number in range(3):
         name = f"layer{number + 1}"
         denoiser.layers[number].load_state_dict(
@@ -118,9 +143,9 @@ def denoiser_and_context(dtype):
                 "gain": w[f"{name}.time_embedding"][:1000],
             }
         )
-        denoiser.norms[number].load_state_dict(norm(f"{name}.bn"), strict=False)
+        denoiser.norms[number].load_state_dict(norm(w, f"{name}.bn"), strict=False)
     denoiser.out.load_state_dict({"weight": w["out.weight"], "bias": w["out.bias"]})
-    return denoiser, context
+    return denoiser
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 5e-6)])
@@ -233,3 +258,131 @@ def test_f2_gated_attention():
     close(weights, g["attention"], 2e-6)
     close(pooled, g["pooled"], 2e-6)
     close(pooled @ g["classifier"].T, g["y_local"], 2e-6)
+
+
+# --- DiffMIC (v1) --------------------------------------------------------------------------------
+
+
+def drift(dtype, spacing="last"):
+    return DriftProcess(NoiseSchedule(dtype=dtype), timestep_spacing=spacing)
+
+
+def test_g1_schedule():
+    g, schedule = golden("g1"), NoiseSchedule()
+    close(schedule.betas, g["betas"], 1e-7)
+    close(schedule.signal, g["sqrt_alpha_bar"], 1e-6)
+    close(schedule.noise, g["sqrt_one_minus_alpha_bar"], 1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_g1_labels_drift_to_the_prior(dtype):
+    g = golden("g1", dtype)
+    noisy = drift(dtype)(g["y0"], g["noise"], g["t"], g["prior_mean"])
+    close(noisy, g["y_t"], 1e-6)
+
+
+@pytest.mark.parametrize("t", [1, 42, 59, 999])
+def test_g1_coefficients_of_a_step(t):
+    alpha_bar, coefficients = drift(torch.float32).alpha_bar, golden("g1")[f"step{t}.coef"]
+    step = posterior(alpha_bar[t], alpha_bar[t - 1])
+    expected = dict(zip(("gamma_0", "gamma_1", "gamma_2"), coefficients[5:8], strict=True))
+    expected["sigma"] = coefficients[8].sqrt()
+    for name, value in expected.items():
+        assert getattr(step, name) == pytest.approx(float(value), abs=1e-6), name
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 2e-6)])
+@pytest.mark.parametrize("t", [1, 42, 59, 999])
+def test_g1_a_step_back(t, dtype, tolerance):
+    g, process = golden("g1", dtype), drift(dtype)
+    inputs, prior = {n: g[f"step{t}.{n}"] for n in ("y_t", "eps", "z")}, g["prior_mean"]
+    noise = torch.zeros(4, 1001, 3, dtype=dtype)
+    noise[:, 1000], noise[:, t] = inputs["y_t"] - prior, inputs["z"]
+    seen = []
+
+    def denoise(y, at):
+        seen.append(y[0])
+        return process.denoised(inputs["eps"], y, at, prior)
+
+    process.backward(denoise, noise, prior[None], [t, t - 1])
+    close(seen[1], g[f"step{t}.y_prev"], tolerance)
+    close(seen[1], g[f"step{t}.y_prev_float32_run"], 5e-4)
+
+
+def test_g1_the_last_step_gives_the_clean_label():
+    g = golden("g1", torch.float64)
+    found = drift(torch.float64).denoised(g["last.eps"], g["last.y_1"], 0, g["prior_mean"])
+    close(found.label, g["last.y_0"], 1e-6)
+
+
+def test_g1_mmd():
+    g = golden("g1", torch.float64)
+    close(mmd(g["mmd.x"], g["mmd.y"]), g["mmd.value"][0], 1e-6)
+    close(mmd(g["mmd.x"], g["mmd.y"], torch.full((4,), 0.3)), g["mmd.value"][0], 1e-6)
+
+
+def vector_denoiser(dtype):
+    """The network of g2, and the context of its images."""
+    w = weights("g2", dtype)
+    context = ImageContext(16, 16).to(dtype).eval()
+    context.image_projection = nn.Identity()
+    context.image_norm.load_state_dict(norm(w, "image_bn"), strict=False)
+    return with_weights(VectorDenoiser(3, 16, 1000), w, dtype), context
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 5e-6)])
+@torch.no_grad()
+def test_g2_denoiser(dtype, tolerance):
+    g = golden("g2", dtype)
+    denoiser, context = vector_denoiser(dtype)
+    of_images = context(g["image_feature"])
+    close(denoiser(g["guidance"], g["noisy"], g["t"], of_images), g["eps_eval"], tolerance)
+    timesteps = g["t"].tolist()
+    folded = denoiser.folded(timesteps)
+    for row, t in enumerate(timesteps):
+        one = slice(row, row + 1)
+        found = folded(g["guidance"][one], g["noisy"][one], t, of_images[one])
+        close(found, g["eps_eval"][one], tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-4)])
+@torch.no_grad()
+def test_g2_sixty_steps_of_the_whole_schedule(dtype, tolerance):
+    g, process = golden("g2", dtype), drift(dtype, "last")
+    denoiser, context = vector_denoiser(dtype)
+    of_images, prior = context(g["image_feature"]), g["guidance"]
+    noise = torch.zeros(4, 1001, 3, dtype=dtype)  # of the four images, as draws of one
+    noise[:, 1000] = g["loop.z_init"]
+    for step, z in enumerate(g["loop.z"]):
+        noise[:, 59 - step] = z
+    seen = []
+
+    def denoise(y, t):
+        seen.append(y[0])
+        return process.denoised(denoiser(prior, y[0], t, of_images), y, t, prior)
+
+    last, _ = process.backward(denoise, noise, prior[None], process.timesteps(60))
+    for ours, expected in zip([*seen, last[0]], g["loop.y"], strict=True):
+        close(ours, expected, tolerance)
+    close(torch.stack([*seen, last[0]]), g["loop.y_float32_run"], 1e-3)
+    close(label_scores(last[0], MULTICLASS), g["loop.probabilities"], tolerance)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+@torch.no_grad()
+def test_h_image_encoder(dtype, tolerance):
+    g, w = golden("h", dtype), weights("h", dtype)
+    vit = timm.models.vision_transformer.VisionTransformer(
+        **{"embed_dim": 24, "depth": 2, "num_heads": 3, "num_classes": 0},
+        **{"class_token": False, "global_pool": "avg", "fc_norm": False},
+    )
+    vit.norm = nn.Identity()  # the encoder has none after its blocks
+    projection = {"weight": w.pop("proj_out.weight"), "bias": w.pop("proj_out.bias")}
+    vit.load_state_dict(w | {"pos_embed": w["pos_embed"][:, 1:]})  # that of a class token is unused
+    encoder = Backbone(TimmFeatures(vit), mean=[0.0] * 3, std=[1.0] * 3, image_size=224)
+    encoder = encoder.to(dtype).eval()
+    context = ImageContext(24, 16).to(dtype).eval()
+    context.image_projection.load_state_dict(projection)
+    close(encoder(g["image"]).coarse, g["token_map"], tolerance)
+    features = context.image_projection(encoder.pooled(g["image"]))
+    close(features, g["feature"], tolerance)

@@ -1,8 +1,9 @@
-"""The diffusion process of DiffMIC-v2: pure functions and buffers.
+"""The diffusion processes of DiffMIC-v2 and DiffMIC (v1): pure functions and buffers.
 
 The last dimension of label maps is the classes: (B, K, C) by distance, (B, K, K, C) in full.
 """
 
+from .drift import DriftProcess, antithetic_timesteps, posterior
 from .guidance import (
     dense_guidance_map,
     distance_weights,
@@ -14,22 +15,31 @@ from .guidance import (
 from .losses import (
     focal_loss,
     focal_weights,
+    mmd,
     weighted_mse,
 )
 from .parameterization import PARAMETERIZATIONS, Denoised, Parameterization
 from .process import LabelMapProcess, Process
 from .samplers import SAMPLERS, ddim, dpm_solver_pp_2m
-from .schedule import TIMESTEP_SPACINGS, NoiseSchedule, leading_timesteps, trailing_timesteps
+from .schedule import (
+    TIMESTEP_SPACINGS,
+    NoiseSchedule,
+    last_timesteps,
+    leading_timesteps,
+    trailing_timesteps,
+)
 
 __all__ = [
     "PARAMETERIZATIONS",
     "SAMPLERS",
     "TIMESTEP_SPACINGS",
     "Denoised",
+    "DriftProcess",
     "LabelMapProcess",
     "NoiseSchedule",
     "Parameterization",
     "Process",
+    "antithetic_timesteps",
     "ddim",
     "dense_guidance_map",
     "distance_weights",
@@ -38,8 +48,11 @@ __all__ = [
     "focal_loss",
     "focal_weights",
     "guidance_by_distance",
+    "last_timesteps",
     "leading_timesteps",
+    "mmd",
     "position_distances",
+    "posterior",
     "scores_by_distance",
     "trailing_timesteps",
     "weighted_mse",

@@ -30,11 +30,7 @@ class Process(Protocol):
     def noise(
         self, n_draws: int, n_positions: int, num_classes: int, generator: torch.Generator
     ) -> Tensor:
-        """Noise of a prediction with S draws, (S, K, C), on the CPU."""
-        ...
-
-    def start(self, noise: Tensor, guidance: Tensor) -> Tensor:
-        """Initial label maps of sampling, (B, S, ..., C)."""
+        """All noise of a prediction with S draws, (S, ...), on the CPU: of the start, of steps."""
         ...
 
     def timesteps(self, num_steps: int) -> list[int]:
@@ -42,9 +38,25 @@ class Process(Protocol):
         ...
 
     def backward(
-        self, denoise: Denoise, start: Tensor, timesteps: list[int]
+        self, denoise: Denoise, noise: Tensor, guidance: Tensor, timesteps: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Reverse process: the final label map, and the mean over the steps of its estimates."""
+        """Reverse process: the final label map, and the mean over the steps of its estimates.
+
+        Parameters
+        ----------
+        denoise : callable
+            Function ``(y_t, t)`` → :class:`~.parameterization.Denoised`.
+        noise : Tensor of shape (S, ...)
+            Noise from :meth:`noise`.
+        guidance : Tensor of shape (B, S, ..., C)
+            Guidance of the prior, repeated for each draw.
+        timesteps : list of int
+            Timesteps from :meth:`timesteps`.
+
+        Returns
+        -------
+        tuple of Tensor of shape (B, S, ..., C)
+        """
         ...
 
 
@@ -95,13 +107,13 @@ class LabelMapProcess(nn.Module):
         return spacing(self.schedule.num_train_timesteps, num_steps)
 
     def backward(
-        self, denoise: Denoise, start: Tensor, timesteps: list[int]
+        self, denoise: Denoise, noise: Tensor, guidance: Tensor, timesteps: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Run the sampler; see :meth:`Process.backward`."""
+        """Run the sampler from :meth:`start`; see :meth:`Process.backward`."""
         estimates: list[Tensor] = []
         label_map = SAMPLERS[self.sampler](
             denoise,
-            start,
+            self.start(noise, guidance),
             self.schedule,
             timesteps,
             callback=lambda t, noisy, denoised: estimates.append(denoised.label),

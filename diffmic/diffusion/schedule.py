@@ -51,6 +51,7 @@ class NoiseSchedule(nn.Module):
     ) -> None:
         super().__init__()
         self.num_train_timesteps = num_train_timesteps
+        self.beta_start, self.beta_end = beta_start, beta_end
         scale = USUAL_TIMESTEPS / num_train_timesteps
         betas = torch.linspace(
             scale * beta_start, scale * beta_end, num_train_timesteps, dtype=torch.float64
@@ -124,7 +125,23 @@ def trailing_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
     return [round(num_train_timesteps - k * stride) - 1 for k in range(num_steps)]
 
 
-TIMESTEP_SPACINGS = {"leading": leading_timesteps, "trailing": trailing_timesteps}
+def last_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
+    """The last timesteps of the whole schedule, not spread over it: n−1, …, 1, 0.
+
+    Raises
+    ------
+    ValueError
+        ``num_steps`` is not in 1..``num_train_timesteps``.
+    """
+    _check_num_steps(num_train_timesteps, num_steps)
+    return list(reversed(range(num_steps)))
+
+
+TIMESTEP_SPACINGS = {
+    "leading": leading_timesteps,
+    "trailing": trailing_timesteps,
+    "last": last_timesteps,
+}
 
 
 def _check_num_steps(num_train_timesteps: int, num_steps: int) -> None:

@@ -212,7 +212,8 @@ def _recipe(p: Mapping[str, Any]) -> Recipe:
     """The recipe of this fit, after a check that it can train the architecture."""
     recipe = resolve_recipe(p["recipe"])
     architecture = resolve_architecture(p["architecture"])
-    own = [n for n in ("prior_backbone", "region_backbone") if getattr(architecture, n) is not None]
+    names = ("prior_backbone", "region_backbone")[: 1 + recipe.diffusion.context_of_regions]
+    own = [name for name in names if getattr(architecture, name) is not None]
     if own and recipe.cached:
         raise InputError(
             f"The architecture has a {own[0]}, so the context has encoders that it does not share "

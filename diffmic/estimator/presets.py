@@ -43,6 +43,21 @@ _PAPER_V2 = Preset(
     },
 )
 
+# Architecture and recipe of Yang et al., 2023; docs/method.md lists the differences.
+_PAPER_V1 = Preset(
+    "DiffMIC (v1) as published: drift to the prior, all 1000 steps, width 6144, 1000 epochs.",
+    {
+        "backbone": "resnet18",
+        "architecture": "paper-v1",
+        "image_size": 224,
+        "augment": "paper",
+        "num_steps": 1000,
+        "n_draws": 1,
+        "recipe": "paper-v1",
+        "max_epochs": 15,
+    },
+)
+
 PRESETS: dict[str, Preset] = {
     "default": Preset("One shared backbone, a narrow denoiser, 20 epochs: minutes on a GPU."),
     "paper-v2": _PAPER_V2,
@@ -64,6 +79,7 @@ PRESETS: dict[str, Preset] = {
         "DiffMIC-v2 on PMG2000, which is not public: placental ultrasound, 4 classes.",
         task="multiclass",
     ),
+    "paper-v1": _PAPER_V1,
 }
 
 

@@ -71,11 +71,20 @@ $limits
 
 ## Model
 
-[DiffMIC-v2](https://doi.org/10.1109/TMI.2025.3530399) as implemented in `diffmic`: backbone
-`$backbone`, $n_classes $kind, a label map of $n_regions × $n_regions; by default $num_steps steps
+$method as implemented in `diffmic`: backbone
+`$backbone`, $n_classes $kind, $denoised; by default $num_steps steps
 and $n_draws draws a prediction. Trained with $versions.
 """
 )
+
+_METHODS = {
+    "label-map": "[DiffMIC-v2](https://doi.org/10.1109/TMI.2025.3530399)",
+    "drift": "[DiffMIC](https://arxiv.org/abs/2303.10610) (v1)",
+}
+_DENOISED = {
+    "label-map": "a label map of {0} × {0}",
+    "drift": "a vector of class probabilities that drifts to the prior",
+}
 
 
 @dataclass(frozen=True)
@@ -164,7 +173,7 @@ def card_text(
     name = _utf_8(name)
     classes, network, sampling = config["classes"], config["network"], config["sampling"]
     names = [_in_a_line(name) for name in config["parameters"]["class_names"] or classes]
-    backbone = network["backbone"]
+    backbone, process = network["backbone"], network["diffusion"].get("process", "label-map")
     dataset = f"[{card.dataset}]({card.dataset_url})" if card.dataset_url else card.dataset
     text = _TEXT.substitute(
         title=name.rpartition("/")[2],
@@ -192,7 +201,8 @@ def card_text(
         else backbone
         if isinstance(backbone, str)
         else backbone["module"],
-        n_regions=network["architecture"]["n_regions"],
+        method=_METHODS[process],
+        denoised=_DENOISED[process].format(network["architecture"]["n_regions"]),
         num_steps=sampling["num_steps"],
         n_draws=sampling["n_draws"],
         versions=", ".join(f"{package} {number}" for package, number in config["versions"].items()),

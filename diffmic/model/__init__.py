@@ -13,6 +13,7 @@ from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
 from .prior import DualGranularityPrior, GatedAttention, top_mean
+from .vector import ImageContext, VectorDenoiser, VectorNetwork
 
 __all__ = [
     "ARCHITECTURES",
@@ -26,7 +27,10 @@ __all__ = [
     "DualGranularityPrior",
     "FeatureMaps",
     "GatedAttention",
+    "ImageContext",
     "NetworkPlan",
+    "VectorDenoiser",
+    "VectorNetwork",
     "build_backbone",
     "build_network",
     "carry_over",

@@ -155,6 +155,17 @@ ARCHITECTURES = {
         region_size=32,
         feature_dim=6144,
     ),
+    # The same prior beside one image encoder (Yang et al., 2023).
+    "paper-v1": Architecture(
+        prior_backbone="resnet18",
+        region_backbone="resnet18",
+        region_importance="paper",
+        region_map="coarse",
+        crop="square",
+        n_regions=6,
+        region_size=32,
+        feature_dim=6144,
+    ),
 }
 
 
@@ -176,12 +187,32 @@ def resolve_architecture(architecture: Any) -> Architecture:
     return ARCHITECTURES[architecture]
 
 
+# Values of the settings that each process takes; of those not named here, it takes all.
+_OF_PROCESS: dict[str, dict[str, tuple[str, ...]]] = {
+    "label-map": {
+        "timestep_spacing": ("trailing", "leading"),
+        "sampler": ("ddim", "dpm-solver++"),
+    },
+    "drift": {
+        "prediction_type": ("noise",),
+        "guidance": ("probabilities",),
+        "start": ("gaussian",),
+        "sampler": ("ancestral",),
+        "readout": ("last",),
+    },
+}
+
+
 @dataclass(frozen=True)
 class DiffusionSettings:
-    """Settings of the guidance, denoising and sampling of label maps.
+    """Settings of the diffusion: its process, guidance, denoising and sampling.
 
     Attributes
     ----------
+    process : {"label-map", "drift"}
+        What is denoised: a map of labels under Gaussian noise (DiffMIC-v2), or a single vector of
+        class probabilities that drifts to the prior (DiffMIC, v1). A drift predicts the noise,
+        has the prior's probabilities as its guidance, and is sampled ancestrally.
     prediction_type : {"probability", "noise", "v", "label"}
         Prediction type of the denoiser; ``"probability"``: logits of the clean label, trained with
         cross-entropy.
@@ -190,25 +221,42 @@ class DiffusionSettings:
     start : {"gaussian", "uniform"}
         Initial label map of sampling: Gaussian noise for each distance, or, as in the authors'
         code, the guidance map of two uniform draws.
-    timestep_spacing : {"trailing", "leading"}
-        Spacing of the timesteps of the sampler.
-    sampler : {"ddim", "dpm-solver++"}
-        Sampling algorithm.
+    timestep_spacing : {"trailing", "leading", "last"}
+        Spacing of the timesteps of the sampler. Last: for a drift, the last steps of the whole
+        schedule, as in the authors' code of DiffMIC (v1).
+    sampler : {"ddim", "dpm-solver++", "ancestral"}
+        Sampling algorithm; ancestral (DDPM) for a drift.
     readout : {"mean", "last"}
         Label map that gives the scores: the mean of the clean-label estimates of all steps, or
         the final map. Each estimate is a posterior mean, whereas the final map of a single draw is
         close to one-hot, so averaging a few draws cannot represent small probabilities.
     """
 
+    process: Literal["label-map", "drift"] = "label-map"
     prediction_type: Literal["probability", "noise", "v", "label"] = "probability"
     guidance: Literal["logits", "probabilities"] = "probabilities"
     start: Literal["gaussian", "uniform"] = "gaussian"
-    timestep_spacing: Literal["trailing", "leading"] = "trailing"
-    sampler: Literal["ddim", "dpm-solver++"] = "ddim"
+    timestep_spacing: Literal["trailing", "leading", "last"] = "trailing"
+    sampler: Literal["ddim", "dpm-solver++", "ancestral"] = "ddim"
     readout: Literal["mean", "last"] = "mean"
 
     def __post_init__(self) -> None:
         check_choices(self, *vars(self))
+        wrong = {
+            name: list(values)
+            for name, values in _OF_PROCESS[self.process].items()
+            if getattr(self, name) not in values
+        }
+        if wrong:
+            found = {name: getattr(self, name) for name in wrong}
+            raise InputError(
+                f"process is {self.process!r} and {found} does not go with it; it takes {wrong}."
+            )
+
+    @property
+    def context_of_regions(self) -> bool:
+        """Whether the context of the denoiser holds the regions, or the whole image alone."""
+        return self.process == "label-map"
 
 
 @dataclass(frozen=True)

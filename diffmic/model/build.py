@@ -1,12 +1,13 @@
 """Construction of a network from its plan."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..diffusion import LabelMapProcess, NoiseSchedule
+from ..diffusion import DriftProcess, LabelMapProcess, NoiseSchedule
 from ..errors import BackboneError, InputError
 from .architecture import LARGEST_ZOOM, Architecture, NetworkPlan
 from .backbone import Backbone, build_backbone
@@ -15,6 +16,7 @@ from .network import DiffMICNetwork
 from .own import OwnDenoiser, OwnPrior
 from .prior import DualGranularityPrior
 from .regions import FeatureWindows, PixelCrops, ZoomedCrops, max_regions, window_cells
+from .vector import ImageContext, VectorDenoiser, VectorNetwork
 
 FINE_CELLS = 8  # least side of the finer map, in cells, on which regions are chosen
 N_REGIONS, FEWEST_REGIONS = 6, 4  # fewer only where no more fit
@@ -42,7 +44,7 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
     architecture, side = plan.architecture, plan.image_size
     if architecture.prior is not None:
         own = OwnPrior(architecture.prior, plan)
-        return _assembled(plan, own, own.channels, None, None)
+        return _ASSEMBLED[plan.diffusion.process](plan, own, own.channels, None, None)
     fine = architecture.region_map == "fine"
     fine_cells = FINE_CELLS if fine else 1
     encoder = build_backbone(
@@ -79,7 +81,7 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
     elif architecture.region_backbone is None:
         regions = FeatureWindows(global_backbone, region_size, input_size, map_size)
     else:
-        regions, region_encoder = (
+        crops = [
             PixelCrops(
                 build_backbone(
                     architecture.region_backbone,
@@ -90,8 +92,9 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
                 input_size,
                 map_size,
             )
-            for _ in range(2)
-        )
+            for _ in range(1 + plan.diffusion.context_of_regions)
+        ]
+        regions, region_encoder = crops[0], crops[1] if len(crops) > 1 else None
     prior = DualGranularityPrior(
         global_backbone,
         regions,
@@ -102,18 +105,19 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         importance=architecture.region_importance,
         finder=architecture.region_finder,
     )
-    return _assembled(plan, prior, encoder.channels, image_encoder, region_encoder)
+    assemble = _ASSEMBLED[plan.diffusion.process]
+    return assemble(plan, prior, encoder.channels, image_encoder, region_encoder)
 
 
-def _assembled(
+def _label_map_network(
     plan: NetworkPlan,
     prior: DualGranularityPrior | OwnPrior,
     image_channels: int,
     image_encoder: Backbone | None,
     region_encoder: PixelCrops | None,
 ) -> DiffMICNetwork:
-    """The network of a prior and its encoders, with a new context and denoiser."""
-    architecture = plan.architecture
+    """DiffMIC-v2: a map of labels, and a context of the image and its regions."""
+    architecture, settings = plan.architecture, plan.diffusion
     context = ContextFusion(
         image_channels,
         prior.regions.channels,
@@ -121,13 +125,13 @@ def _assembled(
         architecture.feature_dim,
         dropout=plan.context_dropout,
     )
-    settings, n_timesteps = plan.diffusion, architecture.num_train_timesteps
+    n_timesteps = architecture.num_train_timesteps
     return DiffMICNetwork(
         prior,
         image_encoder,
         region_encoder,
         context,
-        _denoiser(plan, prior.n_regions),
+        _denoiser(plan, prior.n_regions, Denoiser),
         LabelMapProcess(
             NoiseSchedule(n_timesteps),
             start=settings.start,
@@ -139,12 +143,41 @@ def _assembled(
     )
 
 
-def _denoiser(plan: NetworkPlan, n_regions: int) -> Denoiser | OwnDenoiser:
+def _vector_network(
+    plan: NetworkPlan,
+    prior: DualGranularityPrior | OwnPrior,
+    image_channels: int,
+    image_encoder: Backbone | None,
+    region_encoder: None,
+) -> VectorNetwork:
+    """DiffMIC (v1): a vector that drifts to the prior, and a context of the image alone."""
+    width, n_timesteps = plan.architecture.feature_dim, plan.architecture.num_train_timesteps
+    return VectorNetwork(
+        prior,
+        image_encoder,
+        region_encoder,
+        ImageContext(image_channels, width, dropout=plan.context_dropout),
+        _denoiser(plan, prior.n_regions, VectorDenoiser, positions=False),
+        DriftProcess(NoiseSchedule(n_timesteps), timestep_spacing=plan.diffusion.timestep_spacing),
+        settings=plan.diffusion,
+        task=plan.task,
+    )
+
+
+_ASSEMBLED: dict[str, Callable[..., DiffMICNetwork]] = {
+    "label-map": _label_map_network,
+    "drift": _vector_network,
+}
+
+
+def _denoiser(
+    plan: NetworkPlan, n_regions: int, usual: type[Denoiser], *, positions: bool = True
+) -> Denoiser | OwnDenoiser:
     """New denoiser: that of the method, or one's own, which is tried out."""
     width, n_timesteps = plan.architecture.feature_dim, plan.architecture.num_train_timesteps
     if plan.architecture.denoiser is None:
-        return Denoiser(plan.num_classes, width, n_timesteps)
-    own = OwnDenoiser(plan.architecture.denoiser, plan)
+        return usual(plan.num_classes, width, n_timesteps)
+    own = OwnDenoiser(plan.architecture.denoiser, plan, positions=positions)
     if torch.get_default_device().type != "meta":
         own.try_out(n_regions, width, n_timesteps)
     return own
@@ -228,8 +261,15 @@ def carry_over(learnt: DiffMICNetwork, network: DiffMICNetwork, *, heads: bool) 
     Raises
     ------
     InputError
-        The architectures of the networks differ.
+        The architectures of the networks differ, or their processes while the heads are copied.
     """
+    before, now = learnt.settings.process, network.settings.process
+    if heads and before != now:
+        raise InputError(
+            f"warm_start cannot continue from the fitted network: its diffusion is of the process "
+            f"{before!r}, and that of the recipe of {now!r}. Keep the recipe, or set "
+            "warm_start=False."
+        )
     tensors = learnt.state_dict()
     if not heads:
         tensors = {name: tensor for name, tensor in tensors.items() if "backbone." in name}

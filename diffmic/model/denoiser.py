@@ -156,13 +156,17 @@ class Denoiser(nn.Module):
         -------
         Tensor of shape (B, ..., C)
         """
-        h = torch.cat([guidance, noisy], dim=-1)
+        h = self.inputs(guidance, noisy)
         for number, (layer, norm) in enumerate(zip(self.layers, self.norms, strict=True)):
             h = F.softplus(_batch_norm(norm, layer(h, timesteps)))  # type: ignore[arg-type]
             if number == 0:
                 h = h * over_positions(context, h)
         output: Tensor = self.out(h)
         return output
+
+    def inputs(self, guidance: Tensor, noisy: Tensor) -> Tensor:
+        """Input of the first layer, [G ; y_t]."""
+        return torch.cat([guidance, noisy], dim=-1)
 
     def folded(self, timesteps: Sequence[int]) -> "FoldedDenoiser":
         """Faster equivalent at the given timesteps, with batch norm in evaluation mode."""
@@ -184,6 +188,7 @@ class FoldedDenoiser:
     """
 
     def __init__(self, denoiser: Denoiser, timesteps: Sequence[int]) -> None:
+        self.inputs = denoiser.inputs
         self.layers = list(denoiser.layers)
         self.out = denoiser.out
         self.rows = {t: row for row, t in enumerate(timesteps)}
@@ -200,7 +205,7 @@ class FoldedDenoiser:
     def __call__(self, guidance: Tensor, noisy: Tensor, t: int, context: Tensor) -> Tensor:
         """Output as of :meth:`Denoiser.forward`, for one of the fixed timesteps."""
         row = self.rows[t]
-        h = torch.cat([guidance, noisy], dim=-1)
+        h = self.inputs(guidance, noisy)
         for number, layer in enumerate(self.layers):
             scale, shift = self.scales[number][row], self.shifts[number][row]
             h = _softplus(layer.product(h, scale, shift))  # type: ignore[operator]

@@ -19,7 +19,7 @@ from .architecture import DiffusionSettings
 from .backbone import Backbone
 from .boxes import features_in_boxes
 from .conditions import Conditions
-from .denoiser import ContextFusion, Denoiser, FoldedDenoiser
+from .denoiser import Denoiser, FoldedDenoiser
 from .own import OwnDenoiser, OwnPrior
 from .prior import DualGranularityPrior
 from .regions import PixelCrops
@@ -38,8 +38,9 @@ class DiffMICNetwork(nn.Module):
         Image encoder of the context; None: the backbone of the prior is shared.
     region_encoder : PixelCrops or None
         Region encoder of the context; None: the region features of the prior are shared.
-    context : ContextFusion
-        Fusion of image and region features into the context.
+    context : nn.Module
+        Fusion of image and region features into the context, a
+        :class:`~.denoiser.ContextFusion`.
     denoiser : Denoiser
     process : Process
         Diffusion process: forward noising and reverse sampling.
@@ -56,7 +57,7 @@ class DiffMICNetwork(nn.Module):
         prior: DualGranularityPrior | OwnPrior,
         image_encoder: Backbone | None,
         region_encoder: PixelCrops | None,
-        context: ContextFusion,
+        context: nn.Module,
         denoiser: Denoiser | OwnDenoiser,
         process: Process,
         *,
@@ -179,7 +180,8 @@ class DiffMICNetwork(nn.Module):
         denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
         last, mean = self.process.backward(
             lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser),
-            self.process.start(noise, guidance),
+            noise,
+            guidance,
             timesteps,
         )
         label_map = mean if self.settings.readout == "mean" else last

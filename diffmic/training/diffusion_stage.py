@@ -14,6 +14,7 @@ from ..inference import Engine, encode_images
 from ..model import Conditions, DiffMICNetwork
 from ..random import LocalRNG
 from .cache import ConditionCache, drawing_chances, room_for
+from .drift_objective import DriftObjective
 from .loop import History, LoopState, train
 from .objectives import DenoiserObjective
 from .options import TrainingOptions, learning_rate_schedule, pixels
@@ -60,7 +61,7 @@ def train_denoiser(
     """
     recipe = options.recipe
     own_encoders = [m for m in (network.image_encoder, network.region_encoder) if m is not None]
-    objective = DenoiserObjective(network, recipe)
+    objective = denoiser_objective(network, recipe)
     if recipe.cached:
         cache = cache or build_cache(network, training, options)
         objective.feature_scales = cache.feature_scales()
@@ -86,7 +87,7 @@ def train_denoiser(
         learning_rate_schedule(optimizer, recipe, total_steps),
         rng,
         precision.scaler(),
-        moving_average(learner, recipe.ema, total_steps),
+        moving_average(learner, recipe.ema, total_steps, decay=recipe.ema_decay),
         history=history,
     )
     learnt = [weight for weight in network.prior.parameters() if weight.requires_grad]
@@ -146,15 +147,38 @@ def build_cache(
     )
 
 
+def denoiser_objective(network: DiffMICNetwork, recipe: Recipe) -> DenoiserObjective:
+    """Training objective of the denoiser, that of the network's process."""
+    kinds = {"label-map": DenoiserObjective, "drift": DriftObjective}
+    return kinds[network.settings.process](network, recipe)
+
+
 def moving_average(
-    learner: nn.Module, horizon: float | None, total_steps: int
+    learner: nn.Module,
+    horizon: float | None,
+    total_steps: int,
+    *,
+    decay: float | None = None,
+    kind: type[AveragedModel] = AveragedModel,
 ) -> AveragedModel | None:
-    """Exponential moving average of weights and buffers; ``horizon`` is a fraction of all steps."""
-    if horizon is None:
+    """Exponential moving average of weights and buffers; None: there is none.
+
+    Parameters
+    ----------
+    learner : nn.Module
+    horizon : float or None
+        As a fraction of all steps; None: the ``decay`` is given, or there is no average.
+    total_steps : int
+    decay : float or None
+    kind : type
+        Class of the average.
+    """
+    if horizon is not None:
+        decay = 1 - 1 / max(1.0, horizon * total_steps)
+    if decay is None:
         return None
-    decay = 1 - 1 / max(1.0, horizon * total_steps)
     average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-    return AveragedModel(learner, multi_avg_fn=average, use_buffers=True)
+    return kind(learner, multi_avg_fn=average, use_buffers=True)
 
 
 def cached_steps(n_images: int, n_rows: int, recipe: Recipe) -> int:
@@ -221,11 +245,11 @@ def _encoded_batches(
 def _with_parts(network: DiffMICNetwork, parts: nn.Module) -> DiffMICNetwork:
     """Network with its context, denoiser and own encoders replaced by ``parts``."""
     context, denoiser, *encoders = parts.children()
-    return DiffMICNetwork(
+    return type(network)(
         network.prior,
         encoders.pop(0) if network.image_encoder is not None else None,  # type: ignore[arg-type]
         encoders.pop(0) if network.region_encoder is not None else None,  # type: ignore[arg-type]
-        context,  # type: ignore[arg-type]
+        context,
         denoiser,  # type: ignore[arg-type]
         network.process,
         settings=network.settings,

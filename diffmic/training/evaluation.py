@@ -108,7 +108,8 @@ class Evaluation:
     def diffusion(self, network: DiffMICNetwork) -> dict[str, float]:
         """Metrics of the diffusion during stage two."""
         own_encoders = network.image_encoder is not None or network.region_encoder is not None
-        return self._metrics("diffusion", network, frozen=not own_encoders)
+        frozen = not own_encoders and not self.options.recipe.joint
+        return self._metrics("diffusion", network, frozen=frozen)
 
     def verdict(self, network: DiffMICNetwork, stages: Sequence[Stage]) -> Verdict:
         """Calibration, thresholds and cross-fitted metrics of the stages, after training."""

@@ -14,6 +14,7 @@ from ..random import LocalRNG, derived_seed
 from .cache import drawing_ratio
 from .diffusion_stage import train_denoiser
 from .evaluation import Evaluation, Verdict
+from .joint_stage import train_jointly
 from .loop import History
 from .options import TrainingOptions
 from .precision import MixedPrecision, to_device, training_precision
@@ -131,7 +132,8 @@ def _train(
         evaluate=None if evaluation is None else lambda: evaluation.prior(network),
         history=history,
     )
-    train_denoiser(
+    train_diffusion = train_jointly if options.recipe.joint else train_denoiser
+    train_diffusion(
         network,
         training,
         options,

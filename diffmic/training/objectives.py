@@ -29,6 +29,10 @@ class PriorObjective(nn.Module):
     def forward(self, images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Loss of images (B, 3, H, W) in 0–1 with targets (B, C) and weights (B,)."""
         conditions, _ = self.prior(images)
+        return self.loss(conditions, targets, weights)
+
+    def loss(self, conditions: Conditions, targets: Tensor, weights: Tensor) -> Tensor:
+        """Loss of conditions of the prior for B images."""
         readings = [conditions.fused_logits]
         if self.recipe.branch_losses:
             readings += [conditions.global_logits, conditions.local_logits]
@@ -72,11 +76,15 @@ class DenoiserObjective(nn.Module):
         return self
 
     def forward(self, conditions: Conditions, targets: Tensor, weights: Tensor) -> Tensor:
+        """:meth:`loss` of conditions, with feature noise if the recipe has it."""
+        rereads = self.network.prior.rereads  # else logits would not follow the changed features
+        if self.recipe.feature_noise and self.feature_scales is not None and rereads:
+            conditions = self._blurred(conditions, *self.feature_scales)
+        return self.loss(conditions, targets, weights)
+
+    def loss(self, conditions: Conditions, targets: Tensor, weights: Tensor) -> Tensor:
         """Loss of conditions of B images with targets (B, C) and weights (B,)."""
         network, recipe = self.network, self.recipe
-        rereads = network.prior.rereads  # else logits would not follow the changed features
-        if recipe.feature_noise and self.feature_scales is not None and rereads:
-            conditions = self._blurred(conditions, *self.feature_scales)
         context = network.context(conditions.image_features, conditions.region_features)
 
         distances = self._distances(len(targets), targets.device)  # (B, P)

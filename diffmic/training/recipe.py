@@ -1,7 +1,7 @@
 """Training recipes: all hyperparameters of the two stages."""
 
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, Literal
 
 from ..errors import InputError
@@ -34,8 +34,8 @@ class Recipe:
         the estimator's ``learning_rate``.
     patience : int or None
         Early stopping: number of epochs without a better validation score after which a stage stops
-        and its best epoch is restored; None: never. The denoiser is stopped early only if the
-        recipe keeps no moving average of its weights (``ema`` is None).
+        and its best epoch is restored; None: never. With a frozen prior, the denoiser is stopped
+        early only if the recipe keeps no moving average of its weights (``ema`` is None).
     cached : bool
         Whether stage two is trained on conditions that are encoded once. False: the images are
         encoded in every epoch, and encoders that are not shared with the prior are trained, too.
@@ -66,7 +66,13 @@ class Recipe:
         Whether the calibration of the diffusion adds the logits of the prior with a fitted weight.
     ema : float or None
         Horizon of the exponential moving average of the denoiser's weights, as a fraction of all
-        steps; None: no average.
+        steps; None: no average, unless ``ema_decay`` is given.
+    ema_decay : float or None
+        Decay of that average at each step, in place of ``ema``; it suits runs of many more than
+        1 / (1 − decay) steps.
+    joint : bool
+        Whether stage two goes on training the prior, together with the denoiser and on images, as
+        in DiffMIC (v1); its learning rates are those of stage one. False: the prior is frozen.
     half_weights : bool
         Whether weights are rounded to half precision at the end of each stage, before the
         calibration, so that a file of half the size stores the same model.
@@ -102,6 +108,8 @@ class Recipe:
     denoiser_weight_decay: float = 0.1
     stacked: bool = True
     ema: float | None = 0.1
+    ema_decay: float | None = None
+    joint: bool = False
     half_weights: bool = True
     prior_loss: Any = None
     denoiser_loss: Any = None
@@ -114,6 +122,14 @@ class Recipe:
                 f"{self.n_cached_views!r}, but cached is False: both are of cached features. Set "
                 "feature_noise=0.0 and n_cached_views=0, or cached=True."
             )
+        self._check_joint()
+        self._check_average()
+        if self.diffusion.process == "drift" and (self.alpha or self.n_positions != 1):
+            raise InputError(
+                f"alpha is {self.alpha!r} and n_positions is {self.n_positions!r}, but the process "
+                "is 'drift', which has no focal weights and one position: set alpha=0.0 and "
+                "n_positions=1."
+            )
         if self.schedule not in ("one-cycle", "cosine"):
             raise InputError(f"schedule is {self.schedule!r}; give 'one-cycle' or 'cosine'.")
         for name in ("prior_loss", "denoiser_loss"):
@@ -125,6 +141,26 @@ class Recipe:
             value = getattr(self, name)
             if not isinstance(value, Integral) or value < least:
                 raise InputError(f"{name} is {value!r}; it must be an integer of at least {least}.")
+
+    def _check_joint(self) -> None:
+        if not isinstance(self.joint, bool):
+            raise InputError(f"joint is {self.joint!r}; give True or False.")
+        if self.joint and (self.cached or self.balance):
+            raise InputError(
+                f"joint is True, cached is {self.cached!r} and balance is {self.balance!r}: the "
+                "prior is trained on images, drawn as they are. Set cached=False, "
+                "feature_noise=0.0, n_cached_views=0 and balance=0.0, or joint=False."
+            )
+
+    def _check_average(self) -> None:
+        decay = self.ema_decay
+        if decay is not None and (not isinstance(decay, Real) or not 0 <= float(decay) < 1):
+            raise InputError(f"ema_decay is {decay!r}; it must be a number from 0 to below 1.")
+        if decay is not None and self.ema is not None:
+            raise InputError(
+                f"ema is {self.ema!r} and ema_decay is {decay!r}: both set the same average. Set "
+                "one of them to None."
+            )
 
 
 PAPER = Recipe(
@@ -158,7 +194,40 @@ PAPER = Recipe(
     half_weights=False,
 )
 
-RECIPES = {"default": Recipe(), "paper-v2": PAPER}
+PAPER_V1 = Recipe(
+    diffusion=DiffusionSettings(
+        process="drift",
+        prediction_type="noise",
+        guidance="probabilities",
+        timestep_spacing="trailing",
+        sampler="ancestral",
+        readout="last",
+    ),
+    branch_losses=False,
+    label_smoothing=0.0,
+    weight_decay=0.0,
+    schedule="cosine",
+    head_factor=1.0,
+    pretrained_factor=1.0,
+    cached=False,
+    n_cached_views=0,
+    context_dropout=0.0,
+    feature_noise=0.0,
+    balance=0.0,
+    patience=1000,  # all epochs are run, and the best one by validation score is kept
+    denoiser_epochs=1000,
+    batch_size=32,
+    n_positions=1,
+    denoiser_learning_rate=1e-3,
+    denoiser_weight_decay=0.0,
+    stacked=False,
+    ema=None,
+    ema_decay=0.9999,
+    joint=True,
+    half_weights=False,
+)
+
+RECIPES = {"default": Recipe(), "paper-v2": PAPER, "paper-v1": PAPER_V1}
 
 
 def resolve_recipe(recipe: Any) -> Recipe:

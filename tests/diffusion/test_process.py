@@ -80,7 +80,7 @@ def test_going_back_visits_each_timestep_once_and_ends_at_the_label(sampler, num
         return sure(noisy, t)
 
     start = torch.randn(B, S, K, C)
-    last, mean = of.backward(denoise, start, of.timesteps(num_steps))
+    last, mean = of.backward(denoise, torch.randn(S, K, C), start, of.timesteps(num_steps))
     assert visited == of.timesteps(num_steps)
     torch.testing.assert_close(last, label.expand_as(start), atol=1e-5, rtol=0)
     torch.testing.assert_close(mean, label.expand_as(start), atol=1e-5, rtol=0)
@@ -95,7 +95,7 @@ def test_the_mean_is_that_of_the_estimates_of_all_steps(sampler):
         estimates.append(label)
         return Denoised(label, noisy)
 
-    _, mean = of.backward(denoise, torch.randn(B, S, K, C), of.timesteps(4))
+    _, mean = of.backward(denoise, torch.randn(S, K, C), torch.randn(B, S, K, C), of.timesteps(4))
     torch.testing.assert_close(mean, torch.stack(estimates).mean(dim=0))
 
 
@@ -103,7 +103,9 @@ def test_the_mean_is_that_of_the_estimates_of_all_steps(sampler):
 def test_one_step_gives_its_one_estimate(sampler):
     of = process(sampler=sampler)
     label = torch.rand(C)
-    last, mean = of.backward(towards(label), torch.randn(B, S, K, C), of.timesteps(1))
+    last, mean = of.backward(
+        towards(label), torch.randn(S, K, C), torch.randn(B, S, K, C), of.timesteps(1)
+    )
     torch.testing.assert_close(last, mean, atol=1e-6, rtol=0)
 
 
@@ -119,7 +121,7 @@ def test_going_back_by_distance_equals_the_dense_form(sampler, num_steps):
     noise = of.noise(S, K, C, drawn(1))
     guidance = torch.randn(B, S, K, C)
     timesteps = of.timesteps(num_steps)
-    by_distance = of.backward(denoise, of.start(noise, guidance), timesteps)
-    start = of.start(expand_distances(noise), expand_distances(guidance))
-    for ours, dense in zip(by_distance, of.backward(denoise, start, timesteps), strict=True):
+    by_distance = of.backward(denoise, noise, guidance, timesteps)
+    in_full = of.backward(denoise, expand_distances(noise), expand_distances(guidance), timesteps)
+    for ours, dense in zip(by_distance, in_full, strict=True):
         torch.testing.assert_close(expand_distances(ours), dense, atol=1e-5, rtol=0)

@@ -73,7 +73,10 @@ PAPER_V2 = {
     "denoiser_weight_decay": 0.0,
     "stacked": False,
     "ema": None,
+    "ema_decay": None,
+    "joint": False,
     "half_weights": False,
+    "process": "label-map",
     "prediction_type": "noise",
     "guidance": "logits",
     "start": "uniform",
@@ -81,12 +84,26 @@ PAPER_V2 = {
     "sampler": "ddim",
     "readout": "last",
 }
+PAPER_V1 = PAPER_V2 | {
+    "backbone": "resnet18",
+    "num_steps": 1000,
+    "alpha": 0.0,
+    "n_positions": 1,
+    "ema_decay": 0.9999,
+    "joint": True,
+    "process": "drift",
+    "guidance": "probabilities",
+    "start": "gaussian",
+    "timestep_spacing": "trailing",
+    "sampler": "ancestral",
+}
 PAPERS = {
     "paper-v2": PAPER_V2,
     "paper-v2-aptos": PAPER_V2 | {"task": "ordinal", "augment": "paper-fundus"},
     "paper-v2-ham10000": PAPER_V2 | {"task": "multiclass"},
     "paper-v2-chestxray14": PAPER_V2 | {"task": "multilabel", "augment": "paper-chest"},
     "paper-v2-pmg2000": PAPER_V2 | {"task": "multiclass"},
+    "paper-v1": PAPER_V1,
 }
 # Parameters on which no result depends, or that belong to the data and not to the papers.
 OTHERS = {

@@ -1,0 +1,133 @@
+"""The networks of DiffMIC (v1): context of the whole image, vector denoiser, and the network.
+
+In the notation of the paper, ŷ is the prediction of the prior, in probabilities, y_t the noisy
+label, and x the features of the image. A label is a single vector of class probabilities, no map.
+
+References
+----------
+Yang et al., "DiffMIC: Dual-Guidance Diffusion Network for Medical Image Classification", MICCAI
+2023.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from ..diffusion import Denoised, DriftProcess
+from ..tasks import Task
+from .conditions import Conditions
+from .denoiser import Denoiser, FoldedDenoiser
+from .network import DiffMICNetwork
+from .own import OwnDenoiser
+
+
+class ImageContext(nn.Module):
+    """Context x̄ = BN(projection of the pooled features of the image); regions have no part in it.
+
+    Parameters
+    ----------
+    image_channels : int
+        Number of channels of the image features.
+    feature_dim : int
+        F, the width of the context.
+    dropout : float
+        Dropout rate of the context in training.
+    """
+
+    def __init__(self, image_channels: int, feature_dim: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.image_projection = nn.Linear(image_channels, feature_dim)
+        self.image_norm = nn.BatchNorm1d(feature_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, image_features: Tensor) -> Tensor:
+        """Context (B, F) from image features (B, D)."""
+        context: Tensor = self.dropout(self.image_norm(self.image_projection(image_features)))
+        return context
+
+
+class VectorDenoiser(Denoiser):
+    """The denoiser of DiffMIC (v1), ε̂ = ε_θ(y_t, ŷ, x, t), on one vector per image.
+
+    h = softplus(BN(γ₁(t) ⊙ L₁[y_t ; ŷ])) ⊙ x̄, then twice h = softplus(BN(γ(t) ⊙ L h)), then
+    ε̂ = L₄ h. The layers are those of :class:`Denoiser`, whose two inputs come in the other order.
+    """
+
+    def inputs(self, guidance: Tensor, noisy: Tensor) -> Tensor:
+        """Input of the first layer, [y_t ; ŷ]."""
+        return torch.cat([noisy, guidance], dim=-1)
+
+
+class VectorNetwork(DiffMICNetwork):
+    """Network of DiffMIC (v1): prior, image encoder, vector denoiser and drift process.
+
+    The prior is that of DiffMIC-v2, with a global and a local branch. Parameters are those of
+    :class:`DiffMICNetwork`; there is no region encoder, and the process is a
+    :class:`~diffmic.diffusion.DriftProcess`.
+    """
+
+    process: DriftProcess
+    denoiser: VectorDenoiser | OwnDenoiser
+    context: ImageContext
+
+    def guidance(self, conditions: Conditions) -> Tensor:
+        """Prediction of the prior ŷ = softmax(y_f), (B, C); multi-label: its sigmoid."""
+        return self.task.probabilities(conditions.fused_logits)
+
+    def branch_guidance(self, conditions: Conditions) -> tuple[Tensor, Tensor]:
+        """Predictions ŷ_g and ŷ_l of the global and the local branch alone, each (B, C)."""
+        global_logits, local_logits = conditions.global_logits, conditions.local_logits
+        return self.task.probabilities(global_logits), self.task.probabilities(local_logits)
+
+    def denoise(
+        self,
+        guidance: Tensor,
+        noisy: Tensor,
+        t: int,
+        context: Tensor,
+        denoiser: Denoiser | FoldedDenoiser | OwnDenoiser | None = None,
+    ) -> Denoised:
+        """Estimates ŷ₀ and ε̂ for noisy labels y_t (B, ..., C), all at timestep ``t``."""
+        predicted_noise = (denoiser or self.denoiser)(guidance, noisy, t, context)
+        return self.process.denoised(predicted_noise, noisy, t, guidance)
+
+    def sample(
+        self, conditions: Conditions, noise: Tensor, *, num_steps: int, dense: bool = False
+    ) -> Tensor:
+        """Sample class scores, the :func:`label_scores` of the final vector.
+
+        Parameters
+        ----------
+        conditions : Conditions
+            Conditions of B images.
+        noise : Tensor of shape (S, T + 1, C)
+            Noise from :meth:`noise`, for S draws per image.
+        num_steps : int
+            Number of sampler steps.
+        dense : bool
+            Without effect: there is one position.
+
+        Returns
+        -------
+        Tensor of shape (B, S, C)
+            Scores of each draw, between 0 and 1.
+        """
+        guidance = self.guidance(conditions)[:, None].expand(-1, len(noise), -1)  # (B, S, C)
+        context = self.context(conditions.image_features)
+        timesteps = self.process.timesteps(num_steps)
+        denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
+        last, _ = self.process.backward(
+            lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser),
+            noise,
+            guidance,
+            timesteps,
+        )
+        return label_scores(last, self.task)
+
+
+def label_scores(label: Tensor, task: Task) -> Tensor:
+    """Scores of a denoised label (..., C): its softmax, as in the authors' code.
+
+    Multi-label: for each label the softmax of its two values, present ŷ₀ and absent 1 − ŷ₀, which
+    is sigmoid(2 ŷ₀ − 1).
+    """
+    return task.probabilities(label if task.exclusive else 2 * label - 1)
