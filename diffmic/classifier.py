@@ -46,7 +46,8 @@ class DiffMICClassifier(
         Pretrained weights: whether to load them for named backbones, or the path of a file of
         weights for ``backbone``. If loading fails, ``fit`` raises ``PretrainedWeightsError``.
     architecture : str or Architecture, default="default"
-        Network architecture: ``"default"``, ``"paper-v2"``, or a ``diffmic.model.Architecture``.
+        Network architecture: ``"default"``, ``"zoom"``, ``"paper-v2"``, ``"paper-v1"``, or a
+        ``diffmic.model.Architecture``.
     image_size : int or "auto", default="auto"
         Side of the network's input in pixels, to which images are resized. Auto: the input size of
         the backbone where that is fixed, else the longer side of the first image, at most 224.
@@ -58,7 +59,8 @@ class DiffMICClassifier(
         Test-time augmentation: number of views averaged per image, the original and n_views − 1
         augmented copies. Prediction time is proportional to it.
     recipe : str or Recipe, default="default"
-        Training recipe: ``"default"``, ``"paper-v2"``, or a ``diffmic.training.Recipe``.
+        Training recipe: ``"default"``, ``"paper-v2"``, ``"paper-v1"`` (DiffMIC, v1, with any
+        architecture), or a ``diffmic.training.Recipe``.
     task : {"auto", "multiclass", "multilabel", "ordinal"}, default="auto"
         Type of task. Auto: multi-label if y is an indicator matrix, else multi-class. Ordinal:
         classes are grades in sorted order, and metrics include quadratic kappa.

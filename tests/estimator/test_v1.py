@@ -66,6 +66,7 @@ def learns(recipe, images, new, **parameters):
     assert set(scores) == {"prior", "diffusion", "diffusion_alone"}
 
 
+@pytest.mark.slow
 def test_it_learns_from_a_frozen_prior():
     learns(FROZEN, stripes(90), stripes(60, seed=5), max_epochs=8)
 

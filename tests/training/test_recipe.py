@@ -31,7 +31,7 @@ def test_a_recipe_is_taken_as_it_is():
 
 @pytest.mark.parametrize("recipe", ["paper", "", None, 3, ["default"]])
 def test_an_unknown_recipe_is_an_error_that_names_the_known_ones(recipe):
-    with pytest.raises(InputError, match=r"'default', 'paper-v2'.*Recipe"):
+    with pytest.raises(InputError, match=r"'default', 'paper-v1', 'paper-v2'.*Recipe"):
         resolve_recipe(recipe)
 
 
