@@ -282,7 +282,11 @@ BAD_PARAMETERS = [
         "huge",
         r"architecture is 'huge'; give one of \['default', 'paper-v1', 'paper-v2', 'zoom'\] or",
     ),
-    ("recipe", "sushi", r"recipe is 'sushi'; give one of \['default', 'paper-v1', 'paper-v2'\] or a Recipe"),
+    (
+        "recipe",
+        "sushi",
+        r"recipe is 'sushi'; give one of \['default', 'paper-v1', 'paper-v2'\] or a Recipe",
+    ),
     ("max_epochs", 0, "max_epochs is 0; it must be an integer of at least 1"),
     ("batch_size", 1, "batch_size is 1; batch norm needs at least 2 images"),
     ("learning_rate", 0, "learning_rate is 0; it must be a number above 0"),

@@ -50,6 +50,8 @@ PAPER_V2 = {
     "n_regions": 6,
     "region_size": 32,
     "feature_dim": 6144,
+    **dict.fromkeys(("prior", "region_finder", "denoiser")),  # none of one's own
+    **dict.fromkeys(("prior_loss", "denoiser_loss", "calibration")),
     "num_train_timesteps": 1000,
     "branch_losses": False,
     "label_smoothing": 0.0,

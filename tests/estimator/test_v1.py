@@ -14,7 +14,7 @@ from tiny import TinyBackbone, small, stripes
 
 from diffmic import DiffMICClassifier, InputError, ModelFileError
 from diffmic.datasets import make_lesions
-from diffmic.model import VectorNetwork, resolve_architecture
+from diffmic.model import Conditions, VectorNetwork, resolve_architecture
 from diffmic.training import resolve_recipe
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
@@ -279,3 +279,36 @@ def test_the_preset_fits_tiny_images():
     )
     X, y = stripes(24, size=64)
     assert clf.fit(X, y).predict_proba(X[:3]).shape == (3, 3)
+
+
+class FrozenPrior(torch.nn.Module):
+    """A prior of one's own that knows nothing, and learns nothing."""
+
+    n_regions, image_channels, region_channels = 1, 3, 3
+
+    def forward(self, images):
+        means = images.mean(dim=(2, 3))
+        return Conditions.of(means, means)
+
+
+class OwnDenoiser(torch.nn.Module):
+    """A denoiser of one's own, row by row."""
+
+    def __init__(self, plan):
+        super().__init__()
+        self.layer = torch.nn.Linear(2 * plan.num_classes, plan.num_classes)
+
+    def forward(self, guidance, noisy, timesteps, context):
+        assert guidance.shape[1] == timesteps.shape[1] == 1
+        return self.layer(torch.cat([noisy, guidance], dim=-1))
+
+
+def test_parts_of_ones_own_serve_it_too(new):
+    def squared(output, target):
+        return (output - target).square().mean(dim=-1)
+
+    recipe = replace(QUICK, denoiser_epochs=1, denoiser_loss=squared)
+    clf = fitted(recipe=recipe, prior=FrozenPrior(), denoiser=OwnDenoiser, max_epochs=1)
+    assert isinstance(clf.network_.denoiser.own, OwnDenoiser)
+    assert clf.predict_proba(new[0]).shape == (9, 3)
+    assert [row["stage"] for row in clf.history_] == ["diffusion"]
