@@ -231,8 +231,8 @@ class DiffMICClassifier(
         X : array, tensor, list, Dataset or DataLoader
             Images as an array or tensor of shape (n, C, H, W), (n, H, W, C) or (n, H, W), uint8
             in 0–255 or float in 0–1; a list of paths, PIL images or arrays; a map-style Dataset of
-            (image, target) or of dicts; a DataLoader, of which what it yields is read; an
-            ImageTable of ``diffmic.datasets``; or a batch that is a dict. An IterableDataset, or a
+            (image, target) or of dicts; a DataLoader, of which what it yields is read; a
+            table of ``diffmic.datasets``; or a batch that is a dict. An IterableDataset, or a
             DataLoader with a ``collate_fn`` of its own, is read once and kept in memory.
         y : array-like of shape (n,), (n, 1) or (n, L)
             Class labels, integers or strings; an indicator matrix of 0 and 1 means multi-label, and

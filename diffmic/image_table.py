@@ -1,9 +1,9 @@
 """A table of image files with labels, and matrices whose columns have names."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,8 +81,72 @@ class NamedColumns(np.ndarray[Any, Any]):
         return NamedColumns, (np.asarray(self), self.columns)
 
 
+class LabelledTable:
+    """A table of images with labels and, where known, splits and groups: what its kinds share.
+
+    Kinds are frozen dataclasses. Each says in ``_by_image`` which of its fields have an entry for
+    each image.
+    """
+
+    _by_image: ClassVar[tuple[str, ...]]
+    images: Any  # list of Path, or array
+    labels: NDArray[Any]
+    label_names: list[str]
+    names: Any  # of each label, or of each column by its number; None: see label_names
+    splits: NDArray[np.str_] | None
+    groups: NDArray[Any] | None
+
+    def __post_init__(self) -> None:
+        if np.ndim(self.labels) == 2:
+            labels = NamedColumns(self.labels, self.label_names)
+            object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def one_part(self) -> Self:
+        """The table itself, after a check that it holds no more than one split.
+
+        Raises
+        ------
+        InputError
+            Images of several splits would be learnt together.
+        """
+        splits = [] if self.splits is None else np.unique(self.splits).tolist()
+        if len(splits) > 1:
+            raise InputError(
+                f"The table has the splits {splits}, which would be learnt together. Choose one: "
+                f"table.part({splits[-1]!r})."
+            )
+        return self
+
+    def part(self, *names: str) -> Self:
+        """Table of the images whose split has one of these names.
+
+        Raises
+        ------
+        InputError
+            There are no such images, or no splits.
+        """
+        if self.splits is None:
+            raise InputError("The images have no splits; fit splits off a validation part itself.")
+        index = np.flatnonzero(np.isin(self.splits, names))
+        if len(index) == 0:
+            raise InputError(
+                f"No image has the split {' or '.join(map(repr, names))}; there are "
+                f"{np.unique(self.splits).tolist()}."
+            )
+        columns = {name: getattr(self, name) for name in self._by_image}
+        chosen = {
+            name: [values[i] for i in index] if isinstance(values, list) else values[index]
+            for name, values in columns.items()
+            if values is not None
+        }
+        return replace(self, **chosen)  # type: ignore[type-var]
+
+
 @dataclass(frozen=True)
-class ImageTable:
+class ImageTable(LabelledTable):
     """Table of image paths with labels and, where known, splits and groups.
 
     Attributes
@@ -100,56 +164,19 @@ class ImageTable:
         Group of each image, such as its patient or lesion.
     """
 
+    _by_image = ("paths", "labels", "splits", "groups")
     paths: list[Path]
     labels: NDArray[Any]
     label_names: list[str]
     splits: NDArray[np.str_] | None = None
-    groups: NDArray[np.str_] | None = None
+    groups: NDArray[Any] | None = None
 
-    def __post_init__(self) -> None:
-        if np.ndim(self.labels) == 2:
-            labels = NamedColumns(self.labels, self.label_names)
-            object.__setattr__(self, "labels", labels)
+    @property
+    def images(self) -> list[Path]:
+        """The paths, by the name that all tables of images have for them."""
+        return self.paths
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def one_part(self) -> "ImageTable":
-        """The table itself, after a check that it holds no more than one split.
-
-        Raises
-        ------
-        InputError
-            Images of several splits would be learnt together.
-        """
-        splits = [] if self.splits is None else np.unique(self.splits).tolist()
-        if len(splits) > 1:
-            raise InputError(
-                f"The table has the splits {splits}, which would be learnt together. Choose one: "
-                f"table.part({splits[-1]!r})."
-            )
-        return self
-
-    def part(self, *names: str) -> "ImageTable":
-        """Table of the images whose split has one of these names.
-
-        Raises
-        ------
-        InputError
-            There are no such images, or no splits.
-        """
-        if self.splits is None:
-            raise InputError("The images have no splits; fit splits off a validation part itself.")
-        index = np.flatnonzero(np.isin(self.splits, names))
-        if len(index) == 0:
-            raise InputError(
-                f"No image has the split {' or '.join(map(repr, names))}; there are "
-                f"{np.unique(self.splits).tolist()}."
-            )
-        return ImageTable(
-            [self.paths[i] for i in index],
-            self.labels[index],
-            self.label_names,
-            self.splits[index],
-            self.groups[index] if self.groups is not None else None,
-        )
+    @property
+    def names(self) -> None:
+        """None: labels are their own names, and columns have theirs."""
+        return None

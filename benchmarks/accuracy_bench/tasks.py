@@ -13,8 +13,8 @@ from torch.nn.functional import adaptive_avg_pool2d
 from diffmic.data import LabelledImages, TargetEncoding, read_inputs
 from diffmic.data.images import read_image
 from diffmic.data.preprocessing import resized
-from diffmic.data.splits import validation_split
 from diffmic.datasets import read_csv
+from diffmic.datasets.splitting import drawn_splits
 from diffmic.tasks import Task
 
 PART_NAMES = ("train", "val", "test")
@@ -143,12 +143,7 @@ def random_splits(
     targets: NDArray[np.float32], groups: NDArray[Any], seed: int, task: Task
 ) -> NDArray[np.str_]:
     """70 % training, 10 % validation, 20 % test; groups stay together."""
-    rng = np.random.RandomState(seed)
-    rest, test = validation_split(targets, 0.2, rng, groups=groups, task=task)
-    val = validation_split(targets[rest], 0.125, rng, groups=groups[rest], task=task)[1]
-    splits = np.full(len(targets), "train")
-    splits[test], splits[rest[val]] = "test", "val"
-    return splits
+    return drawn_splits(targets, groups, task, np.random.RandomState(seed))
 
 
 def near_duplicates(paths: list[Path], *, largest_difference: float = 6.0) -> NDArray[np.int32]:

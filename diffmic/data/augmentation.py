@@ -115,10 +115,9 @@ def named_augment(name: str) -> Augment:
         without an upright direction, such as those of skin, fundus or cells.
         The others are those of the papers: see :func:`papers_augment`.
     """
-    v2 = imported("torchvision.transforms.v2")
-
     if name in PAPERS_AUGMENTS:
         return papers_augment(name)
+    v2 = imported("torchvision.transforms.v2")
     turns = name == "rotations"
     augment = v2.Compose(
         [
@@ -154,8 +153,7 @@ def papers_augment(name: str) -> Augment:
         ``"paper"``: horizontal flips, rotations by up to 30°. ``"paper-fundus"``: vertical flips,
         too. ``"paper-chest"``: random resized crops, horizontal flips, rotations by up to 20°.
     """
-    from torchvision.transforms import v2
-
+    v2 = imported("torchvision.transforms.v2")
     flips = [v2.RandomHorizontalFlip(), *([v2.RandomVerticalFlip()] if "fundus" in name else [])]
     degrees = 20 if "chest" in name else 30
     turn = v2.RandomRotation(degrees, interpolation=v2.InterpolationMode.BILINEAR)
@@ -171,7 +169,8 @@ class _RandomResizedCrop:
     after: Any
 
     def __call__(self, image: Tensor) -> Tensor:
-        from torchvision.transforms import v2
-
-        changed: Tensor = self.after(v2.RandomResizedCrop(image.shape[-2:], antialias=True)(image))
+        # The module is no attribute: worker processes get a pickled copy.
+        v2 = imported("torchvision.transforms.v2")
+        crop = v2.RandomResizedCrop(image.shape[-2:], antialias=True)
+        changed: Tensor = self.after(crop(image))
         return changed

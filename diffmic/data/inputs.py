@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset
 from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
-from ..image_table import ImageTable
+from ..image_table import LabelledTable
 from .arrays import as_batch, entries_of
 from .columns import as_array, column_names
 from .files import holds_content
@@ -163,8 +163,8 @@ def _read(X: Any, how: How) -> Inputs:
             f"X is a sparse matrix of shape {X.shape}; give images of shape (n, H, W) or "
             "(n, H, W, C): X.toarray().reshape(-1, height, width)."
         )
-    if isinstance(X, ImageTable):
-        return Inputs(_from_list(X.paths, how))
+    if isinstance(X, LabelledTable):
+        return _read(X.images, how)
     if (values := as_mapping(X, how.keys)) is not None:
         return _from_mapping(values, how)
     if is_dataset(X):

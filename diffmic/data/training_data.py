@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
 from ..errors import InputError, warn_user
-from ..image_table import ImageTable
+from ..image_table import LabelledTable
 from ..tasks import Task, known_shares
 from .class_names import aligned, data_names, given_names
 from .columns import as_column, check_lengths, rows_of
@@ -117,7 +117,7 @@ def read_training_data(
     how = How(
         progress=progress, value_range=value_range, skip=skip, keys=keys, num_workers=num_workers
     )
-    if isinstance(X, ImageTable):
+    if isinstance(X, LabelledTable):
         groups = X.groups if groups is None else groups
         X = X.one_part()
     inputs, targets = _pair(X, y, how)
@@ -270,12 +270,13 @@ def _pair(X: Any, y: Any, how: How) -> tuple[Inputs, Any]:
             "X is a DataLoader that shuffles, so y cannot be in its order. Pass its Dataset and y, "
             "or leave y out if the items hold the targets."
         )
-    if isinstance(X, ImageTable):
-        y = X.labels if y is None else y
+    listed = None
+    if isinstance(X, LabelledTable) and y is None:
+        y, listed = X.labels, X.names
     inputs = how.inputs(X, with_targets=y is None and holds_targets(X))
     if y is None:
         return inputs, inputs.targets
-    return replace(inputs, names=table_names(y) or enum_names(y)), y
+    return replace(inputs, names=listed or table_names(y) or enum_names(y)), y
 
 
 def _labelled(inputs: Inputs, encoded: NDArray[np.float32], sample_weight: Any) -> LabelledImages:
@@ -293,7 +294,7 @@ def _validation(
     how: How,
 ) -> LabelledImages:
     X, y = as_pair(validation_data)
-    X = X.one_part() if isinstance(X, ImageTable) else X
+    X = X.one_part() if isinstance(X, LabelledTable) else X
     inputs, targets = _pair(X, y, how)
     if y is not None or inputs.survey is None:
         check_lengths(len(inputs.images), **{"validation y": targets})

@@ -1,4 +1,4 @@
-"""Synthetic images, image datasets on disk, and the inspection of images and labels."""
+"""Synthetic images, image datasets on disk, public data sets, and the inspection of images."""
 
 import importlib
 from typing import TYPE_CHECKING, Any
@@ -9,24 +9,55 @@ from .lesions import LESION_CLASSES, make_lesions
 from .tables import read_csv
 
 if TYPE_CHECKING:
+    from .aptos import read_aptos2019
+    from .busi import read_busi
+    from .chestxray14 import read_chestxray14
+    from .ham10000 import read_ham10000, read_isic2018
+    from .idrid import read_idrid
     from .inspecting import inspect
     from .inspection import Inspection
+    from .medmnist import read_medmnist
+    from .medmnist_sets import MEDMNIST
+    from .public import PublicDataset, Source
 
-_ROOMS = {"inspect": "inspecting", "Inspection": "inspection"}
+_ROOMS = {
+    "MEDMNIST": "medmnist_sets",
+    "Inspection": "inspection",
+    "PublicDataset": "public",
+    "Source": "public",
+    "inspect": "inspecting",
+    "read_aptos2019": "aptos",
+    "read_busi": "busi",
+    "read_chestxray14": "chestxray14",
+    "read_ham10000": "ham10000",
+    "read_idrid": "idrid",
+    "read_isic2018": "ham10000",
+    "read_medmnist": "medmnist",
+}
 
 __all__ = [
     "LESION_CLASSES",
+    "MEDMNIST",
     "ImageTable",
     "Inspection",
+    "PublicDataset",
+    "Source",
     "inspect",
     "make_lesions",
+    "read_aptos2019",
+    "read_busi",
+    "read_chestxray14",
     "read_csv",
     "read_folders",
+    "read_ham10000",
+    "read_idrid",
+    "read_isic2018",
+    "read_medmnist",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the inspection, which needs torch, on first use."""
+    """Import what needs torch on first use."""
     if name not in _ROOMS:
         raise AttributeError(f"module 'diffmic.datasets' has no attribute {name!r}")
     return getattr(importlib.import_module(f".{_ROOMS[name]}", __name__), name)

@@ -19,7 +19,7 @@ from ..data.ranges import ValueRange
 from ..data.targets import UNCERTAIN
 from ..data.validation import as_pair
 from ..errors import InputError
-from ..image_table import ImageTable
+from ..image_table import LabelledTable
 from .duplicates import (
     can_look_alike,
     chained,
@@ -61,8 +61,8 @@ def inspect(
     Parameters
     ----------
     X, y : as in ``DiffMICClassifier.fit``
-        X can also be an :class:`ImageTable`, with its labels, groups and splits. Of a DataLoader
-        the items of its Dataset are read.
+        X can also be an :class:`ImageTable` or a :class:`PublicDataset`, with its labels, groups
+        and splits. Of a DataLoader the items of its Dataset are read.
     groups : array-like of shape (n,) or None
         Group of each image, such as its patient.
     validation_data : as in ``DiffMICClassifier.fit``
@@ -109,12 +109,12 @@ def inspect(
     >>> inspection.duplicates
     [(3, 7)]
     """
-    table = X if isinstance(X, ImageTable) else None
+    table = X if isinstance(X, LabelledTable) else None
     if uncertain != "error" and uncertain not in UNCERTAIN:
         raise InputError(f"uncertain is {uncertain!r}; give one of {['error', *UNCERTAIN]}.")
     names = column_names(y) or None
     if table is not None:
-        X, y = table.paths, table.labels if y is None else y
+        X, y = table.images, table.labels if y is None else y
         groups = table.groups if groups is None else groups
         names = table.label_names if np.ndim(y) == 2 else None
     if not isinstance(distance, Integral) or not -1 <= distance <= _BITS:

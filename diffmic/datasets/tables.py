@@ -80,7 +80,7 @@ def read_csv(
     root = file.parent if folder is None else as_path(folder, "folder")
     if not root.is_dir():
         raise InputError(f"There is no folder {str(root)!r}.")
-    columns, rows = _read_rows(file, encoding)
+    columns, rows = read_rows(file, encoding)
     named = [name for name in (label, split) if name not in ("label", "split")]
     _check_columns(file, columns, rows, root, image, label, [*named, *([group] if group else [])])
     if not rows:
@@ -124,7 +124,7 @@ def _empty(file: Path, number: int, column: str, text: str) -> str:
     )
 
 
-def _read_rows(file: Path, encoding: str | None) -> tuple[list[str], dict[int, Row]]:
+def read_rows(file: Path, encoding: str | None) -> tuple[list[str], dict[int, Row]]:
     """Column names, and rows by their number below the header; empty rows are left out."""
     data = file.read_bytes()
     marked = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")

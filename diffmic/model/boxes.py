@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ..random import imported
 from .backbone import FeatureMaps
 from .regions import FeatureWindows, PixelCrops, ZoomedCrops
 
@@ -30,11 +31,10 @@ def features_in_boxes(
 
 def _resampled(source: Tensor, boxes: Tensor, size: tuple[int, int], samples: int) -> Tensor:
     """Contents of boxes (B, K, 4) of maps (B, D, h, w), as (B·K, D, *size)."""
-    from torchvision.ops import roi_align  # imported on use, because it takes a second
-
     height, width = source.shape[2:]
     scaled = boxes.to(source) * boxes.new_tensor([width, height, width, height]).to(source)
     batch = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
     rows = torch.cat([batch[:, None].to(source), scaled.flatten(0, 1)], dim=1)
-    found: Tensor = roi_align(source, rows, size, sampling_ratio=samples, aligned=True)
+    ops = imported("torchvision.ops")
+    found: Tensor = ops.roi_align(source, rows, size, sampling_ratio=samples, aligned=True)
     return found

@@ -3,6 +3,7 @@
 
 import math
 import os
+import pickle
 import random
 import warnings
 from functools import partial
@@ -257,6 +258,12 @@ def test_the_papers_flip_half_of_the_images(name):
     right = [augmented(image, named_augment(name), seed)[0, 20:44] for seed in range(200)]
     flipped = [float(x[:, :32].mean()) > float(x[:, 32:].mean()) for x in right]
     assert 0.35 < np.mean(flipped) < 0.65
+
+
+@pytest.mark.parametrize("name", ["paper", "paper-fundus", "paper-chest"])
+def test_the_papers_augmentations_go_to_worker_processes(name):
+    copy = pickle.loads(pickle.dumps(named_augment(name)))
+    assert torch.equal(augmented(IMAGE, copy, 3), augmented(IMAGE, named_augment(name), 3))
 
 
 def test_chest_images_are_parts_of_their_own_size():

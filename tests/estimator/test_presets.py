@@ -49,6 +49,8 @@ PAPER_V2 = {
     "crop": "square",
     "n_regions": 6,
     "region_size": 32,
+    **dict.fromkeys(("prior", "region_finder", "denoiser")),  # the library's own
+    **dict.fromkeys(("prior_loss", "denoiser_loss", "calibration")),
     "feature_dim": 6144,
     **dict.fromkeys(("prior", "region_finder", "denoiser")),  # none of one's own
     **dict.fromkeys(("prior_loss", "denoiser_loss", "calibration")),

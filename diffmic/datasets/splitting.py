@@ -1,0 +1,42 @@
+"""Random splits into train, val and test, stratified and by group."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.splits import validation_split
+from ..tasks import Task
+
+
+def drawn_splits(
+    targets: NDArray[np.float32],
+    groups: NDArray[Any] | None,
+    task: Task,
+    rng: np.random.RandomState,
+    *,
+    validation: float = 0.1,
+    test: float = 0.2,
+) -> NDArray[np.str_]:
+    """Name of the split of each image, (n,): train, val or test.
+
+    Parameters
+    ----------
+    targets : ndarray of shape (n, C)
+        One-hot or indicator targets.
+    groups : ndarray of shape (n,) or None
+        Groups, which are never divided.
+    task : Task
+    rng : RandomState
+    validation, test : float
+        Fractions of the images; test may be 0.
+    """
+    rest = np.arange(len(targets))
+    splits = np.full(len(targets), "train", dtype="<U5")
+    if test:
+        rest, held_out = validation_split(targets, test, rng, groups=groups, task=task)
+        splits[held_out] = "test"
+    own = None if groups is None else groups[rest]
+    fraction = validation / (1 - test)
+    splits[rest[validation_split(targets[rest], fraction, rng, groups=own, task=task)[1]]] = "val"
+    return splits
