@@ -1,10 +1,11 @@
 """Named presets of constructor parameters of DiffMICClassifier."""
 
 import difflib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
+from ..training.recipe import PAPER_V1 as PAPER_V1_RECIPE
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ _PAPER_V2 = Preset(
     },
 )
 
-# Architecture and recipe of Yang et al., 2023; docs/method.md lists the differences.
+# Architecture, recipe and preprocessing of Yang et al., 2023.
 _PAPER_V1 = Preset(
     "DiffMIC (v1) as published: drift to the prior, all 1000 steps, width 6144, 1000 epochs.",
     {
@@ -56,6 +57,11 @@ _PAPER_V1 = Preset(
         "recipe": "paper-v1",
         "max_epochs": 15,
     },
+)
+
+# At test its authors run only the last steps of the schedule of 1000, as it is.
+_LAST_STEPS = replace(
+    PAPER_V1_RECIPE, diffusion=replace(PAPER_V1_RECIPE.diffusion, timestep_spacing="last")
 )
 
 PRESETS: dict[str, Preset] = {
@@ -80,6 +86,19 @@ PRESETS: dict[str, Preset] = {
         task="multiclass",
     ),
     "paper-v1": _PAPER_V1,
+    "paper-v1-aptos": _PAPER_V1.on(
+        "DiffMIC (v1) on APTOS 2019: 5 ordered classes, the last 60 of 1000 steps.",
+        task="ordinal",
+        augment="paper-fundus",
+        recipe=_LAST_STEPS,
+        num_steps=60,
+    ),
+    "paper-v1-isic2018": _PAPER_V1.on(
+        "DiffMIC (v1) on ISIC 2018 task 3: skin lesions, 7 classes, the last 250 of 1000 steps.",
+        task="multiclass",
+        recipe=_LAST_STEPS,
+        num_steps=250,
+    ),
 }
 
 

@@ -52,8 +52,6 @@ PAPER_V2 = {
     **dict.fromkeys(("prior", "region_finder", "denoiser")),  # the library's own
     **dict.fromkeys(("prior_loss", "denoiser_loss", "calibration")),
     "feature_dim": 6144,
-    **dict.fromkeys(("prior", "region_finder", "denoiser")),  # none of one's own
-    **dict.fromkeys(("prior_loss", "denoiser_loss", "calibration")),
     "num_train_timesteps": 1000,
     "branch_losses": False,
     "label_smoothing": 0.0,
@@ -108,6 +106,10 @@ PAPERS = {
     "paper-v2-chestxray14": PAPER_V2 | {"task": "multilabel", "augment": "paper-chest"},
     "paper-v2-pmg2000": PAPER_V2 | {"task": "multiclass"},
     "paper-v1": PAPER_V1,
+    "paper-v1-aptos": PAPER_V1
+    | {"task": "ordinal", "augment": "paper-fundus", "num_steps": 60, "timestep_spacing": "last"},
+    "paper-v1-isic2018": PAPER_V1
+    | {"task": "multiclass", "num_steps": 250, "timestep_spacing": "last"},
 }
 # Parameters on which no result depends, or that belong to the data and not to the papers.
 OTHERS = {
@@ -151,6 +153,8 @@ def test_presets_are_listed_with_a_line_each():
         ("paper-v2-ham10000", np.arange(21) % 7),
         ("paper-v2-chestxray14", np.eye(15, dtype=int)[np.arange(30) % 15]),
         ("paper-v2-pmg2000", np.arange(20) % 4),
+        ("paper-v1-aptos", np.arange(20) % 5),
+        ("paper-v1-isic2018", np.arange(21) % 7),
     ],
 )
 def test_a_preset_of_a_data_set_fits_targets_of_its_kind(name, y):
@@ -163,9 +167,10 @@ def test_a_preset_of_a_data_set_fits_targets_of_its_kind(name, y):
         feature_dim=8,
         num_train_timesteps=50,
     )
-    recipe = replace(resolve_recipe("paper-v2"), denoiser_epochs=1)
+    recipe = replace(resolve_recipe(DiffMICClassifier.from_preset(name).recipe), denoiser_epochs=1)
     clf = DiffMICClassifier.from_preset(
         name,
+        num_steps=3,
         **{"backbone": "test_resnet", "pretrained": False, "architecture": tiny, "recipe": recipe},
         **{"image_size": 64, "max_epochs": 1, "validation_fraction": None, "verbose": 0},
         **{"device": "cpu", "random_state": 0},
