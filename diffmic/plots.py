@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_SHOWN = 512  # pixels of the shorter side, which a figure needs
 PRIOR_COLOUR, DIFFUSION_COLOUR = "#9aa5b1", "#1f6fb4"
 
 
@@ -54,8 +55,7 @@ def plot_regions(
         matplotlib is not installed.
     """
     ax = ax or _pyplot().subplots(figsize=(3, 3))[1]
-    pixels = _pixels(image)
-    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1)
+    _show(ax, image)
     if saliency is not False:
         # Compared with True by identity, since the index 1 equals it.
         chosen = explanation.global_proba[index].argmax() if saliency is True else saliency
@@ -131,7 +131,7 @@ def plot_predictions(
         picture = axes[2 * (number // columns), number % columns]
         bars = axes[2 * (number // columns) + 1, number % columns]
         if explanation is None:
-            picture.imshow(_pixels(image), cmap="gray", vmin=0, vmax=1)
+            _show(picture, image)
         else:
             plot_regions(image, explanation, number, ax=picture)
         chosen = str(class_names[int(diffusion[number].argmax())])
@@ -189,24 +189,33 @@ def _bars(
         ax.legend(fontsize=6, loc="lower right", frameon=False)
 
 
-def _pixels(image: Any) -> NDArray[Any]:
-    """Pixels of an image for matplotlib: (H, W) or (H, W, 3), in 0–1.
+def _show(ax: "Axes", image: Any) -> None:
+    """Show an image; positions are its own pixels, also if it is large and shown reduced."""
+    pixels, (height, width) = _pixels(image)
+    ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
+
+
+def _pixels(image: Any) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Pixels of an image for matplotlib, (H, W) or (H, W, 3), in 0–1; and its height and width.
 
     Integers of more than 8 bits and values in other units are stretched to their own range.
     """
-    reading = Reading(raw=True)
+    reading = Reading(raw=True, side=_SHOWN)
     try:
-        pixels = as_image(image, reading=reading).permute(1, 2, 0).numpy()
-        low, high = reading.extremes or ((0.0,), (1.0 if pixels.dtype.kind == "f" else 255.0,))
+        pixels = as_image(image, reading=reading)
+        low, high = reading.extremes or ((0.0,), (1.0 if pixels.is_floating_point() else 255.0,))
     except InputError:
         values = np.asarray(image)
         if values.dtype.kind not in "iuf" or not values.size or not values.min() < values.max():
             raise
         own = ValueRange(float(values.min()), float(values.max()), given=True)
-        pixels = as_image(image, reading=Reading(own)).permute(1, 2, 0).numpy()
+        pixels = as_image(image, reading=Reading(own))
         low, high = (0.0,), (1.0,)
-    scaled = (pixels - float(low[0])) / max(float(high[0]) - float(low[0]), 1e-9)
-    return scaled[..., 0] if scaled.shape[2] == 1 else scaled
+    size = reading.size_of(pixels)
+    step = max(1, min(pixels.shape[1:]) // (2 * _SHOWN))  # a figure has far fewer pixels
+    shown = pixels[:, ::step, ::step].permute(1, 2, 0).numpy()
+    scaled = (shown - float(low[0])) / max(float(high[0]) - float(low[0]), 1e-9)
+    return (scaled[..., 0] if scaled.shape[2] == 1 else scaled), size
 
 
 def _pyplot() -> Any:

@@ -110,6 +110,6 @@ def test_images_in_other_units_are_stretched_to_their_range(dtype):
     from diffmic.plots import _pixels
 
     image = (np.arange(60).reshape(6, 10) * 20 - (0 if dtype == "uint16" else 500)).astype(dtype)
-    shown = _pixels(image)
+    shown = _pixels(image)[0]
     assert shown.shape == (6, 10)
     np.testing.assert_allclose(shown, np.arange(60).reshape(6, 10) / 59, atol=1e-5)

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from ..errors import InputError
 from .arrays import array_image
+from .depth import cut_to_bytes
 from .dicom import dicom_pixels, is_dicom, pixels_module
 from .formats import told, what_it_is
+from .large import decode_reduced
 from .pillow import deep_png, hidden_depth, pixels_of
-from .reading import Reading
+from .reading import Note, Reading
 
 PathOrStr = str | os.PathLike[Any]
 _HEAD = 4096  # bytes by which a format is known
@@ -175,6 +177,9 @@ def _decoded(file: BinaryIO, name: str, reading: Reading) -> Tensor:
             if (pixels := deep_png(file.read(), reading)) is not None:
                 return pixels
             file.seek(0)
+        if cut_to_bytes(image, head):
+            reading.note(Note.BITS)
+        decode_reduced(image, reading)
         return pixels_of(image, reading)
 
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from ..errors import InputError
 from .arrays import CHANNELS, array_image, as_tensor, channels_first, subject
 from .files import content_of, holds_content, read_content, read_image, read_pil
+from .large import parts_of
 from .ranges import OVERSHOOT, SIXTEEN_BITS, ValueRange, advice
 from .reading import Note, Reading
 
 _TOLERANCE = 1e-3  # overshoot of resampled float images that is not worth a word
 _MEAN_OVERSHOOT = 0.05  # per pixel; that of images that were normalised is larger
 _FEW = 0.01  # share of pixels outside a range that was found
-_LARGEST_CHUNK = 2**24  # pixels that are looked at together
 
 __all__ = ["CHANNELS", "as_image", "as_tensor", "channels_first", "in_range", "read_image"]
 
@@ -100,14 +100,14 @@ def in_range(
 
 def extremes(images: Tensor) -> tuple[Tensor, Tensor]:
     """Smallest and largest value of each image (n, C, H, W), float64 of shape (n,)."""
-    found = []
-    step = max(1, _LARGEST_CHUNK // max(1, images[0].numel()))
-    for start in range(0, len(images), step):
-        part = images[start : start + step]
+    found: list[Tensor] = []
+    for part in parts_of(images):
         unsigned = part.dtype in (torch.uint16, torch.uint32, torch.uint64)
         part = part.double() if unsigned else part  # these have no aminmax
         found.append(torch.stack(part.flatten(1).aminmax(dim=1)).double())
     low, high = torch.cat(found, dim=1)
+    if len(low) > len(images):  # some rows of each image
+        low, high = low.view(len(images), -1).amin(dim=1), high.view(len(images), -1).amax(dim=1)
     return low, high
 
 
@@ -117,12 +117,18 @@ def _scaled(images: Tensor, value_range: ValueRange, reading: Reading) -> Tensor
     if value_range.given:  # clipping is meant, unless nothing of an image is left
         outside = (flat.amax(dim=1) == flat.amin(dim=1)) & (before != before[:, :1]).any(dim=1)
     else:
-        values = before.float()
-        beyond = (values < value_range.low) | (values > value_range.high)
-        outside = beyond.float().mean(dim=1) > _FEW
+        counts = [_n_outside(part, value_range) for part in parts_of(images)]
+        n_outside = torch.cat(counts).view(len(images), -1).sum(dim=1)
+        outside = n_outside > _FEW * images[0].numel()
     if outside.any():
         reading.note(Note.OUTSIDE, int(outside.sum()))
     return scaled
+
+
+def _n_outside(images: Tensor, value_range: ValueRange) -> Tensor:
+    """Number of pixels of each image outside a range."""
+    values = images.flatten(1).float()
+    return ((values < value_range.low) | (values > value_range.high)).sum(dim=1)
 
 
 def _unit_floats(

@@ -5,17 +5,28 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 from torch import Tensor
 
 from ..errors import InputError
 from ..random import imported
+from .large import reduced
 from .reading import Note, Reading
 
 _GRAY = ("1", "L", "LA", "La")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 262, 258, 339, 284, 281
 _ORIENTATION = 274
+_UPRIGHT = {  # how an image of each orientation is turned, as an image viewer shows it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_LYING = (5, 6, 7, 8)
 _ADVICE = "Read it with another reader, for example tifffile.imread(file), and pass the array."
 
 
@@ -24,6 +35,7 @@ def pixels_of(image: Image.Image, reading: Reading) -> Tensor:
 
     Of several frames the one at which the image stands is taken; transparent pixels are shown on
     black; palettes, CMYK, YCbCr, HSV and LAB become RGB; where white is zero, pixels are inverted.
+    Images that are much larger than needed are reduced; see :func:`~diffmic.data.large.reduced`.
 
     Raises
     ------
@@ -35,8 +47,12 @@ def pixels_of(image: Image.Image, reading: Reading) -> Tensor:
     tags = _tiff_tags(image)
     _check_samples(image, tags, reading)
     white = _white(image, tags, reading)
-    turned = image.getexif().get(_ORIENTATION, 1) != 1
-    upright = ImageOps.exif_transpose(image) if turned else image  # as an image viewer shows it
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    upright = reduced(image, reading)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    if orientation in _LYING and reading.full_size is not None:
+        reading.full_size = reading.full_size[::-1]
     if upright.mode.startswith("I") or upright.mode == "F":
         dtype = {"F": np.float32, "I": np.int32}.get(upright.mode, np.uint16)
         pixels = np.array(upright, dtype=dtype)

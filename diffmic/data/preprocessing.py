@@ -128,7 +128,8 @@ class PreparedImages(_Batches):
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        reading = Reading(self.value_range, seed=derived_seed(self.seed, self.epoch))
+        seed = derived_seed(self.seed, self.epoch)
+        reading = Reading(self.value_range, seed=seed, side=self.image_size)
         if self.with_targets:
             assert isinstance(self.images, DatasetImages)
             image, target = self.images.item(int(index), reading, with_target=True)
@@ -185,7 +186,7 @@ class PreparedStream(_Batches, IterableDataset[Item]):
     def items(self) -> Iterator[Item]:
         pairs = self.images.labelled() if self.with_targets else ((x, None) for x in self.images)
         for index, (value, target) in enumerate(pairs):
-            reading = Reading(self.value_range)
+            reading = Reading(self.value_range, side=self.image_size)
             image = as_image(value, name=f"image {index}", reading=reading)
             item = _item(image, self, index, reading)
             if self.with_targets:
@@ -230,7 +231,7 @@ def _item(
 ) -> Item:
     return {
         "image": resized(cropped(image, how.crop), how.image_size).expand(3, -1, -1),
-        "size": torch.tensor(image.shape[1:]),
+        "size": torch.tensor(reading.size_of(image)),
         "index": index,
         "notes": reading.flags,
     }

@@ -7,6 +7,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -35,7 +36,8 @@ class ValueRange:
 
     def scaled(self, pixels: Tensor) -> Tensor:
         """Pixels as float32 in 0–1, clipped."""
-        return pixels.float().sub(self.low).div_(self.high - self.low).clamp_(0, 1)
+        own = pixels.clone() if pixels.dtype == torch.float32 else pixels.float()
+        return own.sub_(self.low).div_(self.high - self.low).clamp_(0, 1)
 
     @classmethod
     def of(cls, value: Any) -> "ValueRange | None":

@@ -34,8 +34,8 @@ _MEANINGS = {
         "images to RGB yourself if that is not meant, for example with Image.convert('RGB')"
     ),
     Note.BITS: (
-        "have 16 bits per colour, of which Pillow reads the upper 8. If they use fewer than 16, "
-        "read them with tifffile.imread or another reader and pass arrays of uint16"
+        "have more than 8 bits per colour, of which Pillow reads the upper 8. Read them with "
+        "another reader, such as tifffile.imread or imagecodecs.imread, and pass arrays of uint16"
     ),
     Note.CLIPPED: (
         "have float pixels a little outside 0–1, as after cubic interpolation or added noise; they "
@@ -67,6 +67,11 @@ class Reading:
         Seed of what code of the user draws at random while it gives the image; see ``seeded``.
     raw : bool
         Whether integers of more than 8 bits keep their values if there is no range yet.
+    side : int or None
+        Side of the square to which the image will be resized: a larger file may be reduced while it
+        is decoded, as far as that makes no difference. None: it is read whole.
+    full_size : tuple of int or None
+        (H, W) of an image that was reduced; None: it was not.
     notes : Counter of Note
         Number of images (one, or those of an array) in which each thing was noticed.
     extremes : tuple of Tensor or None
@@ -76,8 +81,15 @@ class Reading:
     value_range: ValueRange | None = None
     raw: bool = False
     seed: int = 0
+    side: int | None = None
+    full_size: tuple[int, int] | None = None
     notes: Counter[Note] = field(default_factory=Counter)
     extremes: tuple[Tensor, Tensor] | None = None
+
+    def size_of(self, image: Tensor) -> tuple[int, int]:
+        """Height and width (H, W) of an image (C, H, W) before it was reduced."""
+        height, width = image.shape[-2:]
+        return self.full_size or (height, width)
 
     def note(self, what: Note, n_images: int = 1) -> None:
         """Remember something about an image, or about some images of an array."""

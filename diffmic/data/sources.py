@@ -23,6 +23,7 @@ from .reading import Reading, one_of_many
 from .workers import Workers, unchanged
 
 _CHECKED_TOGETHER = 2**26  # pixels
+_SURVEYED_SIDE = 224  # larger files are not decoded whole when all are looked at before a fit
 
 
 class ImageSource(Protocol):
@@ -245,7 +246,7 @@ class _ReadItems:
         return len(self.images)
 
     def __getitem__(self, index: int) -> _ReadItem:
-        reading = Reading(self.value_range, raw=True)
+        reading = surveying(self.value_range)
         try:
             item = self.images.item(index, reading, with_target=self.with_target)
         except InputError as reason:
@@ -265,6 +266,11 @@ class SomeImages(Source):
 
     def read(self, index: int, reading: Reading) -> Tensor:
         return read_from(self.images, self.indices[index], reading)
+
+
+def surveying(value_range: ValueRange | None) -> Reading:
+    """How each image is read when all are looked at before a fit."""
+    return Reading(value_range, raw=True, side=_SURVEYED_SIDE)
 
 
 def is_of_a_dataset(images: Any) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import InputError, warn_user
 from .ranges import SIXTEEN_BITS, ValueRange, found_range
 from .reading import DARK, Notes, Reading, one_of_many
-from .sources import ArrayImages, ImageSource, read_from
+from .sources import ArrayImages, ImageSource, read_from, surveying
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Survey:
         InputError
             It cannot, and ``skip`` is false.
         """
-        reading = Reading(self.value_range, raw=True)
+        reading = surveying(self.value_range)
         try:
             image = read(reading)
         except InputError as reason:
@@ -76,8 +76,7 @@ class Survey:
 
     def _see(self, images: Tensor, reading: Reading) -> None:
         if not self.image_shape[0]:
-            channels, height, width = images.shape[-3:]
-            self.image_shape = channels, height, width
+            self.image_shape = images.shape[-3], *reading.size_of(images)
         if reading.extremes is not None:
             self.lows.extend(reading.extremes[0].tolist())
             self.highs.extend(reading.extremes[1].tolist())

@@ -7,11 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 Hashes = NDArray[np.uint64]  # (..., 8, 4): 256 bits of each of the 8 orientations
 Pairs = NDArray[np.intp]  # (m, 2)
@@ -19,6 +21,8 @@ Pairs = NDArray[np.intp]  # (m, 2)
 _SIDE = 16  # bits along a side of a hash
 _BLOCK = 2**20  # hashes that are compared at once
 _MOST_PAIRS = 2**20  # pairs that are kept before they are merged into sets
+_LARGEST_SIDE = 1024  # of the shorter side; larger images are averaged over blocks first
+_ROWS = 256  # of a large image that are looked at together
 _TURNS = tuple(Image.Transpose)
 
 
@@ -35,7 +39,9 @@ def fingerprint(image: Tensor) -> bytes:
     """
     if len(image) == 3 and bool((image == image[:1]).all()):
         image = image[:1]
-    pixels = image.double() if image.is_floating_point() else image.long()
+    pixels = image
+    if image.dtype != torch.uint8:
+        pixels = image.double() if image.is_floating_point() else image.long()
     for white, tolerance in ((255, 0.1), (65535, 0.02)):  # what rounding to half precision costs
         if pixels.is_floating_point():
             whole = (pixels * white).round()
@@ -47,8 +53,12 @@ def fingerprint(image: Tensor) -> bytes:
         and not bool((pixels % 257).any())
     ):
         pixels = pixels // 257
-    kind = f"{tuple(pixels.shape)} {pixels.dtype}".encode()
-    return hashlib.blake2b(kind + pixels.contiguous().numpy().tobytes(), digest_size=16).digest()
+    dtype = pixels.dtype if pixels.is_floating_point() else torch.int64
+    found = hashlib.blake2b(f"{tuple(pixels.shape)} {dtype}".encode(), digest_size=16)
+    for channel in pixels:
+        for rows in torch.split(channel, _ROWS):
+            found.update(rows.to(dtype).contiguous().numpy().data)
+    return found.digest()
 
 
 def perceptual_hashes(image: Tensor) -> Hashes:
@@ -59,6 +69,11 @@ def perceptual_hashes(image: Tensor) -> Hashes:
     """
     import imagehash
 
+    factor = min(image.shape[1:]) // _LARGEST_SIDE
+    if factor > 1:  # averaged, some rows at a time
+        parts = torch.split(image, factor * max(1, _ROWS // factor), dim=1)
+        shrunk = [avg_pool2d(p.float(), factor, ceil_mode=True) for p in parts]
+        image = torch.cat(shrunk, dim=1)
     pixels = image.float()
     low, high = pixels.aminmax()
     scaled = ((pixels - low) / (high - low).clamp(min=1e-12) * 255).byte().numpy()

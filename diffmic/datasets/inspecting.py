@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.columns import as_array, as_column, check_lengths, column_names, missing
+from ..data.images import extremes
 from ..data.item_targets import stacked
 from ..data.items import Keys
 from ..data.names import names_in_lists, stated_names
@@ -186,11 +187,11 @@ class _Sightings:
         bits = "8 bits" if image.dtype == torch.uint8 else "16 bits"
         kind = f"{'gray' if channels == 1 else 'colour'}, "
         kind += "floats" if image.is_floating_point() else bits
-        image = image.int() if image.dtype == torch.uint16 else image  # it has no aminmax
-        low, high = (float(value) for value in image.aminmax())
+        lows, highs = extremes(image[:, None])
+        low, high = float(lows.min()), float(highs.max())
         count, lowest, highest = self.pixels.get(kind, (0, low, high))
         self.pixels[kind] = count + 1, min(low, lowest), max(high, highest)
-        blank = all(bool((shade == shade[0, 0]).all()) for shade in image)
+        blank = bool((lows == highs).all())
         if blank:
             self.blank.append(number)
         self.prints.append(None if blank else fingerprint(image))
