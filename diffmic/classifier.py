@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import Tags
 
+from .estimator.doubt import Doubts, with_abstention
 from .estimator.engines import Engines
 from .estimator.persistence import Persistence
 from .estimator.prediction import evidence_for
@@ -26,6 +27,7 @@ class DiffMICClassifier(
     Engines,
     Persistence,
     Results,
+    Doubts,
     ClassifierMixin,  # type: ignore[misc]
     TransformerMixin,  # type: ignore[misc]
     BaseEstimator,  # type: ignore[misc]
@@ -334,20 +336,33 @@ class DiffMICClassifier(
         n_draws: int | None = None,
         n_views: int | None = None,
         stage: Stage = "diffusion",
+        abstain: float | None = None,
     ) -> NDArray[Any]:
         """Predict the most probable class; for multi-label, the labels that reach their threshold.
 
-        Parameters and errors are those of :meth:`predict_proba`.
+        Parameters
+        ----------
+        X, num_steps, n_draws, n_views, stage
+            As in :meth:`predict_proba`; so are the errors.
+        abstain : float or None
+            Share of the images for which there is to be no decision, the least certain ones; for
+            multi-label, of each label. The limit is such that it would be this share of the
+            validation part of the fit, so that a decision does not depend on other images.
 
         Returns
         -------
         ndarray of shape (n,) or (n, L)
-            Labels as they were passed to :meth:`fit`, or an indicator matrix of 0 and 1.
+            Labels as they were passed to :meth:`fit`, or an indicator matrix of 0 and 1. With
+            ``abstain`` an array of objects, in which None is no decision; or NaN in the matrix.
         """
         model = self._trained(stage)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
         evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
-        return model.decisions(model.probabilities(evidence, stage), stage)
+        proba = model.probabilities(evidence, stage)
+        predicted = model.decisions(proba, stage)
+        if abstain is None:
+            return predicted
+        return with_abstention(model, proba, predicted, stage, abstain)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

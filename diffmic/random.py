@@ -175,7 +175,7 @@ def imported(name: str) -> Any:
 
     Some draw from it while they are imported, such as rich, which scikit-learn imports.
     """
-    if name not in sys.modules:
+    if sys.modules.get(name) is None:
         with global_generators():
             state = random.getstate()
             try:

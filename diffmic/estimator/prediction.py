@@ -27,6 +27,8 @@ def evidence_for(
     X: Any,
     stage: Stage,
     asked: Mapping[str, int | None] | None = None,
+    *,
+    embeddings: bool = False,
 ) -> Evidence:
     """Uncalibrated evidence of a model for the images X.
 
@@ -40,6 +42,8 @@ def evidence_for(
         Stage whose evidence is computed.
     asked : mapping or None
         Sampling options of this prediction; the estimator's replace any that are None or missing.
+    embeddings : bool
+        Whether the evidence holds the embeddings, too.
 
     Raises
     ------
@@ -47,7 +51,8 @@ def evidence_for(
         X or a parameter cannot be used.
     """
     options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
-    return _evidence(model, parameters, _prepared(model, parameters, X), stage, options)
+    prepared = _prepared(model, parameters, X)
+    return _evidence(model, parameters, prepared, stage, options, embeddings)
 
 
 def labelled_evidence(
@@ -137,6 +142,7 @@ def _evidence(
     prepared: tuple[PreparedImages | PreparedStream, int],
     stage: Stage,
     options: SamplingOptions,
+    embeddings: bool = False,
 ) -> Evidence:
     images, num_workers = prepared
     evidence = model.evidence(
@@ -146,6 +152,7 @@ def _evidence(
         batch_size=parameters["batch_size"],
         num_workers=num_workers,
         augment=augmentation(parameters["augment"]) if options.n_views > 1 else None,
+        embeddings=embeddings,
     )
     images.notes.warn(model.value_range)
     return evidence

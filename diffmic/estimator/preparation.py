@@ -192,6 +192,7 @@ def fitted_model(plan: FitPlan, result: FitResult) -> FittedModel:
         calibrations=verdict.calibrations,
         thresholds=verdict.thresholds,
         alone=verdict.alone,
+        doubt=verdict.doubt,
         sampling=options.sampling,
         seed=options.seed,
         engine=Engine(plan.network),

@@ -1,11 +1,32 @@
-"""What belongs to the doubt of a model, as values of its configuration, and back."""
+"""What belongs to the doubt of a model, as values and tensors of its files, and back."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from ..inference import Alone, AnyCalibration, FittedModel
+from ..errors import ModelFileError
+from ..inference import (
+    Alone,
+    AnyCalibration,
+    ConformalScores,
+    Doubt,
+    EmbeddingReference,
+    FittedModel,
+    SamplingOptions,
+)
+from ..inference.reference import LEVELS, N_DIRECTIONS
+from .files import Stored
+from .parameters import instance
+
+PREFIX = "doubt."
+_STAGE = "(prior|diffusion|diffusion_alone)"
+_NAME = re.compile(rf"doubt\.(confidence\.{_STAGE}|true_proba\.{_STAGE}|reference\.\w+)")
+_REFERENCE = ("mean", "directions", "variances", "held_out")
 
 
 def plain_alone(model: FittedModel) -> dict[str, Any] | None:
@@ -25,3 +46,114 @@ def read_alone(
         return None
     thresholds = None if saved["thresholds"] is None else np.asarray(saved["thresholds"], float)
     return Alone(calibration(saved["calibration"]), thresholds)
+
+
+def doubt_tensors(doubt: Doubt | None) -> dict[str, Tensor]:
+    """Arrays that are stored beside the weights, by name; directions in float32."""
+    if doubt is None:
+        return {}
+    found: dict[str, Any] = {f"confidence.{s}": q for s, q in doubt.confidence.items()}
+    if doubt.reference is not None:
+        found |= {f"reference.{name}": getattr(doubt.reference, name) for name in _REFERENCE}
+        found["reference.directions"] = found["reference.directions"].astype(np.float32)
+    if doubt.conformal is not None:
+        found |= {f"true_proba.{s}": p for s, p in doubt.conformal.true_proba.items()}
+    return {
+        PREFIX + name: torch.from_numpy(np.ascontiguousarray(values))
+        for name, values in found.items()
+    }
+
+
+def plain_doubt(doubt: Doubt | None) -> dict[str, Any] | None:
+    """What the configuration says of the stored arrays."""
+    if doubt is None:
+        return None
+    conformal = doubt.conformal
+    return {
+        "shapes": {name: list(tensor.shape) for name, tensor in doubt_tensors(doubt).items()},
+        "sampling": None if conformal is None else asdict(conformal.sampling),
+    }
+
+
+def stored_doubt(saved: Any, exclusive: bool, n_classes: int) -> dict[str, Stored]:
+    """Shapes and types of the arrays that the configuration announces, after a check.
+
+    Raises
+    ------
+    ModelFileError
+        They are not those of a model with these classes.
+    """
+    if saved is None:
+        return {}
+    columns = 1 if exclusive else n_classes
+    sound = isinstance(saved, dict) and set(saved) == {"shapes", "sampling"}
+    shapes = saved["shapes"] if sound and isinstance(saved["shapes"], dict) else {}
+    sound = sound and shapes is not saved.get("sampling") and isinstance(saved["shapes"], dict)
+    for name, shape in shapes.items():
+        whole = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
+        part = name.removeprefix(PREFIX).split(".")[0]
+        sound = (
+            sound
+            and bool(_NAME.fullmatch(name))
+            and whole
+            and (part != "confidence" or shape == [len(LEVELS), columns])
+            and (part != "true_proba" or (len(shape) == 2 and shape[1] <= columns))
+        )
+    if sound and (of := _reference_shapes(shapes)):
+        d, k = of["mean"][-1], of["directions"][0] if of.get("directions") else 0
+        wanted = {"mean": [d], "directions": [k, d], "variances": [k + 1], "held_out": [101]}
+        sound = of == wanted and 1 <= k <= N_DIRECTIONS
+    rows = {shape[0] for name, shape in shapes.items() if "true_proba" in name} if sound else set()
+    if not sound or len(rows) > 1 or bool(rows) != (saved["sampling"] is not None):
+        raise ModelFileError(
+            f"doubt is {str(saved)[:200]}, not the shapes of what is kept of held-out images. It "
+            "may have been changed by hand; save the model again."
+        )
+    return {
+        name: Stored(shape, "F32" if name.endswith(".directions") else "F64")
+        for name, shape in shapes.items()
+    }
+
+
+def read_doubt(
+    saved: Any, tensors: Mapping[str, Tensor], n_features: int, *, where: str
+) -> Doubt | None:
+    """Doubt from the stored arrays, whose shapes have been checked.
+
+    Raises
+    ------
+    ModelFileError
+        Values are not what they should be.
+    """
+    if saved is None:
+        return None
+    arrays = {n.removeprefix(PREFIX): t.double().numpy() for n, t in tensors.items()}
+    found: dict[str, dict[Any, Any]] = {"confidence": {}, "reference": {}, "true_proba": {}}
+    for name, values in arrays.items():
+        kind, _, what = name.partition(".")
+        found[kind][what] = values
+    of, shares = found["reference"], list(found["true_proba"].values())
+    quantiles = [*found["confidence"].values(), *([of["held_out"]] if of else [])]
+    sound = (
+        all(np.isfinite(v).all() for v in [*found["confidence"].values(), *of.values()])
+        and all((np.diff(values, axis=0) >= 0).all() for values in quantiles)
+        and (not of or ((of["variances"] > 0).all() and len(of["mean"]) == n_features))
+        and all((((p >= 0) & (p <= 1)) | np.isnan(p)).all() for p in shares)
+        and all(np.isfinite(p[:, 0]).all() for p in shares)
+    )
+    if not sound:
+        raise ModelFileError(
+            f"What {where!r} says of held-out images is damaged: its tensors {sorted(tensors)[:9]} "
+            "hold NaN, or values out of range. Save the model again."
+        )
+    conformal = None
+    if shares:
+        sampling = instance(SamplingOptions, saved["sampling"])
+        conformal = ConformalScores(found["true_proba"], sampling)
+    return Doubt(found["confidence"], EmbeddingReference(**of) if of else None, conformal)
+
+
+def _reference_shapes(shapes: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    start = f"{PREFIX}reference."
+    found = {n.removeprefix(start): s for n, s in shapes.items() if n.startswith(start)}
+    return found if not found or "mean" in found else {"mean": [0]}

@@ -39,6 +39,7 @@ def save_files(
     card: str | None = None,
     dtype: DType = "float32",
     check: Callable[[Path], object] = lambda folder: None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> None:
     """Write configuration, weights and card; an interruption leaves either the old or new files.
 
@@ -57,6 +58,8 @@ def save_files(
     check : callable
         Called with the folder of the complete new files before they replace others; it raises a
         :class:`ModelFileError` if they cannot be loaded.
+    extra : mapping of str to Tensor, or None
+        Tensors that are stored beside the weights, as they are.
 
     Raises
     ------
@@ -64,7 +67,8 @@ def save_files(
         Unknown ``dtype``, weights too large for half precision, values that JSON cannot represent,
         a file in place of the folder, or a model that could not be loaded again.
     """
-    weights = safetensors.torch.save(stored_tensors(network, dtype), metadata={"format": "pt"})
+    tensors = stored_tensors(network, dtype) | dict(extra or {})
+    weights = safetensors.torch.save(tensors, metadata={"format": "pt"})
     told = {"format_version": FORMAT_VERSION, **config, "weights_sha256": digest(weights)}
     contents = {WEIGHTS_FILE: weights, CONFIG_FILE: _as_json(told)}
     if card is not None:
@@ -285,20 +289,29 @@ def _again(file: Path) -> str:
     return "Save the model, or download it, again."
 
 
-def check_tensors(found: Mapping[str, Stored], network: nn.Module, *, where: str) -> None:
-    """Check that the saved tensors are exactly those of the network.
+def check_tensors(
+    found: Mapping[str, Stored],
+    network: nn.Module,
+    *,
+    where: str,
+    extra: Mapping[str, Stored] | None = None,
+) -> None:
+    """Check that the saved tensors are exactly those of the network, and the extra ones.
 
     Raises
     ------
     ModelFileError
         Tensors are missing, surplus, or of another shape or type.
     """
+    extra, found = extra or {}, dict(found)
+    beside = {name: found.pop(name, None) for name in extra}
     own = network.state_dict()
     missing = sorted(_stored_names(network) - found.keys())
     surplus = sorted(found.keys() - own.keys())
     common = sorted(own.keys() & found.keys())
     unfit = [name for name in common if list(own[name].shape) != found[name].shape]
     foreign = [name for name in common if found[name].dtype not in _types(own[name])]
+    unfit += [name for name in extra if beside[name] != extra[name]]
     if missing or surplus or unfit or foreign:
         raise ModelFileError(
             f"The tensors of {where} do not fit the model that its {CONFIG_FILE} describes: "
@@ -319,8 +332,13 @@ def _types(tensor: Tensor) -> tuple[str, ...]:
     return (own, "F32", "F16") if tensor.is_floating_point() else (own,)
 
 
-def load_weights(folder: Path, network: nn.Module) -> None:
+def load_weights(folder: Path, network: nn.Module) -> dict[str, Tensor]:
     """Load saved tensors, which have been checked, into a network; float16 becomes float32.
+
+    Returns
+    -------
+    dict of str to Tensor
+        Tensors that are not of the network.
 
     Raises
     ------
@@ -328,6 +346,8 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         A tensor contains NaN or infinity.
     """
     tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
+    own = network.state_dict()
+    extra = {name: tensors.pop(name) for name in list(tensors) if name not in own}
     finite = {name: own.isfinite().cpu() for name, own in network.state_dict().items()}
     # A mask may be infinite, but then it is so before anything is loaded, too.
     if bad := sorted(n for n, tensor in tensors.items() if (tensor.isfinite() < finite[n]).any()):
@@ -337,3 +357,4 @@ def load_weights(folder: Path, network: nn.Module) -> None:
         )
     with torch.no_grad():
         network.load_state_dict(tensors, strict=False)  # their names have been checked
+    return extra

@@ -1,8 +1,7 @@
 """Saving a fitted model as a folder of files, and loading it."""
 
 import copy
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -36,7 +35,7 @@ from ..training import resolve_recipe
 from ..training.precision import to_device
 from .card import ModelCard, card_text, checked_card
 from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
-from .doubt import plain_alone, read_alone
+from .doubt import doubt_tensors, plain_alone, plain_doubt, read_alone, read_doubt, stored_doubt
 from .files import (
     DType,
     check_tensors,
@@ -45,6 +44,7 @@ from .files import (
     load_weights,
     save_files,
 )
+from .nan import nan_as_none, none_as_nan
 from .parameters import (
     NO_PARTS,
     OLDEST_ARCHITECTURE,
@@ -83,7 +83,7 @@ CONFIG_KEYS = {
 
 
 # Which earlier versions did not write.
-OPTIONAL_KEYS = {"label_counts", "data_names", "diffusion_alone"}
+OPTIONAL_KEYS = {"label_counts", "data_names", "diffusion_alone", "doubt"}
 
 
 @dataclass(frozen=True)
@@ -144,16 +144,17 @@ def save_model(
         "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
         "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
         "diffusion_alone": plain_alone(model),
+        "doubt": plain_doubt(model.doubt),
         "sampling": asdict(model.sampling),
         "seed": model.seed,
         "drawing_ratio": None if model.drawing_ratio is None else model.drawing_ratio.tolist(),
         "parameters": _without(parameters, "backbone"),
-        "validation_scores": _nan_as_none(dict(model.record.validation_scores)),
-        "history": _nan_as_none(model.record.history),
+        "validation_scores": nan_as_none(dict(model.record.validation_scores)),
+        "history": nan_as_none(model.record.history),
         "versions": dict(model.record.versions),
         "label_counts": dict(model.record.label_counts),
         "data_names": None if model.data_names is None else list(model.data_names),
-        "card": _nan_as_none(asdict(card)),
+        "card": nan_as_none(asdict(card)),
     }
     text = card_text(
         card,
@@ -162,7 +163,13 @@ def save_model(
         validation_scores=model.record.validation_scores,
     )
     save_files(
-        folder, config, model.network, card=text, dtype=dtype, check=lambda new: _load(new, saved)
+        folder,
+        config,
+        model.network,
+        card=text,
+        dtype=dtype,
+        check=lambda new: _load(new, saved),
+        extra=doubt_tensors(model.doubt),
     )
 
 
@@ -275,12 +282,13 @@ def load_model(
     check_parts(config, parts)
     try:
         saved, plan = _read(config, defaults, backbone, augment, parts)
+        beside = stored_doubt(config.get("doubt"), plan.task.exclusive, plan.num_classes)
         # First without allocation: sizes in a configuration may not match its weights.
         with suppress(PartError), torch.device("meta"):  # which a user's code may not know
-            check_tensors(stored, build_network(_without_memory(plan)), where=where)
+            check_tensors(stored, build_network(_without_memory(plan)), where=where, extra=beside)
         with LocalRNG(0):
             network = build_network(plan).eval()
-        check_tensors(stored, network, where=where)
+        check_tensors(stored, network, where=where, extra=beside)
     except ModelFileError:
         raise
     except (
@@ -295,10 +303,12 @@ def load_model(
             f"No model can be built from the {CONFIG_FILE} of {str(folder)!r}: "
             f"{type(reason).__name__}: {reason}"
         ) from reason
-    load_weights(folder, network)
+    extra = load_weights(folder, network)
     to_device(network, device)
     plan = resolved(plan, network)  # files of format version 1 keep "auto"
-    model = FittedModel(network=network, plan=plan, engine=Engine(network), **saved.pop("model"))
+    doubt = read_doubt(config.get("doubt"), extra, _encoder(network).channels, where=where)
+    own: dict[str, Any] = {"network": network, "plan": plan, "engine": Engine(network)}
+    model = FittedModel(**own, doubt=doubt, **saved.pop("model"))
     if (found := _preprocessing(model)) != config["preprocessing"]:
         raise ModelFileError(
             f"preprocessing in {where!r} is {config['preprocessing']}, but the weights "
@@ -354,8 +364,8 @@ def _read(
         "seed": config["seed"],
         "drawing_ratio": None if drawing_ratio is None else np.asarray(drawing_ratio, float),
         "record": FitRecord(
-            _none_as_nan(config["validation_scores"]),
-            _none_as_nan(config["history"]),
+            none_as_nan(config["validation_scores"]),
+            none_as_nan(config["history"]),
             config["versions"],
             config.get("label_counts") or {},
         ),
@@ -379,21 +389,4 @@ def _without_memory(plan: NetworkPlan) -> NetworkPlan:
 
 def _card(saved: dict[str, Any]) -> ModelCard:
     card = instance(ModelCard, saved)
-    return checked_card(replace(card, test_scores=_none_as_nan(card.test_scores)))
-
-
-def _nan_as_none(value: Any) -> Any:
-    """Values with NaN as None: metrics may be NaN, which JSON cannot represent."""
-    return _replaced(value, lambda leaf: isinstance(leaf, float) and math.isnan(leaf), None)
-
-
-def _none_as_nan(value: Any) -> Any:
-    return _replaced(value, lambda leaf: leaf is None, math.nan)
-
-
-def _replaced(value: Any, wanted: Callable[[Any], bool], by: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _replaced(entry, wanted, by) for name, entry in value.items()}
-    if isinstance(value, list):
-        return [_replaced(entry, wanted, by) for entry in value]
-    return by if wanted(value) else value
+    return checked_card(replace(card, test_scores=none_as_nan(card.test_scores)))

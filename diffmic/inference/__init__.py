@@ -2,6 +2,7 @@
 
 from ..tasks import classification_metrics, expected_calibration_error
 from .calibration import Calibration
+from .doubt import ConformalScores, Doubt, abstained, confidence_quantiles
 from .engine import Engine, inference_dtype
 from .evidence import (
     STAGES,
@@ -15,14 +16,20 @@ from .evidence import (
 from .explanation import Explanation, explain
 from .fitted import Alone, AnyCalibration, FitRecord, FittedModel
 from .own_calibration import OwnCalibration
+from .reference import EmbeddingReference
 from .report import EvaluationReport, Measured
+from .sets import PredictionSets, fewest_images, included_classes, true_probabilities
 from .thresholds import best_thresholds
+from .uncertainty import Uncertainty, draw_probabilities, uncertainty_of
 
 __all__ = [
     "STAGES",
     "Alone",
     "AnyCalibration",
     "Calibration",
+    "ConformalScores",
+    "Doubt",
+    "EmbeddingReference",
     "Engine",
     "EvaluationReport",
     "Evidence",
@@ -31,14 +38,23 @@ __all__ = [
     "FittedModel",
     "Measured",
     "OwnCalibration",
+    "PredictionSets",
     "SamplingOptions",
     "Stage",
+    "Uncertainty",
+    "abstained",
     "best_thresholds",
     "classification_metrics",
+    "confidence_quantiles",
+    "draw_probabilities",
     "encode_images",
     "evidence_of",
     "expected_calibration_error",
     "explain",
+    "fewest_images",
+    "included_classes",
     "inference_dtype",
     "over_views",
+    "true_probabilities",
+    "uncertainty_of",
 ]

@@ -60,18 +60,23 @@ class Evidence:
     drawing_ratio : Tensor of shape (C,) or None
         Ratio of the sampling frequency of each class in training to its actual frequency, up to a
         common factor; None: all equal.
+    embeddings : Tensor of shape (n, D) or None
+        Pooled features of the image encoder, of the images themselves without other views; None:
+        they were not asked for.
     """
 
     prior_logits: Tensor
     draws: Tensor | None = None
     drawing_ratio: Tensor | None = None
+    embeddings: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.prior_logits)
 
     def __getitem__(self, index: Tensor | slice) -> "Evidence":
         draws = None if self.draws is None else self.draws[index]
-        return Evidence(self.prior_logits[index], draws, self.drawing_ratio)
+        embeddings = None if self.embeddings is None else self.embeddings[index]
+        return Evidence(self.prior_logits[index], draws, self.drawing_ratio, embeddings)
 
     @property
     def scores(self) -> Tensor:
@@ -96,10 +101,12 @@ class Evidence:
     def cat(parts: Sequence["Evidence"]) -> "Evidence":
         """Concatenate batches."""
         draws = [part.draws for part in parts if part.draws is not None]
+        embeddings = [part.embeddings for part in parts if part.embeddings is not None]
         return Evidence(
             torch.cat([part.prior_logits for part in parts]),
             torch.cat(draws) if draws else None,
             parts[0].drawing_ratio,
+            torch.cat(embeddings) if embeddings else None,
         )
 
 
@@ -149,6 +156,7 @@ def evidence_of(
     *,
     seed: int,
     drawing_ratio: Tensor | None = None,
+    embeddings: bool = False,
 ) -> Evidence:
     """Evidence from batches of conditions, with the test-time views of an image in adjacent rows.
 
@@ -164,6 +172,8 @@ def evidence_of(
         Seed of the noise, which is the same for every image.
     drawing_ratio : Tensor of shape (C,) or None
         As in :class:`Evidence`.
+    embeddings : bool
+        Whether the evidence holds the embeddings, too.
 
     Raises
     ------
@@ -179,7 +189,8 @@ def evidence_of(
             noise = engine.network.noise(options.n_draws, torch.Generator().manual_seed(seed))
             draws = engine.sample(batch, noise, num_steps=options.num_steps)
             draws = over_views(draws, options.n_views).cpu()
-        found.append(Evidence(prior_logits, draws, drawing_ratio))
+        features = batch.image_features[:: options.n_views].cpu() if embeddings else None
+        found.append(Evidence(prior_logits, draws, drawing_ratio, features))
         _check_finite(found[-1], n_before)
         n_before += len(prior_logits)
     return Evidence.cat(found)

@@ -14,6 +14,7 @@ from ..data.augmentation import Augment
 from ..model import Conditions, DiffMICNetwork, NetworkPlan
 from ..tasks import Task
 from .calibration import Calibration
+from .doubt import Doubt
 from .engine import Engine
 from .evidence import Evidence, SamplingOptions, Stage, encode_images, evidence_of
 from .own_calibration import OwnCalibration
@@ -103,6 +104,9 @@ class FittedModel:
     alone : Alone or None
         Calibration of the diffusion without the prior's logits; None: the diffusion was not
         trained, or the model was saved without it.
+    doubt : Doubt or None
+        What is kept of held-out images; None: there was no validation part, or the model was saved
+        without it.
     """
 
     network: DiffMICNetwork
@@ -120,6 +124,7 @@ class FittedModel:
     class_names: tuple[str, ...] | None = None
     data_names: tuple[str, ...] | None = None
     alone: Alone | None = None
+    doubt: Doubt | None = None
 
     @property
     def task(self) -> Task:
@@ -179,6 +184,7 @@ class FittedModel:
         batch_size: int = 32,
         num_workers: int = 0,
         augment: Augment | None = None,
+        embeddings: bool = False,
     ) -> Evidence:
         """Evidence of a stage for the images; it always contains the logits of the prior."""
         options = options or self.sampling
@@ -197,6 +203,7 @@ class FittedModel:
             options,
             seed=self.seed,
             drawing_ratio=None if ratio is None else torch.from_numpy(ratio),
+            embeddings=embeddings,
         )
 
     def probabilities(self, evidence: Evidence, stage: Stage) -> NDArray[np.float64]:

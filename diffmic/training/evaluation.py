@@ -14,12 +14,15 @@ from ..inference import (
     Alone,
     AnyCalibration,
     Calibration,
+    Doubt,
+    EmbeddingReference,
     Engine,
     Evidence,
     OwnCalibration,
     SamplingOptions,
     Stage,
     best_thresholds,
+    confidence_quantiles,
     encode_images,
     evidence_of,
 )
@@ -60,6 +63,8 @@ class Verdict:
         Cross-fitted metrics; see :class:`~diffmic.inference.FitRecord`.
     alone : Alone or None
         Calibration of the diffusion without the prior's logits; None if it was not trained.
+    doubt : Doubt or None
+        What predictions on the validation part tell of doubt; None without one.
     gain : Gain or None
         Cross-fitted gain of the diffusion; None if the diffusion was not trained.
     """
@@ -68,6 +73,7 @@ class Verdict:
     thresholds: dict[Stage, NDArray[np.float64]] = field(default_factory=dict)
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     alone: Alone | None = None
+    doubt: Doubt | None = None
     gain: Gain | None = None
 
 
@@ -115,7 +121,7 @@ class Evaluation:
         """Calibration, thresholds and cross-fitted metrics of the stages, after training."""
         self._conditions = None
         last: Stage = "diffusion" if "diffusion" in stages else "prior"
-        evidence = self._evidence(last, network, self.options.sampling)
+        evidence = self._evidence(last, network, self.options.sampling, embeddings=True)
         readings = {stage: self._reading(stage, evidence, network.task) for stage in stages}
         found = Verdict()
         for stage, reading in readings.items():
@@ -131,6 +137,14 @@ class Evaluation:
                 calibration,
                 alone.best_thresholds(calibration) if network.task.has_thresholds else None,
             )
+        assert evidence.embeddings is not None  # asked for above
+        sure = {
+            stage: reading.confidence(found.calibrations[stage], found.thresholds.get(stage))
+            for stage, reading in readings.items()
+        }
+        if found.alone is not None:
+            sure["diffusion_alone"] = alone.confidence(calibration, found.alone.thresholds)
+        found.doubt = Doubt(sure, EmbeddingReference.fit(evidence.embeddings.numpy()))
         errors = {}
         for name, reading in measured.items():
             found.scores[name], errors[name] = cross_fitted(
@@ -170,6 +184,7 @@ class Evaluation:
         sampling: SamplingOptions | None = None,
         *,
         frozen: bool = True,
+        embeddings: bool = False,
     ) -> Evidence:
         options = self.options
         usual = options.sampling
@@ -185,6 +200,7 @@ class Evaluation:
             sampling,
             seed=options.seed,
             drawing_ratio=self.drawing_ratio,
+            embeddings=embeddings,
         )
 
     def _encoded(self, engine: Engine, n_views: int, *, frozen: bool) -> Conditions:
@@ -252,6 +268,13 @@ class Reading:
             prior_logits=self.prior_logits,
             weights=self.weights,
         )
+
+    def confidence(
+        self, calibration: AnyCalibration, thresholds: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        """Quantiles of the confidence of decisions, (101, 1) or (101, L)."""
+        logits = calibration.logits(self.logits, self.prior_logits)
+        return confidence_quantiles(self.task.probabilities(logits).numpy(), self.task, thresholds)
 
     def best_thresholds(self, calibration: AnyCalibration) -> NDArray[np.float64]:
         """Multi-label thresholds that maximise the expected F1, (L,)."""
