@@ -68,9 +68,9 @@ def plain_doubt(doubt: Doubt | None) -> dict[str, Any] | None:
     """What the configuration says of the stored arrays."""
     if doubt is None:
         return None
-    conformal = doubt.conformal
+    conformal, tensors = doubt.conformal, doubt_tensors(doubt)
     return {
-        "shapes": {name: list(tensor.shape) for name, tensor in doubt_tensors(doubt).items()},
+        "shapes": {name: list(tensors[name].shape) for name in sorted(tensors)},
         "sampling": None if conformal is None else asdict(conformal.sampling),
     }
 
