@@ -93,8 +93,7 @@ class WholeModel(nn.Module):
         super().__init__()
         self.network, self.num_steps = model.network, options.num_steps
         self.task, self.calibrations = model.task, model.calibrations
-        generator = torch.Generator().manual_seed(model.seed)
-        self.register_buffer("noise", model.network.noise(options.n_draws, generator))
+        self.register_buffer("noise", model.noise(options.n_draws))
         ratio = model.drawing_ratio
         self.drawing_ratio = None if ratio is None else torch.from_numpy(ratio)
 

@@ -16,7 +16,7 @@ from ..model import Conditions
 from ..settings import undisturbed
 from .attributes import FittedAttributes
 from .class_names import display_names
-from .parameters import check_whole
+from .parameters import check_whole, sampling_options
 from .prediction import conditions_for, labelled_evidence
 
 
@@ -160,19 +160,37 @@ class Results(
         return (network.image_encoder or network.prior.backbone).channels
 
     @undisturbed
-    def explain(self, X: Any) -> Explanation:
-        """Saliency, regions and uncalibrated probabilities of the prior, without test-time views.
+    def explain(
+        self, X: Any, *, num_steps: int | None = None, n_draws: int | None = None
+    ) -> Explanation:
+        """Saliency, regions, opinions of the prior, and how the label map is denoised.
+
+        Without test-time views.
 
         Parameters
         ----------
         X : as in ``fit``
+        num_steps, n_draws : int or None
+            As in :meth:`predict_proba`.
 
         Returns
         -------
         Explanation
             ``saliency`` (n, C, h, w), ``boxes`` (n, K, 4) in pixels of the images as they were
-            passed, ``attention`` (n, K), ``global_proba`` and ``local_proba`` (n, C).
+            passed, ``attention`` (n, K), uncalibrated ``global_proba`` and ``local_proba`` (n, C),
+            and the label maps of each step.
         """
-        model = self._fitted()
-        conditions, sizes = zip(*conditions_for(model, self.get_params(deep=False), X), strict=True)
-        return explain(Conditions.cat(conditions), torch.cat(sizes), model.task, model.crop)
+        model, parameters = self._fitted(), self.get_params(deep=False)
+        asked = {"num_steps": num_steps, "n_draws": n_draws}
+        options = sampling_options(parameters, asked, model.plan.architecture.num_train_timesteps)
+        noise = model.noise(options.n_draws) if "diffusion" in model.calibrations else None
+        seen, sizes, maps = [], [], []
+        for conditions, size in conditions_for(model, parameters, X):
+            seen.append(conditions)
+            sizes.append(size)
+            if noise is not None:
+                maps.append(model.engine.path(conditions, noise, num_steps=options.num_steps))
+        noisy, clean = map(torch.cat, zip(*maps, strict=True)) if maps else (None, None)
+        return explain(
+            Conditions.cat(seen), torch.cat(sizes), model.task, model.crop, noisy=noisy, clean=clean
+        )

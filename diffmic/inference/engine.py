@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..diffusion import Denoised
 from ..model import Conditions, DiffMICNetwork
 from ..random import LocalRNG
 
@@ -66,6 +67,32 @@ class Engine:
         """Scores of each draw, (B, S, C), in float32; see :meth:`DiffMICNetwork.sample`."""
         with self._arithmetic():
             return self.network.sample(conditions, noise, num_steps=num_steps).float()
+
+    @torch.inference_mode()
+    def path(
+        self, conditions: Conditions, noise: Tensor, *, num_steps: int
+    ) -> tuple[Tensor, Tensor]:
+        """How label maps are denoised, step by step.
+
+        Returns
+        -------
+        Tensor of shape (B, N, K, C)
+            Noisy label map of the first draw at the beginning of each of N steps, by distance.
+        Tensor of shape (B, N, K, C)
+            Clean map as it is estimated at each step, in the mean over the draws.
+        """
+        noisy, estimates = [], []
+
+        def watch(before: Tensor, denoised: Denoised) -> None:
+            noisy.append(before[:, 0].float())
+            estimates.append(denoised.label.float().mean(dim=1))
+
+        with self._arithmetic():
+            self.network.sample(conditions, noise, num_steps=num_steps, watch=watch)
+        found = torch.stack(noisy, dim=1), torch.stack(estimates, dim=1)
+        if found[0].ndim == 3:  # a vector, in place of a map
+            return found[0][:, :, None], found[1][:, :, None]
+        return found
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:

@@ -36,6 +36,12 @@ class Explanation:
         Whether the classes exclude each other; not so in multi-label tasks.
     crop : {"none", "square"}
         Part of each image that the network saw; see :attr:`frames`.
+    noisy_maps : ndarray of shape (n, N, K, C) or None
+        Noisy label map of the first draw at the beginning of each of the N sampler steps, by the
+        distance of its positions; one position in DiffMIC (v1). None: the diffusion was not
+        trained.
+    clean_maps : ndarray of shape (n, N, K, C) or None
+        Clean label map as it is estimated at each step, in the mean over the draws.
     """
 
     saliency: Array
@@ -46,6 +52,8 @@ class Explanation:
     sizes: NDArray[np.int64]
     exclusive: bool = True
     crop: str = "none"
+    noisy_maps: Array | None = None
+    clean_maps: Array | None = None
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -86,8 +94,29 @@ class Explanation:
         return heatmap
 
 
-def explain(conditions: Conditions, sizes: Tensor, task: Task, crop: str = "none") -> Explanation:
-    """Explanation from conditions and the original image sizes (n, 2): height, width in pixels."""
+def explain(
+    conditions: Conditions,
+    sizes: Tensor,
+    task: Task,
+    crop: str = "none",
+    *,
+    noisy: Tensor | None = None,
+    clean: Tensor | None = None,
+) -> Explanation:
+    """Explanation from what the network computed.
+
+    Parameters
+    ----------
+    conditions : Conditions
+        Those of n images.
+    sizes : Tensor of shape (n, 2)
+        Height and width of the original images, in pixels.
+    task : Task
+    crop : {"none", "square"}
+        Part of each image that the network saw.
+    noisy, clean : Tensor of shape (n, N, K, C) or None
+        Noisy and clean label maps of each sampler step.
+    """
     conditions = conditions.map(lambda tensor: tensor.float().cpu())
     seen = frames(sizes, crop)[:, None]  # (n, 1, 4): x0, y0, x1, y1
     start, extent = seen[..., :2], seen[..., 2:] - seen[..., :2]
@@ -100,4 +129,6 @@ def explain(conditions: Conditions, sizes: Tensor, task: Task, crop: str = "none
         sizes=sizes.numpy(),
         exclusive=task.exclusive,
         crop=crop,
+        noisy_maps=None if noisy is None else noisy.cpu().numpy(),
+        clean_maps=None if clean is None else clean.cpu().numpy(),
     )

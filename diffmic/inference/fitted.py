@@ -155,6 +155,10 @@ class FittedModel:
         """The same model with another engine."""
         return replace(self, engine=engine)
 
+    def noise(self, n_draws: int) -> Tensor:
+        """Noise of predictions with S draws, the same for every image, on the CPU."""
+        return self.network.noise(n_draws, torch.Generator().manual_seed(self.seed))
+
     def conditions(
         self,
         images: PreparedImages | PreparedStream,

@@ -1,5 +1,6 @@
 """The network: prior, encoders, denoiser and process, with ``encode`` and ``sample``."""
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -25,6 +26,23 @@ from .prior import DualGranularityPrior
 from .regions import PixelCrops
 
 FORWARD_DRAWS, FORWARD_STEPS = 8, 10  # the numbers by which the estimator predicts by default
+
+
+Denoise = Callable[[Tensor, int], Denoised]
+Watch = Callable[[Tensor, Denoised], None]
+
+
+def watched(denoise: Denoise, watch: Watch | None) -> Denoise:
+    """A denoise function that also shows its input and output to ``watch``."""
+    if watch is None:
+        return denoise
+
+    def shown(noisy: Tensor, t: int) -> Denoised:
+        denoised = denoise(noisy, t)
+        watch(noisy, denoised)
+        return denoised
+
+    return shown
 
 
 class DiffMICNetwork(nn.Module):
@@ -151,7 +169,13 @@ class DiffMICNetwork(nn.Module):
         return self.parameterization.denoised(output, noisy, signal, noise)
 
     def sample(
-        self, conditions: Conditions, noise: Tensor, *, num_steps: int, dense: bool = False
+        self,
+        conditions: Conditions,
+        noise: Tensor,
+        *,
+        num_steps: int,
+        dense: bool = False,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Sample class scores: the mean of the label map over its positions.
 
@@ -166,6 +190,8 @@ class DiffMICNetwork(nn.Module):
         dense : bool
             Whether to process all K² positions instead of one per distance. The scores are the
             same; the option exists to verify this.
+        watch : callable or None
+            Function called at each step with the noisy maps (B, S, K, C) and the estimates.
 
         Returns
         -------
@@ -179,7 +205,7 @@ class DiffMICNetwork(nn.Module):
         timesteps = self.process.timesteps(num_steps)
         denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
         last, mean = self.process.backward(
-            lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser),
+            watched(lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser), watch),
             noise,
             guidance,
             timesteps,

@@ -16,7 +16,7 @@ from ..diffusion import Denoised, DriftProcess
 from ..tasks import Task
 from .conditions import Conditions
 from .denoiser import Denoiser, FoldedDenoiser
-from .network import DiffMICNetwork
+from .network import DiffMICNetwork, Watch, watched
 from .own import OwnDenoiser
 
 
@@ -91,7 +91,13 @@ class VectorNetwork(DiffMICNetwork):
         return self.process.denoised(predicted_noise, noisy, t, guidance)
 
     def sample(
-        self, conditions: Conditions, noise: Tensor, *, num_steps: int, dense: bool = False
+        self,
+        conditions: Conditions,
+        noise: Tensor,
+        *,
+        num_steps: int,
+        dense: bool = False,
+        watch: Watch | None = None,
     ) -> Tensor:
         """Sample class scores, the :func:`label_scores` of the final vector.
 
@@ -105,18 +111,20 @@ class VectorNetwork(DiffMICNetwork):
             Number of sampler steps.
         dense : bool
             Without effect: there is one position.
+        watch : callable or None
+            Function called at each step with y_t (B, S, C) and the estimates ŷ₀ and ε̂.
 
         Returns
         -------
         Tensor of shape (B, S, C)
             Scores of each draw, between 0 and 1.
         """
-        guidance = self.guidance(conditions)[:, None].expand(-1, len(noise), -1)  # (B, S, C)
+        guidance = self.guidance(conditions)[:, None].expand(-1, noise.shape[0], -1)  # (B, S, C)
         context = self.context(conditions.image_features)
         timesteps = self.process.timesteps(num_steps)
         denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
         last, _ = self.process.backward(
-            lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser),
+            watched(lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser), watch),
             noise,
             guidance,
             timesteps,

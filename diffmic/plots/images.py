@@ -1,4 +1,4 @@
-"""Figures of predictions and regions; needs matplotlib (``pip install 'diffmic[plots]'``)."""
+"""Figures of images, with their predictions and regions."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .data.images import as_image
-from .data.ranges import ValueRange
-from .data.reading import Reading
-from .errors import DiffMICError, InputError
-from .inference import Explanation
+from ..data.images import as_image
+from ..data.ranges import ValueRange
+from ..data.reading import Reading
+from ..errors import InputError
+from ..inference import Explanation
+from .style import DIFFUSION_COLOUR, PRIOR_COLOUR, bare, pyplot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _SHOWN = 512  # pixels of the shorter side, which a figure needs
-PRIOR_COLOUR, DIFFUSION_COLOUR = "#9aa5b1", "#1f6fb4"
 
 
 def plot_regions(
@@ -54,7 +54,7 @@ def plot_regions(
     DiffMICError
         matplotlib is not installed.
     """
-    ax = ax or _pyplot().subplots(figsize=(3, 3))[1]
+    ax = ax or pyplot().subplots(figsize=(3, 3))[1]
     _show(ax, image)
     if saliency is not False:
         # Compared with True by identity, since the index 1 equals it.
@@ -64,7 +64,7 @@ def plot_regions(
     strengths = attention / attention.max()
     for (x0, y0, x1, y1), strength in zip(explanation.boxes[index], strengths, strict=True):
         ax.add_patch(
-            _pyplot().Rectangle(
+            pyplot().Rectangle(
                 (x0 - 0.5, y0 - 0.5),
                 x1 - x0,
                 y1 - y0,
@@ -117,7 +117,7 @@ def plot_predictions(
     """
     prior, diffusion = np.asarray(prior_proba), np.asarray(diffusion_proba)
     rows = -(-len(images) // columns)
-    figure, axes = _pyplot().subplots(
+    figure, axes = pyplot().subplots(
         2 * rows,
         columns,
         figsize=(2.7 * columns, 3.4 * rows),
@@ -184,7 +184,7 @@ def _bars(
     ax.set_xticks([0, 0.5, 1], ["0", "½", "1"], fontsize=7)
     ax.set_xlim(0, 1)
     ax.invert_yaxis()
-    ax.spines[["top", "right"]].set_visible(False)
+    bare(ax)
     if legend:
         ax.legend(fontsize=6, loc="lower right", frameon=False)
 
@@ -216,11 +216,3 @@ def _pixels(image: Any) -> tuple[NDArray[Any], tuple[int, int]]:
     shown = pixels[:, ::step, ::step].permute(1, 2, 0).numpy()
     scaled = (shown - float(low[0])) / max(float(high[0]) - float(low[0]), 1e-9)
     return (scaled[..., 0] if scaled.shape[2] == 1 else scaled), size
-
-
-def _pyplot() -> Any:
-    try:
-        import matplotlib.pyplot as plt
-    except ImportError as reason:
-        raise DiffMICError("Pictures need matplotlib: pip install 'diffmic[plots]'.") from reason
-    return plt
