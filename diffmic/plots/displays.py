@@ -270,7 +270,7 @@ class ConfusionDisplay:
         """
         from sklearn.metrics import confusion_matrix  # takes a second to import
 
-        truth, predicted = np.asarray(y_true).squeeze(), np.asarray(y_pred).squeeze()
+        truth, predicted = _column(y_true), _column(y_pred)
         if truth.ndim != 1 or truth.shape != predicted.shape:
             raise InputError(
                 f"y_true and y_pred have the shapes {np.shape(y_true)} and {np.shape(y_pred)}; one "
@@ -328,9 +328,7 @@ def _lines(curves: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _claims(y_true: ArrayLike, proba: Floats, classes: ArrayLike | None) -> tuple[Floats, Floats]:
     """Whether each prediction came true, 0 or 1, and its probability."""
-    truth = np.asarray(y_true)
-    if truth.ndim == 2 and truth.shape[1] == 1:
-        truth = truth[:, 0]
+    truth = _column(y_true)
     if proba.ndim != 2 or len(truth) != len(proba) or len(truth) == 0:
         raise InputError(
             f"y_true and the probabilities have the shapes {np.shape(y_true)} and {proba.shape}; "
@@ -343,6 +341,12 @@ def _claims(y_true: ArrayLike, proba: Floats, classes: ArrayLike | None) -> tupl
     _check_labels(truth, labels)
     chosen = proba.argmax(axis=1)
     return (labels[chosen] == truth).astype(float), proba.max(axis=1)
+
+
+def _column(y: ArrayLike) -> NDArray[Any]:
+    """Labels (n,), also from (n, 1); an indicator matrix as it is."""
+    labels = np.asarray(y)
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
 def _check_labels(truth: NDArray[Any], labels: NDArray[Any]) -> None:

@@ -54,7 +54,7 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
     assert report["seconds"].keys() == set(speed.PARTS) - {"memory", "compile"}
     assert report["versions"].keys() >= {"diffmic", "torch", "timm"}
     wanted = {"steps", "draws", "classes", "precision", "images", "threads"}
-    assert report["factors"].keys() == wanted | {"ONNX Runtime"}
+    assert report["factors"].keys() == wanted | {"ONNX Runtime", "exported"}
     assert report["paper_factors"].keys() == {"steps", "draws", "classes", "threads"}
     assert report["paper_factors"]["steps"][0]["seconds"].keys() - {"encoder", "resnet18"} == {
         str(n) for n in QUICK.paper_steps
