@@ -116,21 +116,23 @@ def convert_state_dict(
 ) -> dict[str, Tensor]:
     """Tensors under the authors' names as tensors under the names of :class:`DiffMICNetwork`.
 
-    ======================= ============================ =========================
-    authors' name           ours                         shape, theirs
-    ======================= ============================ =========================
-    ``norm.*``              ``context.image_norm.*``     (F,)
-    ``norm_l.*``            ``context.region_norm.*``    (F,)
-    ``cond_weight``         ``context.fusion_logits``    (1, F, K + 1)
-    ``linN.lin.weight``     ``denoiser.layers.{N-1}.linear.weight`` (F, in, 1, 1)
-    ``linN.lin.bias``       ``denoiser.layers.{N-1}.linear.bias``   (F,)
-    ``linN.embed.weight``   ``denoiser.layers.{N-1}.gain`` (T + 1, F), last row unused
-    ``unetnormN.*``         ``denoiser.norms.{N-1}.*``   (F,)
-    ``lin4.weight, .bias``  ``denoiser.out.weight, .bias`` (C, F, 1, 1), (C,)
-    ======================= ============================ =========================
+    ====================== ======================================= =============
+    authors' name          ours                                    shape, theirs
+    ====================== ======================================= =============
+    ``norm.*``             ``context.image_norm.*``                (F,)
+    ``norm_l.*``           ``context.region_norm.*``               (F,)
+    ``cond_weight``        ``context.fusion_logits``               (1, F, K + 1)
+    ``linN.lin.weight``    ``denoiser.layers.{N-1}.linear.weight`` (F, in, 1, 1)
+    ``linN.lin.bias``      ``denoiser.layers.{N-1}.linear.bias``   (F,)
+    ``linN.embed.weight``  ``denoiser.layers.{N-1}.gain``          (T + 1, F)
+    ``unetnormN.*``        ``denoiser.norms.{N-1}.*``              (F,)
+    ``lin4.weight``        ``denoiser.out.weight``                 (C, F, 1, 1)
+    ``lin4.bias``          ``denoiser.out.bias``                   (C,)
+    ====================== ======================================= =============
 
-    for N = 1, 2, 3, below any common prefix, such as ``model.``. Encoders and prior have no names
-    of their own here: they are those of a backbone library, so ``rename`` says what they are.
+    for N = 1, 2, 3, below any common prefix, such as ``model.``; the last row of ``embed`` is never
+    used. Encoders and prior have no names of their own here: they are those of a backbone library, so
+    ``rename`` says what they are.
 
     Parameters
     ----------
