@@ -13,8 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..inference import Engine, Evidence, FittedModel, SamplingOptions
+from ..inference import Engine, Evidence, FittedModel, OwnCalibration, SamplingOptions
 from ..model import Conditions, DiffMICNetwork
+from ..model.own import part_name
 
 ONNX_FORMAT = 1  # of the metadata
 METADATA_KEY = "diffmic"
@@ -43,6 +44,11 @@ def export_onnx(model: FittedModel, path: Path, options: SamplingOptions) -> Non
         raise InputError(
             f"n_views is {options.n_views}: the augmentation of views cannot be part of an ONNX "
             "graph. Set n_views=1."
+        )
+    if own := [c for c in model.calibrations.values() if isinstance(c, OwnCalibration)]:
+        raise InputError(
+            f"The calibration of your own, {part_name(own[0].part)}, cannot be part of an ONNX "
+            "graph. Fit with Recipe(calibration=None), or apply it to what the graph gives."
         )
     images = _images(model.input_size, floats=model.value_range is not None)
     program = _exported(
@@ -240,8 +246,9 @@ def _exported(
             )
     except torch.onnx.OnnxExporterError as reason:
         raise InputError(
-            f"The network cannot be exported as ONNX: {str(reason).splitlines()[0]} A backbone of "
-            "your own must not branch on the values of tensors, or on the number of images."
+            f"The network cannot be exported as ONNX: {str(reason).splitlines()[0]} A backbone or "
+            "a part of your own must not branch on the values of tensors, or on the number of "
+            "images."
         ) from reason
 
 

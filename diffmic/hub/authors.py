@@ -131,8 +131,8 @@ def convert_state_dict(
     ====================== ======================================= =============
 
     for N = 1, 2, 3, below any common prefix, such as ``model.``; the last row of ``embed`` is never
-    used. Encoders and prior have no names of their own here: they are those of a backbone library, so
-    ``rename`` says what they are.
+    used. Encoders and prior have no names of their own here: they are those of a backbone library,
+    so ``rename`` says what they are.
 
     Parameters
     ----------

@@ -1,6 +1,7 @@
 """Parts of one's own in a network: their protocols, and adapters that check what they give."""
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -120,6 +121,8 @@ def checked(
     PartError
         It is not as expected.
     """
+    if torch.compiler.is_exporting() and isinstance(value, Tensor):
+        return value  # checked when it was tried out
     told = f"The {role} of your own, {part_name(part)}, gave {what}"
     sizes = ", ".join(map(str, shape))
     expected = f"expected is a tensor of floats of shape ({sizes})"
@@ -220,7 +223,7 @@ class OwnPrior(nn.Module):
                 f"The prior of your own, {part_name(self.own)}, gave a {type(found).__name__}; "
                 "expected are diffmic.model.Conditions, such as Conditions.of(...) makes."
             )
-        n, n_classes, n_regions = len(images), self.num_classes, self.n_regions
+        n, n_classes, n_regions = images.shape[0], self.num_classes, self.n_regions
         shapes: dict[str, tuple[int | str, ...]] = {
             "global_logits": (n, n_classes),
             "local_logits": (n, n_classes),
@@ -239,7 +242,7 @@ class OwnPrior(nn.Module):
     def reread(self, *features: Tensor) -> tuple[Tensor, Tensor]:
         """Global and local logits from changed features."""
         found = self.own.reread(*features)  # type: ignore[operator]
-        n = len(features[0])
+        n = features[0].shape[0]
         if not isinstance(found, tuple) or len(found) != 2:
             raise PartError(
                 f"The prior of your own, {part_name(self.own)}, gave a {type(found).__name__} from "
@@ -265,7 +268,7 @@ class OwnRegions(nn.Module):
         """Boxes (B, K, 4) of each image, and the weights (B, K) of its regions, 0–1."""
         found = self.own(images, saliency)
         boxes, weights = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
-        shape = len(images), self.n_regions
+        shape = images.shape[0], self.n_regions
         if isinstance(boxes, Tensor) and boxes.ndim == 3 and boxes.shape[1] != self.n_regions:
             raise PartError(
                 f"The region_finder of your own, {part_name(self.own)}, gave "
@@ -273,6 +276,8 @@ class OwnRegions(nn.Module):
                 "Architecture(n_regions=...)."
             )
         boxes = checked("region_finder", self.own, "boxes", boxes, (*shape, 4), images).float()
+        if torch.compiler.is_exporting():
+            return boxes, boxes.new_ones(boxes.shape[:2]) if weights is None else weights.float()
         low, high = boxes[..., :2], boxes[..., 2:]
         right = ((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE) & (low < high)).all(dim=-1)
         if not right.all():
@@ -318,8 +323,8 @@ class OwnDenoiser(nn.Module):
         """As :meth:`Denoiser.forward`, through (N, P, C)."""
         if isinstance(timesteps, int):
             timesteps = torch.full(noisy.shape[:-1], timesteps, device=noisy.device)
-        n_images, n_classes = len(context), noisy.shape[-1]
-        rows = noisy.shape[:-1].numel() if not self.positions else n_images
+        n_images, n_classes = context.shape[0], noisy.shape[-1]
+        rows = math.prod(noisy.shape[:-1]) if not self.positions else n_images
         if self.positions and noisy.ndim > 3:  # (B, S, K, C): draws are rows, too
             rows *= noisy.shape[1]
         maps = [x.reshape(rows, -1, n_classes) for x in (guidance.expand_as(noisy), noisy)]
