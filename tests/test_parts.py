@@ -3,6 +3,7 @@
 import copy
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from tiny import RECIPE, TinyBackbone, small, stripes
 from torch import nn
 
 from diffmic import DiffMICClassifier, InputError, ModelFileError
+from diffmic.diffusion import LabelMapProcess, NoiseSchedule, ddim
 from diffmic.model import Architecture
 from diffmic.parts import (
     Calibrator,
@@ -555,3 +557,117 @@ def test_files_without_parts_do_not_mention_them(tmp_path):
     text = (tmp_path / "config.json").read_text()
     assert not any(f'"{name}"' in text for name in ("denoiser", "region_finder", "prior_loss"))
     assert copy.deepcopy(clf).architecture == clf.architecture
+
+
+def heun(denoise, y, schedule, timesteps):
+    """A sampler of the second order, in a few lines."""
+    for t, s in zip(timesteps, [*timesteps[1:], None], strict=True):
+        found = denoise(y, t)
+        if s is None:
+            return found.label
+        guess = schedule.signal[s] * found.label + schedule.noise[s] * found.noise
+        again = denoise(guess, s)
+        label, noise = (found.label + again.label) / 2, (found.noise + again.noise) / 2
+        y = schedule.signal[s] * label + schedule.noise[s] * noise
+
+
+class FromPrior(LabelMapProcess):
+    """Sampling begins half-way, at the noisy guidance of the prior."""
+
+    def __init__(self, plan):
+        super().__init__(
+            NoiseSchedule(plan.architecture.num_train_timesteps),
+            start="gaussian",
+            timestep_spacing="trailing",
+            sampler="ddim",
+        )
+
+    def timesteps(self, num_steps):
+        half = self.schedule.num_train_timesteps // 2
+        return [t for t in super().timesteps(2 * num_steps) if t < half]
+
+    def backward(self, denoise, noise, guidance, timesteps):
+        t = timesteps[0]
+        start = self.schedule.signal[t] * guidance + self.schedule.noise[t] * noise.to(guidance)
+        estimates = []
+
+        def watched(y, t):
+            estimates.append(denoise(y, t))
+            return estimates[-1]
+
+        last = ddim(watched, start, self.schedule, timesteps)
+        return last, torch.stack([each.label for each in estimates]).mean(dim=0)
+
+
+def diffusing(**settings):
+    return replace(RECIPE, diffusion=replace(RECIPE.diffusion, **settings))
+
+
+def test_a_sampler_of_ones_own_that_is_ddim_gives_what_ddim_gives():
+    expected = fitted().predict_proba(X[:6])
+    clf = fitted(diffusing(sampler=lambda d, y, s, t: ddim(d, y, s, t)))
+    assert_allclose(clf.predict_proba(X[:6]), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "parts", [{"sampler": heun}, {"process": FromPrior}, {"denoiser": Mixing, "sampler": heun}]
+)
+def test_a_sampler_or_process_is_used_saved_and_loaded(tmp_path, parts):
+    settings = {name: part for name, part in parts.items() if name != "denoiser"}
+    clf = fitted(diffusing(**settings), **({"denoiser": Mixing} if "denoiser" in parts else {}))
+    usual = fitted().predict_proba(X[:8])
+    assert np.abs(clf.predict_proba(X[:8]) - usual).max() > 1e-4
+    same_after_saving(clf, tmp_path, parts)
+    card = (tmp_path / "model" / "README.md").read_text()
+    assert ("FromPrior" in card) == ("process" in parts)
+
+
+class Wrong(FromPrior):
+    """A process with one method replaced."""
+
+    def __init__(self, plan, **methods):
+        super().__init__(plan)
+        for name, method in methods.items():
+            object.__setattr__(self, name, method)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sampler": lambda d, y, s, t: y}, "never called denoise"),
+        ({"sampler": lambda d, y, s, t: d(y, t[0]).label.mean()}, r"final label map of shape \(\)"),
+        ({"sampler": lambda d, y, s, t: d(y, t[0]).label * torch.nan}, "final label map with NaN"),
+        ({"sampler": lambda d, y, s, t: d(y[:1], t[0]).label}, "noisy map of shape"),
+        ({"sampler": lambda d, y: y}, "fails on label maps"),
+        ({"process": partial(Wrong, timesteps=lambda n: [0, 1])}, r"timesteps \[0, 1\]"),
+        ({"process": partial(Wrong, timesteps=lambda n: [99, 0])}, "0–49"),
+        (
+            {"process": partial(Wrong, noise=lambda *a: torch.zeros(1, 2))},
+            r"noise of shape \(1, 2\)",
+        ),
+        ({"process": partial(Wrong, forward=lambda *a: a[0])}, r"noisy labels of shape \(2, 3\)"),
+        ({"process": partial(Wrong, backward=lambda *a: a[1])}, "a Tensor from backward"),
+        ({"process": partial(Wrong, backward=lambda *a: (a[2], a[2] * torch.nan))}, "mean.*NaN"),
+        ({"process": partial(Wrong, schedule=None)}, "a schedule of None"),
+        ({"process": lambda plan: NoiseSchedule(50)}, "has a schedule of None"),
+    ],
+)
+def test_samplers_and_processes_are_tried_before_anything_is_trained(settings, said):
+    with pytest.raises(PartError, match=f"{next(iter(settings))} of your own.*{said}"):
+        fitted(diffusing(**settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"sampler": "euler"}, "sampler is 'euler'; give one of"),
+        ({"sampler": None}, "sampler is None"),
+        ({"process": 3}, "process is 3"),
+        ({"process": FromPrior, "sampler": heun}, "both your own"),
+        ({"process": "drift", "sampler": heun}, "does not go with it"),
+    ],
+)
+def test_settings_that_are_no_sampler_or_process_are_refused(settings, said):
+    defaults = {"prediction_type": "noise", "readout": "last"} if "drift" in str(settings) else {}
+    with pytest.raises(InputError, match=said):
+        diffusing(**defaults, **settings)

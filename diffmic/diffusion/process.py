@@ -71,12 +71,17 @@ class LabelMapProcess(nn.Module):
         code, the guidance map of two uniform draws.
     timestep_spacing : {"trailing", "leading"}
         Spacing of the timesteps of the sampler.
-    sampler : {"ddim", "dpm-solver++"}
-        Sampling algorithm.
+    sampler : {"ddim", "dpm-solver++"} or callable
+        Sampling algorithm: its name, or a function as :func:`~.samplers.ddim` is.
     """
 
     def __init__(
-        self, schedule: NoiseSchedule, *, start: str, timestep_spacing: str, sampler: str
+        self,
+        schedule: NoiseSchedule,
+        *,
+        start: str,
+        timestep_spacing: str,
+        sampler: str | Callable[..., Tensor],
     ) -> None:
         super().__init__()
         self.schedule = schedule
@@ -111,7 +116,8 @@ class LabelMapProcess(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Run the sampler from :meth:`start`; see :meth:`Process.backward`."""
         estimates: list[Tensor] = []
-        label_map = SAMPLERS[self.sampler](
+        sampler = SAMPLERS[self.sampler] if isinstance(self.sampler, str) else self.sampler
+        label_map = sampler(
             denoise,
             self.start(noise, guidance),
             self.schedule,

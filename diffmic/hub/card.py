@@ -174,6 +174,8 @@ def card_text(
     classes, network, sampling = config["classes"], config["network"], config["sampling"]
     names = [_in_a_line(name) for name in config["parameters"]["class_names"] or classes]
     backbone, process = network["backbone"], network["diffusion"].get("process", "label-map")
+    own_process = "" if isinstance(process, str) else f", with the process `{process['own']}`,"
+    process = "label-map" if own_process else process
     dataset = f"[{card.dataset}]({card.dataset_url})" if card.dataset_url else card.dataset
     text = _TEXT.substitute(
         title=name.rpartition("/")[2],
@@ -201,7 +203,7 @@ def card_text(
         else backbone
         if isinstance(backbone, str)
         else backbone["module"],
-        method=_METHODS[process],
+        method=_METHODS[process] + _in_a_line(own_process),
         denoised=_DENOISED[process].format(network["architecture"]["n_regions"]),
         num_steps=sampling["num_steps"],
         n_draws=sampling["n_draws"],

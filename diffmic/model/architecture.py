@@ -1,8 +1,9 @@
 """Architecture and diffusion settings of a network, as plain values that can be saved."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from torch import nn
 
@@ -133,10 +134,11 @@ def check_choices(settings: Any, *names: str) -> None:
     """
     kinds = get_type_hints(type(settings))
     for name in names:
-        if getattr(settings, name) not in get_args(kinds[name]):
-            raise InputError(
-                f"{name} is {getattr(settings, name)!r}; give one of {list(get_args(kinds[name]))}."
-            )
+        kind = kinds[name]  # perhaps a union with a part of one's own
+        literals = [kind, *get_args(kind)]
+        known = [n for each in literals if get_origin(each) is Literal for n in get_args(each)]
+        if getattr(settings, name) not in known:
+            raise InputError(f"{name} is {getattr(settings, name)!r}; give one of {known}.")
 
 
 ARCHITECTURES = {
@@ -209,10 +211,12 @@ class DiffusionSettings:
 
     Attributes
     ----------
-    process : {"label-map", "drift"}
+    process : {"label-map", "drift"}, or nn.Module, class or function
         What is denoised: a map of labels under Gaussian noise (DiffMIC-v2), or a single vector of
         class probabilities that drifts to the prior (DiffMIC, v1). A drift predicts the noise,
-        has the prior's probabilities as its guidance, and is sampled ancestrally.
+        has the prior's probabilities as its guidance, and is sampled ancestrally. Or a process of
+        label maps of your own, a :class:`~diffmic.diffusion.Process`, or a class or function that
+        makes one from the :class:`NetworkPlan`; it chooses start, timesteps and sampler itself.
     prediction_type : {"probability", "noise", "v", "label"}
         Prediction type of the denoiser; ``"probability"``: logits of the clean label, trained with
         cross-entropy.
@@ -224,28 +228,37 @@ class DiffusionSettings:
     timestep_spacing : {"trailing", "leading", "last"}
         Spacing of the timesteps of the sampler. Last: for a drift, the last steps of the whole
         schedule, as in the authors' code of DiffMIC (v1).
-    sampler : {"ddim", "dpm-solver++", "ancestral"}
-        Sampling algorithm; ancestral (DDPM) for a drift.
+    sampler : {"ddim", "dpm-solver++", "ancestral"}, or callable
+        Sampling algorithm; ancestral (DDPM) for a drift. Or one of your own for label maps, a
+        :class:`~diffmic.parts.Sampler`.
     readout : {"mean", "last"}
         Label map that gives the scores: the mean of the clean-label estimates of all steps, or
         the final map. Each estimate is a posterior mean, whereas the final map of a single draw is
         close to one-hot, so averaging a few draws cannot represent small probabilities.
     """
 
-    process: Literal["label-map", "drift"] = "label-map"
+    process: Literal["label-map", "drift"] | Callable[..., Any] = "label-map"
     prediction_type: Literal["probability", "noise", "v", "label"] = "probability"
     guidance: Literal["logits", "probabilities"] = "probabilities"
     start: Literal["gaussian", "uniform"] = "gaussian"
     timestep_spacing: Literal["trailing", "leading", "last"] = "trailing"
-    sampler: Literal["ddim", "dpm-solver++", "ancestral"] = "ddim"
+    sampler: Literal["ddim", "dpm-solver++", "ancestral"] | Callable[..., Any] = "ddim"
     readout: Literal["mean", "last"] = "mean"
 
     def __post_init__(self) -> None:
-        check_choices(self, *vars(self))
+        own = [name for name in ("process", "sampler") if callable(getattr(self, name))]
+        check_choices(self, *(name for name in vars(self) if name not in own))
+        if len(own) > 1:
+            raise InputError(
+                "process and sampler are both your own: a process of your own samples itself. "
+                "Leave one of the two out."
+            )
+        process = self.process if isinstance(self.process, str) else "label-map"
+        free = own if process == "label-map" else []  # a drift takes no sampler but its own
         wrong = {
             name: list(values)
-            for name, values in _OF_PROCESS[self.process].items()
-            if getattr(self, name) not in values
+            for name, values in _OF_PROCESS[process].items()
+            if name not in free and getattr(self, name) not in values
         }
         if wrong:
             found = {name: getattr(self, name) for name in wrong}
@@ -256,7 +269,7 @@ class DiffusionSettings:
     @property
     def context_of_regions(self) -> bool:
         """Whether the context of the denoiser holds the regions, or the whole image alone."""
-        return self.process == "label-map"
+        return self.process != "drift"
 
 
 @dataclass(frozen=True)

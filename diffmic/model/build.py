@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 
-from ..diffusion import DriftProcess, LabelMapProcess, NoiseSchedule
+from ..diffusion import DriftProcess, LabelMapProcess, NoiseSchedule, Process
 from ..errors import BackboneError, InputError
 from .architecture import LARGEST_ZOOM, Architecture, NetworkPlan
 from .backbone import Backbone, build_backbone
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
 from .own import OwnDenoiser, OwnPrior
+from .own_process import OwnProcess, OwnSampler, try_process
 from .prior import DualGranularityPrior
 from .regions import FeatureWindows, PixelCrops, ZoomedCrops, max_regions, window_cells
 from .vector import ImageContext, VectorDenoiser, VectorNetwork
@@ -44,7 +45,7 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
     architecture, side = plan.architecture, plan.image_size
     if architecture.prior is not None:
         own = OwnPrior(architecture.prior, plan)
-        return _ASSEMBLED[plan.diffusion.process](plan, own, own.channels, None, None)
+        return _assembled(plan)(plan, own, own.channels, None, None)
     fine = architecture.region_map == "fine"
     fine_cells = FINE_CELLS if fine else 1
     encoder = build_backbone(
@@ -105,8 +106,7 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         importance=architecture.region_importance,
         finder=architecture.region_finder,
     )
-    assemble = _ASSEMBLED[plan.diffusion.process]
-    return assemble(plan, prior, encoder.channels, image_encoder, region_encoder)
+    return _assembled(plan)(plan, prior, encoder.channels, image_encoder, region_encoder)
 
 
 def _label_map_network(
@@ -125,19 +125,13 @@ def _label_map_network(
         architecture.feature_dim,
         dropout=plan.context_dropout,
     )
-    n_timesteps = architecture.num_train_timesteps
     return DiffMICNetwork(
         prior,
         image_encoder,
         region_encoder,
         context,
         _denoiser(plan, prior.n_regions, Denoiser),
-        LabelMapProcess(
-            NoiseSchedule(n_timesteps),
-            start=settings.start,
-            timestep_spacing=settings.timestep_spacing,
-            sampler=settings.sampler,
-        ),
+        _process(plan, prior.n_regions),
         settings=settings,
         task=plan.task,
     )
@@ -164,10 +158,28 @@ def _vector_network(
     )
 
 
-_ASSEMBLED: dict[str, Callable[..., DiffMICNetwork]] = {
-    "label-map": _label_map_network,
-    "drift": _vector_network,
-}
+def _assembled(plan: NetworkPlan) -> Callable[..., DiffMICNetwork]:
+    """What puts the network of a process together."""
+    return _vector_network if plan.diffusion.process == "drift" else _label_map_network
+
+
+def _process(plan: NetworkPlan, n_regions: int) -> Process:
+    """Process of label maps; one of one's own, or its sampler, is tried out."""
+    settings, process = plan.diffusion, plan.diffusion.process
+    role, part = ("sampler", settings.sampler) if isinstance(process, str) else ("process", process)
+    made: OwnProcess | LabelMapProcess
+    if role == "process":
+        made = OwnProcess(part, plan)
+    else:
+        made = LabelMapProcess(
+            NoiseSchedule(plan.architecture.num_train_timesteps),
+            start=settings.start,
+            timestep_spacing=settings.timestep_spacing,
+            sampler=part if isinstance(part, str) else OwnSampler(part),
+        )
+    if not isinstance(part, str) and torch.get_default_device().type != "meta":
+        try_process(made, role, part, n_regions, plan.num_classes)
+    return made
 
 
 def _denoiser(

@@ -149,8 +149,8 @@ def build_cache(
 
 def denoiser_objective(network: DiffMICNetwork, recipe: Recipe) -> DenoiserObjective:
     """Training objective of the denoiser, that of the network's process."""
-    kinds = {"label-map": DenoiserObjective, "drift": DriftObjective}
-    return kinds[network.settings.process](network, recipe)
+    kind = DriftObjective if network.settings.process == "drift" else DenoiserObjective
+    return kind(network, recipe)
 
 
 def moving_average(
