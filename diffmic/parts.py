@@ -14,8 +14,8 @@ calibration       ``Recipe.calibration``         :class:`Calibrator`   yes
 ================= ============================== ===================== ================
 
 A field takes an object; prior, denoiser and process also a class or function that makes one from
-the :class:`~diffmic.model.NetworkPlan`, which knows the numbers of classes, regions and timesteps. A
-module is copied, so that training does not change the original. What a part gives is checked: a
+the :class:`~diffmic.model.NetworkPlan`, which knows the numbers of classes and timesteps. A module
+is copied, so that training does not change the original. What a part gives is checked: a
 :class:`~diffmic.PartError` names the part, what it gave, and what was expected. ``save_pretrained``
 saves the weights and the names of the parts; ``from_pretrained(path, parts={...})`` takes the parts
 again.

@@ -166,9 +166,9 @@ def same_after_saving(clf, tmp_path, parts):
             DiffMICClassifier.from_pretrained(tmp_path / "model", parts=fewer, **own)
     loaded = DiffMICClassifier.from_pretrained(tmp_path / "model", parts=parts, **own)
     assert_allclose(loaded.predict_proba(X[:8]), proba, atol=1e-5)
-    with pytest.raises(ModelFileError, match="no sampler of"):
+    with pytest.raises(ModelFileError, match="no prior_loss of"):
         DiffMICClassifier.from_pretrained(
-            tmp_path / "model", parts={**parts, "sampler": smooth}, **own
+            tmp_path / "model", parts={**parts, "prior_loss": smooth}, **own
         )
     loaded.save_pretrained(tmp_path / "again")
     loaded.set_params(max_epochs=1, warm_start=True).fit(X, Y)
@@ -178,7 +178,7 @@ def same_after_saving(clf, tmp_path, parts):
 def test_parts_of_an_architecture_are_used_saved_and_loaded(tmp_path, name):
     fields, parts = ARCHITECTURAL[name]
     clf = clone(DiffMICClassifier(**small(max_epochs=2, **fields))).fit(X, Y)
-    assert clf.evaluate(X, Y).keys() == {"prior", "diffusion"}
+    assert clf.evaluate(X, Y).keys() >= {"prior", "diffusion"}
     same_after_saving(clf, tmp_path, parts)
 
 
