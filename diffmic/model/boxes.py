@@ -33,8 +33,8 @@ def _resampled(source: Tensor, boxes: Tensor, size: tuple[int, int], samples: in
     """Contents of boxes (B, K, 4) of maps (B, D, h, w), as (B·K, D, *size)."""
     height, width = source.shape[2:]
     scaled = boxes.to(source) * boxes.new_tensor([width, height, width, height]).to(source)
-    batch = torch.arange(len(boxes), device=boxes.device).repeat_interleave(boxes.shape[1])
-    rows = torch.cat([batch[:, None].to(source), scaled.flatten(0, 1)], dim=1)
+    batch = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2])
+    rows = torch.cat([batch.reshape(-1, 1).to(source), scaled.flatten(0, 1)], dim=1)
     ops = imported("torchvision.ops")
     found: Tensor = ops.roi_align(source, rows, size, sampling_ratio=samples, aligned=True)
     return found
