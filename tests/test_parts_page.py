@@ -28,12 +28,20 @@ def test_every_cell_runs_and_each_part_is_used(capsys, monkeypatch):
         module.explained.boxes[:, 0], module.drawn[module.drawn_on[:2]] * 64, atol=0.01
     )
     assert module.prior_clf.network_.prior.own.computed == 60
-    for name in ("boxes_clf", "prior_clf", "mixer_clf", "cost_clf", "calibrated_clf"):
-        proba = getattr(module, name).predict_proba(module.X[60:64])
+    for name in ("boxes", "prior", "mixer", "sampler", "process", "cost", "calibrated"):
+        proba = getattr(module, f"{name}_clf").predict_proba(module.X[60:64])
         assert np.allclose(proba.sum(axis=1), 1)
 
 
 def test_every_protocol_has_a_section():
     text = PAGE.read_text()
-    for heading in ("region finder", "prior", "denoiser", "loss", "calibration"):
+    for heading in (
+        "region finder",
+        "prior",
+        "denoiser",
+        "sampler",
+        "process",
+        "loss",
+        "calibration",
+    ):
         assert f"## A {heading}: " in text
