@@ -1,4 +1,10 @@
-"""What files and cells are called by convention: suffixes of images, texts for missing values."""
+"""What files, cells and classes are called: suffixes, texts for missing values, spelling."""
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+
+from .errors import warn_user
 
 DICOM_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
 IMAGE_SUFFIXES = (
@@ -10,3 +16,22 @@ TEXTS_FOR_MISSING = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "None"),
     *("NaN", "nan", "-NaN", "-nan", "NaT", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
+
+
+def warn_about_spelling(names: Sequence[str], what: str) -> None:
+    """Point out names that the eye takes for one."""
+    spelt = defaultdict(list)
+    for name in names:
+        spelt[_alike(name)].append(name)
+    twice = [written for written in spelt.values() if len(written) > 1]
+    if twice:
+        shown = " and ".join(f"{name!r:.60}" for name in twice[0])
+        warn_user(
+            f"The {what} {shown} differ in case, spaces or accents alone, and are read as "
+            "different classes. Write them alike if they are one class."
+        )
+
+
+def _alike(name: str) -> str:
+    """A name without what the eye passes over: case, spaces, and how accents are encoded."""
+    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -41,16 +42,15 @@ def given_names(class_names: Any, classes: Sequence[Any]) -> tuple[str, ...] | N
             "dict from label to name."
         )
     else:
-        names = list(class_names)
+        names = [name.name if isinstance(name, Enum) else name for name in class_names]
     if len(names) != len(classes):
         raise InputError(
             f"class_names has {len(names)} names, but y holds {len(classes)} classes: "
             f"{[*classes]}. Give as many, a dict from label to name, or "
             "set_params(class_names=None)."
         )
-    if any(name is None or name != name for name in names) or len(set(map(str, names))) < len(
-        names
-    ):
+    nameless = any(name is None or name != name or not str(name).strip() for name in names)
+    if nameless or len(set(map(str, names))) < len(names):
         raise InputError(f"class_names is {names}; give each class a name of its own.")
     return tuple(map(str, names))
 
@@ -60,8 +60,15 @@ def data_names(names: Names | None, classes: Sequence[Any]) -> tuple[str, ...] |
     if names is None or not all(label in names for label in classes):
         return None
     found = tuple(names[label] for label in classes)
+    if len(set(found)) < len(found):
+        twice = next(name for name in found if found.count(name) > 1)
+        warn_user(
+            f"Two classes or columns of the data are named {twice!r}, so the names are not used. "
+            "Correct them, or pass class_names."
+        )
+        return None
     plain = all(name == str(label) for label, name in zip(classes, found, strict=True))
-    return None if plain or len(set(found)) < len(found) else found
+    return None if plain else found
 
 
 def aligned(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, warn_user
 
 # What numpy and pandas make of a missing value where they write an array as text.
 MISSING_AS_TEXT = ("nan", "NaN", "<NA>", "NaT")
@@ -34,6 +34,8 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
             f"{name} is a {type(values).__name__}{keys}; give a list or an array with one entry "
             "per image, in the order of the images."
         )
+    if hasattr(values, "collect_schema") and hasattr(values, "collect"):  # of polars
+        raise InputError(f"{name} is a {type(values).__name__}: pass {name}.collect().")
     if isinstance(values, Tensor):
         return _of_tensor(values)
     if isinstance(values, np.ma.MaskedArray):
@@ -69,6 +71,8 @@ def as_column(values: Any, name: str) -> NDArray[Any]:
 
 def column_names(table: Any) -> list[str]:
     """Names of the columns of a table of pandas, polars or pyarrow; empty for anything else."""
+    if not hasattr(table, "__len__"):  # such as a LazyFrame, whose columns are not known yet
+        return []
     names = getattr(table, "column_names", getattr(table, "columns", None))
     if names is None or callable(names):
         return []
@@ -154,14 +158,35 @@ def _is_missing(value: Any, infinity: bool) -> bool:
 
 def category_order(values: Any) -> list[Any] | None:
     """Categories of an ordered categorical of pandas, or of an enumeration of polars; else None."""
-    columns: Any = getattr(values, "columns", ())
-    if len(columns) == 1 and not isinstance(values, np.ndarray):  # a table of one column
-        values = values[columns[0]]
+    if len(column_names(values)) == 1:  # a table of one column
+        values = values.iloc[:, 0] if hasattr(values, "iloc") else values[column_names(values)[0]]
     dtype = getattr(values, "dtype", None)
     categories = getattr(dtype, "categories", None)
     if categories is None or not getattr(dtype, "ordered", type(dtype).__name__ == "Enum"):
         return None
     return list(categories)
+
+
+def point_out_other_order(X: Any, **others: Any) -> None:
+    """Warn of columns of pandas whose index has the same entries as another's, in another order.
+
+    Rows belong together by their position, here as in scikit-learn. Columns of one table that was
+    sorted in between belong together by their index.
+    """
+    columns = {"X": X} | others
+    indices = {name: v.index for name, v in columns.items() if hasattr(v, "iloc")}
+    if len(indices) < 2:
+        return
+    first = next(iter(indices))
+    for name, index in indices.items():
+        mine = indices[first]
+        same = len(index) == len(mine) and not index.equals(mine)
+        if same and index.is_unique and mine.is_unique and index.isin(mine).all():
+            warn_user(
+                f"{first} and {name} have the same index in another order. They are paired by "
+                f"position; if they belong together by index, pass {name}.loc[{first}.index]."
+            )
+            return
 
 
 def check_lengths(n_images: int, **others: Any) -> None:

@@ -167,6 +167,11 @@ def _read(X: Any, how: How) -> Inputs:
         return _read(X.images, how)
     if (values := as_mapping(X, how.keys)) is not None:
         return _from_mapping(values, how)
+    if isinstance(X, (list, tuple)) and X and isinstance(X[0], (DataLoader, Dataset)):
+        raise InputError(
+            f"X is a list of {type(X[0]).__name__}s. Join their data sets, "
+            "torch.utils.data.ConcatDataset([...]); or pass the second as validation_data."
+        )
     if is_dataset(X):
         return _from_dataset(X, how)
     if isinstance(X, (list, tuple)):
@@ -187,6 +192,11 @@ def _read(X: Any, how: How) -> Inputs:
         return _read(X.to_pylist(), how)
     if hasattr(X, "to_numpy"):  # a column of pandas or polars
         return _read(X.to_numpy(), how)
+    if hasattr(X, "train_dataloader"):
+        raise InputError(
+            f"X is a {type(X).__name__}, which holds several DataLoaders: call its setup, and pass "
+            "X.train_dataloader(), with validation_data=X.val_dataloader()."
+        )
     kept = " list(X) keeps what it yields." if isinstance(X, (Iterator, Set)) else ""
     raise InputError(
         f"X is a {type(X).__name__}; give an array or tensor of images, a list of paths or PIL "

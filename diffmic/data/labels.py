@@ -11,6 +11,8 @@ from ..conventions import IMAGE_SUFFIXES
 from ..errors import InputError
 from .columns import MISSING_AS_TEXT, as_objects, missing
 
+_AS_TEXT = "If these are classes: [str(label) for label in y]."
+
 
 def plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
     """Labels (n,) as booleans, numbers or strings.
@@ -31,8 +33,11 @@ def plain_labels(labels: NDArray[Any]) -> NDArray[Any]:
     if (absent := missing(labels)).any():
         raise InputError(_without_label(labels, absent))
     if labels.dtype.kind not in "biufUO":
+        fields = labels.dtype.names
+        advice = f" Choose a field: y[{fields[0]!r}]." if fields else f" {_AS_TEXT}"
         raise InputError(
             f"y has the data type {labels.dtype}; labels must be integers, booleans or strings."
+            + advice
         )
     if labels.dtype.kind in "UO" and all(str(x).lower().endswith(IMAGE_SUFFIXES) for x in labels):
         raise InputError(
@@ -68,7 +73,8 @@ def _of_objects(entries: list[Any]) -> NDArray[Any]:
     if kinds and not kinds.keys() <= {"numbers", "strings"}:
         kind, entry = next(iter(kinds.items()))
         raise InputError(
-            f"y holds {kind}, such as {entry!r:.60}; labels must be integers, booleans or strings."
+            f"y holds {kind}, such as {entry!r:.60}; labels must be integers, booleans or strings. "
+            + _AS_TEXT
         )
     return as_objects(plain)
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..conventions import TEXTS_FOR_MISSING
+from ..errors import InputError, warn_user
 from ..random import imported
 from ..tasks import MULTICLASS, Task
 from .columns import as_column, missing
@@ -128,6 +129,20 @@ def group_numbers(groups: Any) -> Indices:
                 if groups.ndim == 1
                 else ""
             )
+        )
+    texts = [isinstance(group, str) for group in groups.tolist()]
+    if any(texts) and not all(texts):
+        raise InputError(
+            f"groups mixes texts and other values, such as {groups[texts.index(True)]!r:.60} and "
+            f"{groups[texts.index(False)]!r:.60}, so that one patient may be two groups; give all "
+            "as texts."
+        )
+    unknown = [g for g in dict.fromkeys(groups.tolist()) if g == -1 or g in TEXTS_FOR_MISSING]
+    if unknown:
+        warn_user(
+            f"groups holds {unknown[0]!r}, which is a group like any other: "
+            f"{groups.tolist().count(unknown[0])} images stay together. If it stands for an "
+            "unknown patient, give each of these images a group of its own."
         )
     try:
         numbers = {group: number for number, group in enumerate(dict.fromkeys(groups.tolist()))}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..conventions import TEXTS_FOR_MISSING
+from ..conventions import TEXTS_FOR_MISSING, warn_about_spelling
 from ..errors import InputError, warn_user
 from ..tasks import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task
 from .columns import as_array, category_order, column_names, missing
@@ -230,6 +230,15 @@ def _point_out_doubts(classes: list[Any], n_images: int) -> None:
         warn_user(
             f"y holds the label {blank[0]!r}, which is learnt as a class like any other. If it "
             "stands for a missing label, remove these images."
+        )
+    warn_about_spelling([label for label in classes if isinstance(label, str)], "labels in y")
+    others = [label for label in classes if label not in (-1, 255)]
+    odd = [label for label in classes if label in (-1, 255) and not isinstance(label, str)]
+    if len(odd) == 1 and len(others) > 1 and others == list(range(len(others))):
+        warn_user(
+            f"y holds the label {odd[0]} beside 0 to {len(others) - 1}. It is learnt as a class "
+            "like any other. If it stands for images without a label, as in many data sets, remove "
+            "them."
         )
     if n_images > 20 and len(classes) > n_images / 2:
         warn_user(

@@ -13,7 +13,7 @@ from ..errors import InputError, warn_user
 from ..image_table import LabelledTable
 from ..tasks import Task, known_shares
 from .class_names import aligned, data_names, given_names
-from .columns import as_column, check_lengths, rows_of
+from .columns import as_column, check_lengths, point_out_other_order, rows_of
 from .inputs import How, Inputs, holds_targets
 from .items import USUAL_KEYS, Keys
 from .known import check_known, with_labels
@@ -127,6 +127,7 @@ def read_training_data(
             "Give the DataLoader a batch_size, for example 32."
         )
     check_lengths(len(inputs.images), sample_weight=sample_weight, groups=groups)
+    point_out_other_order(X, y=y, sample_weight=sample_weight, groups=groups)
     inputs, targets, sample_weight, groups = _usable(
         inputs, y, targets, how, sample_weight=sample_weight, groups=groups
     )
@@ -257,6 +258,7 @@ def read_labelled(
     )
     inputs, targets = _pair(X, y, how)
     check_lengths(len(inputs.images), y=targets)
+    point_out_other_order(X, y=y)
     if len(classes) and targets is not None:
         options: dict[str, Any] = {"classes": classes, "task": task, "certain": certain}
         targets = aligned(targets, inputs.names, names, where="X" if y is None else "y", **options)
@@ -298,6 +300,7 @@ def _validation(
     inputs, targets = _pair(X, y, how)
     if y is not None or inputs.survey is None:
         check_lengths(len(inputs.images), **{"validation y": targets})
+    point_out_other_order(X, y=y)
     classes, task = encoding.classes.tolist(), encoding.task
     if targets is not None:
         options: dict[str, Any] = {"classes": classes, "task": task, "certain": certain}

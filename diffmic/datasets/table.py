@@ -1,13 +1,11 @@
 """What readers of data sets on disk share: paths that users give, and names in messages."""
 
 import os
-import unicodedata
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, warn_user
+from ..errors import InputError
 
 SPLIT_NAMES = {
     *("train", "training", "val", "valid", "validation", "dev"),
@@ -37,21 +35,3 @@ def some(names: Sequence[Any], limit: int = 3) -> str:
     """The first names, and that there are more."""
     shown = ", ".join(str(name) for name in names[:limit])
     return shown + (", …" if len(names) > limit else "")
-
-
-def warn_about_spelling(names: Sequence[str], what: str) -> None:
-    """Point out names that the eye takes for one."""
-    spelt = defaultdict(list)
-    for name in names:
-        spelt[_alike(name)].append(name)
-    twice = [written for written in spelt.values() if len(written) > 1]
-    if twice:
-        warn_user(
-            f"The {what} {' and '.join(map(repr, twice[0]))} differ in case, spaces or accents "
-            "alone, and are read as different classes. Write them alike if they are one class."
-        )
-
-
-def _alike(name: str) -> str:
-    """A name without what the eye passes over: case, spaces, and how accents are encoded."""
-    return " ".join(unicodedata.normalize("NFKC", name).casefold().replace("_", " ").split())

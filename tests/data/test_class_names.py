@@ -199,3 +199,18 @@ def test_labels_of_an_evaluation_are_compared_by_name():
     np.testing.assert_array_equal(found, Y)
     words = np.array(names)[Y]
     np.testing.assert_array_equal(read_labelled(X, words, names=names, **options)[1], Y)
+
+
+def test_names_of_an_enumeration_are_those_of_its_members():
+    assert given_names(enum.Enum("Finding", "benign malignant"), [0, 1]) == ("benign", "malignant")
+
+
+@pytest.mark.parametrize("name", ["", "  ", None])
+def test_an_empty_name_is_refused(name):
+    with pytest.raises(InputError, match="a name of its own"):
+        given_names(["a", name], [0, 1])
+
+
+def test_two_columns_of_one_name_are_pointed_out():
+    with pytest.warns(DiffMICWarning, match="are named 'a', so the names are not used"):
+        assert data_names({0: "a", 1: "a"}, [0, 1]) is None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from diffmic.data.splits import validation_split
-from diffmic.errors import InputError
+from diffmic.errors import DiffMICWarning, InputError
 from diffmic.tasks import MULTILABEL
 
 FRACTIONS = st.floats(0.02, 0.9)
@@ -254,6 +254,19 @@ def test_groups_of_one_column_are_groups(container):
     training, validation = split(one_hot([0, 1] * 4), 0.25, 0, groups=container(groups))
     assert sorted([*training, *validation]) == list(range(8))
     assert not {groups[i][0] for i in training} & {groups[i][0] for i in validation}
+
+
+@pytest.mark.parametrize("unknown", ["", "NA", "None", -1])
+def test_unknown_patients_that_are_one_group_are_pointed_out(unknown):
+    as_group = str if isinstance(unknown, str) else int
+    groups = [unknown] * 2 + [as_group(i // 2) for i in range(6)]
+    with pytest.warns(DiffMICWarning, match=f"groups holds {unknown!r}.*2 images stay together"):
+        split(one_hot([0, 1] * 4), 0.25, 0, groups=groups)
+
+
+def test_groups_of_two_types_are_an_error():
+    with pytest.raises(InputError, match="groups mixes texts and other values, such as '1' and 1"):
+        split(one_hot([0, 1] * 4), 0.25, 0, groups=[1, "1"] * 4)
 
 
 @pytest.mark.parametrize("groups", [[1, np.nan, 2, 2], ["a", None, "b", "b"], [[1, 2]] * 4])

@@ -206,6 +206,89 @@ def test_a_start_from_another_model_takes_rows_with_a_single_1_only():
     assert not suits(1 - np.eye(3), "multiclass")
 
 
+@pytest.mark.parametrize("odd", [-1, 255, -1.0])
+def test_a_number_that_often_stands_for_no_label_is_pointed_out(odd):
+    with pytest.warns(DiffMICWarning, match=f"holds the label {odd} beside 0 to 2"):
+        encoding = TargetEncoding.learn([odd, 0, 1, 2])
+    assert len(encoding.classes) == 4
+
+
+@pytest.mark.parametrize("labels", [[-1, 1], [-1, 0], [-1, 0, 2], ["-1", "0", "1"], [0, 254, 255]])
+def test_other_numbers_say_nothing(labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        TargetEncoding.learn(labels)
+
+
+@pytest.mark.parametrize(
+    "labels", [["nevus", "Nevus"], ["a", "a "], ["M\u00e9n", "Me\u0301n"], ["x" * 500, "X" * 500]]
+)
+def test_labels_that_the_eye_takes_for_one_are_pointed_out(labels):
+    with pytest.warns(DiffMICWarning, match="labels in y .*differ in case, spaces or accents") as w:
+        TargetEncoding.learn(labels)
+    assert len(str(w[0].message)) < 400
+
+
+@pytest.mark.parametrize("text", ["NA", "n/a", "null", "None", ""])
+def test_texts_for_a_missing_label_are_pointed_out(text):
+    with pytest.warns(DiffMICWarning, match=f"y holds the label {text!r}, which is learnt"):
+        TargetEncoding.learn([text, "a"])
+
+
+def test_a_field_of_a_structured_array_is_to_be_chosen():
+    y = np.array([(1, 0.5), (0, 0.5)], dtype=[("label", int), ("weight", float)])
+    with pytest.raises(InputError, match=r"Choose a field: y\['label'\]"):
+        TargetEncoding.learn(y)
+    assert TargetEncoding.learn(y["label"]).classes.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "y", [pandas.cut([1, 2, 3], 3), np.array(["2020-01-01", "2021-01-01"], "datetime64[D]")]
+)
+def test_other_kinds_are_told_how_they_become_texts(y):
+    with pytest.raises(InputError, match=r"If these are classes: \[str\(label\) for label in y\]"):
+        TargetEncoding.learn(y)
+
+
+class Lazy:
+    """A LazyFrame of polars, as far as it matters here."""
+
+    columns = ("a", "b")
+
+    def collect_schema(self):
+        raise AssertionError("it may be expensive")
+
+    def collect(self):
+        raise AssertionError("it may be expensive")
+
+
+def test_a_lazy_table_is_to_be_collected():
+    with pytest.raises(InputError, match=r"y is a Lazy: pass y.collect\(\)"):
+        TargetEncoding.learn(Lazy())
+
+
+class ArrowTable:
+    """A pyarrow table of one column."""
+
+    column_names = ("grade",)
+    columns = ([1, 0, 1],)
+
+    def __getitem__(self, name):
+        return self.columns[self.column_names.index(name)]
+
+    def __array__(self, dtype=None, copy=None):
+        return np.array(self.columns[0])[:, None]
+
+    def __len__(self):
+        return 3
+
+
+def test_a_table_of_one_column_holds_labels():
+    assert TargetEncoding.learn(ArrowTable()).classes.tolist() == [0, 1]
+    frame = pandas.DataFrame({7: pandas.Categorical(["b", "a", "b"], ["b", "a"], ordered=True)})
+    assert TargetEncoding.learn(frame, "ordinal").classes.tolist() == ["b", "a"]
+
+
 def test_the_task_is_the_one_that_was_asked_for():
     assert TargetEncoding.learn([0, 2, 1], "multiclass").task is MULTICLASS
     assert TargetEncoding.learn([[0, 1], [1, 1]], "multilabel").task is MULTILABEL

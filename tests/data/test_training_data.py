@@ -237,6 +237,37 @@ def test_labels_of_an_evaluation_must_fit_the_task():
         read_labelled(X, 1 - indicator, known_channels=1, task=MULTICLASS)
 
 
+def test_columns_whose_index_is_in_another_order_are_pointed_out():
+    paths, labels = pandas.Series(list(X)), pandas.Series(Y)
+    turned = labels.iloc[::-1]
+    with pytest.warns(DiffMICWarning, match=r"X and y have the same .*pass y.loc\[X.index\]"):
+        data = read(X=paths, y=turned)
+    assert len(data.training) + len(data.validation) == N
+    with pytest.warns(DiffMICWarning, match="y and sample_weight have the same index"):
+        read(y=labels, sample_weight=turned + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read(X=paths, y=labels)
+        read(X=paths, y=labels.set_axis(range(100, 100 + N)))
+        read(X=paths.iloc[::-1], y=turned)
+
+
+@pytest.mark.parametrize("joined", [list, tuple])
+def test_several_loaders_are_refused_with_the_way_out(joined):
+    loader = DataLoader(TensorDataset(torch.from_numpy(X), torch.from_numpy(Y)), 8)
+    with pytest.raises(InputError, match=r"X is a list of DataLoaders.*ConcatDataset"):
+        read(X=joined([loader, loader]), y=None)
+
+
+def test_a_data_module_is_refused_with_the_way_out():
+    class Module:
+        def train_dataloader(self):
+            raise AssertionError
+
+    with pytest.raises(InputError, match=r"X.train_dataloader\(\), with validation_data=X.val_"):
+        read(X=Module(), y=None)
+
+
 def onehot_frame(labels, columns=("b", "a", "c")):
     return pandas.DataFrame(np.eye(3, dtype=int)[labels], columns=list(columns))
 

@@ -10,10 +10,10 @@ from tiny import small, stripes
 from torch.utils.data import ConcatDataset, Dataset
 
 from diffmic import DiffMICClassifier, DiffMICWarning, InputError
+from diffmic.data.columns import rows_of
 from diffmic.data.images import as_image
 from diffmic.data.ranges import ValueRange
 from diffmic.data.reading import Reading
-from diffmic.data.training_data import _rows
 from diffmic.datasets import read_csv
 from diffmic.hub.target import is_ours
 
@@ -45,7 +45,7 @@ def test_an_augmentation_that_returns_other_integers_is_refused(change):
 
 @pytest.mark.parametrize("values", [range(5), dict.fromkeys("abcde", 1).values(), np.arange(5)])
 def test_rows_of_any_container_are_chosen(values):
-    assert len(_rows(values, [0, 3])) == 2
+    assert len(rows_of(values, [0, 3])) == 2
 
 
 @pytest.mark.parametrize("dtype", [torch.uint16, torch.uint32])
@@ -74,10 +74,14 @@ def test_a_tiff_whose_white_is_zero_is_inverted_within_the_range_that_was_given(
 
 
 def test_a_column_that_is_nearly_binary_is_not_dropped_without_a_word(tmp_path):
-    rows = ["file,edema,cardio,mass", *(f"{i}.png,0,1,{i % 2}" for i in range(19)), "19.png,0,1,NA"]
+    rows = [
+        "file,edema,cardio,mass",
+        *(f"{i}.png,0,1,{i % 2}" for i in range(19)),
+        "19.png,0,1,yes",
+    ]
     (tmp_path / "labels.csv").write_text("\n".join(rows))
     for i in range(20):
         Image.fromarray(np.full((8, 8), i, np.uint8)).save(tmp_path / f"{i}.png")
-    with pytest.warns(DiffMICWarning, match="column 'mass'.*1 cells are neither 0 nor 1.*'NA'"):
+    with pytest.warns(DiffMICWarning, match="column 'mass'.*1 cells are neither 0 nor 1.*'yes'"):
         table = read_csv(tmp_path / "labels.csv")
     assert table.label_names == ["edema", "cardio"]
