@@ -124,11 +124,9 @@ def onehot_labels(y: NDArray[Any]) -> NDArray[np.intp]:
     InputError
         A row has no 1, several, or other values; the message says which.
     """
-    try:
-        ones, known = (y == 1).astype(bool), ((y == 1) | (y == 0)).astype(bool)
-    except (TypeError, ValueError):  # values that cannot be compared, such as pandas.NA
-        ones = np.array([[str(value) == "1" for value in row] for row in y])
-        known = ones | np.array([[str(value) == "0" for value in row] for row in y])
+    if y.dtype == object:  # in which pandas.NA cannot be compared
+        y = np.where(missing(y), np.nan, y)
+    ones, known = (y == 1).astype(bool), ((y == 1) | (y == 0)).astype(bool)
     wrong = ~known.all(axis=1) | (ones.sum(axis=1) != 1)
     if wrong.any():
         first = int(wrong.argmax())

@@ -310,6 +310,11 @@ def test_the_task_is_the_one_that_was_asked_for():
         ([[0, 1], [0.3, 0.7]], "multiclass", r"Row 1 has other values: \[0.3, 0.7\]"),
         ([[0, 1], [1, np.nan]], "multiclass", "Row 1 has other values"),
         ([["a", "b"], ["b", "a"]], "multiclass", "Row 0 has other values"),
+        (
+            pandas.DataFrame([[True, False], [None, True]], dtype="boolean"),
+            "multiclass",
+            r"Row 1 has other values: \[nan, True\] \(1 such",
+        ),
         ([[0, 1], [0, 1]], "multiclass", "one class"),
         ([0, 1], "multilabel", r"needs an indicator.*shape \(2,\)\..*MultiLabelBinarizer.*'auto'"),
         ([0, 1], "regression", r"task is 'regression'; give one of \['auto', 'multiclass'"),
