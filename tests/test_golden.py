@@ -39,10 +39,10 @@ from diffmic.model import (
 from diffmic.model.backbone import TimmFeatures
 from diffmic.model.denoiser import TimeGain
 from diffmic.model.regions import (
+    Corners,
+    RegionChoice,
     crop,
     importance_map,
-    select_regions,
-    upper_left,
     window_cells,
 )
 from diffmic.model.vector import label_scores
@@ -233,9 +233,9 @@ def test_f1_regions(pixels, suffix):
     g = golden("f1")
     window = window_cells((pixels, pixels), (224, 224), (7, 7))
     importance = importance_map(g["cam"], MULTICLASS, "paper")
-    cells, _ = select_regions(importance, 6, window)
+    cells, _ = RegionChoice((7, 7), 6, window)(importance)
     assert torch.equal(cells, g[f"roi_cells{suffix}"])
-    corners = upper_left(cells, (7, 7), (224, 224))
+    corners = Corners.scaled((7, 7), (224, 224))(cells)
     assert torch.equal(corners, g[f"roi_pixels{suffix}"])
     crops = crop(g["image"], corners, (pixels, pixels))
     if suffix:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .augmentation import Augment
 from .preprocessing import PreparedImages
 from .ranges import ValueRange
 from .sources import ImageSource, SomeImages
@@ -40,23 +40,9 @@ class LabelledImages:
     def __len__(self) -> int:
         return len(self.targets)
 
-    def prepared(
-        self,
-        image_size: int,
-        *,
-        crop: str = "none",
-        augment: Augment | None = None,
-        seed: int = 0,
-    ) -> PreparedImages:
-        """The images cropped and resized for the network; see :class:`PreparedImages`."""
-        return PreparedImages(
-            self.images,
-            image_size,
-            crop=crop,
-            augment=augment,
-            seed=seed,
-            value_range=self.value_range,
-        )
+    def prepared(self, image_size: int, **options: Any) -> PreparedImages:
+        """The images as the network takes them; options as for :class:`PreparedImages`."""
+        return PreparedImages(self.images, image_size, value_range=self.value_range, **options)
 
     def labels(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Targets and weights of the images at ``index`` (on the CPU), moved to a device."""

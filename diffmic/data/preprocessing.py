@@ -1,6 +1,7 @@
 """Preparation of images for the network: size, three channels, augmentation, batching."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, NotRequired, TypedDict
 
@@ -8,13 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
-from ..random import derived_seed, imported
+from ..random import derived_seed
 from .augmentation import Augment, augmented
 from .columns import as_array
 from .framing import cropped
 from .images import as_image
 from .ranges import ValueRange
 from .reading import DARK, Note, Notes, Reading
+from .resizing import made_small, resized
 from .sources import DatasetImages, ImageSource, read_from
 from .workers import workers_of
 
@@ -22,14 +24,20 @@ from .workers import workers_of
 class Item(TypedDict):
     """One prepared image (3, S, S), with original size (H, W), index, and what was noticed.
 
-    ``target`` is there if it was asked for, as it came with the image.
+    ``target`` is there if it was asked for, as it came with the image. For a zoom, ``original`` is
+    what is seen of the image, from which regions are cut: (1 or 3, H', W'), or augmented and of the
+    zoom's size.
     """
 
     image: Tensor
+    original: NotRequired[Tensor]
     size: Tensor
     index: int
     notes: int
     target: NotRequired[Any]
+
+
+ZOOM_BATCH = 8  # images in memory at their own size
 
 
 class _Batches(Dataset[Item]):
@@ -38,6 +46,8 @@ class _Batches(Dataset[Item]):
     Attributes
     ----------
     images : ImageSource, or iterable
+    image_size, crop, zoom_size
+        As in :class:`PreparedImages`.
     notes : Notes
         What was noticed in the images of :meth:`batches`.
     targets : list
@@ -46,7 +56,10 @@ class _Batches(Dataset[Item]):
 
     images: Any
 
-    def __init__(self, with_targets: bool) -> None:
+    def __init__(
+        self, image_size: int, crop: str, zoom_size: int | None, with_targets: bool
+    ) -> None:
+        self.image_size, self.crop, self.zoom_size = image_size, crop, zoom_size
         self.with_targets = with_targets
         self.notes = Notes()
         self.targets: list[Any] = []
@@ -69,8 +82,13 @@ class _Batches(Dataset[Item]):
     def batches(
         self, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
     ) -> Iterator[dict[str, Tensor]]:
-        """All batches in order, for predictions: a dict of tensors; see :class:`Item`."""
+        """All batches in order, for predictions: a dict of tensors; see :class:`Item`.
+
+        Batches for a zoom have no more than :data:`ZOOM_BATCH` images.
+        """
         batches: Iterator[dict[str, Any]]
+        if self.zoom_size is not None:
+            batch_size = min(batch_size, ZOOM_BATCH)
         if workers_of(self.images, num_workers).num_workers > 0 or pin_memory:
             batches = iter(self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory))
         else:  # a DataLoader costs half a millisecond, a lot for a single image
@@ -80,6 +98,51 @@ class _Batches(Dataset[Item]):
             self.notes.add_flags((batch["notes"] | _darkness(batch["image"])).tolist())
             self.targets += batch.pop("target", ())
             yield batch
+
+    def to_augment(self, batch: Mapping[str, Any]) -> list[Tensor]:
+        """Images of a batch as an augmentation takes them, (3, S, S)."""
+        if self.zoom_size is None:
+            return list(batch["image"])
+        return [resized(whole, self.zoom_size).expand(3, -1, -1) for whole in batch["original"]]
+
+    def views(
+        self, batch: Mapping[str, Any], n_views: int, augment: Augment | None, seed: int
+    ) -> tuple[Tensor, list[Tensor] | None]:
+        """Test-time views of a batch as in :func:`views_of`, and the originals of a zoom."""
+        if self.zoom_size is None or n_views == 1:
+            return views_of(batch["image"], n_views, augment, seed), batch.get("original")
+        assert augment is not None  # checked with the parameters
+        images, originals = [], []
+        shown = zip(batch["image"], batch["original"], self.to_augment(batch), strict=True)
+        for image, original, whole in shown:
+            others = [
+                augmented(whole, augment, derived_seed(seed, view)) for view in range(1, n_views)
+            ]
+            images += [image, *(made_small(other, self.image_size) for other in others)]
+            originals += [original, *others]
+        return _stacked(images), originals
+
+    def _item(
+        self, image: Tensor, index: int, reading: Reading, change: Augment | None = None
+    ) -> Item:
+        """Item of an image (C, H, W); ``change`` augments it, at the size of a zoom."""
+        item: Item = {
+            "image": image,
+            "size": torch.tensor(reading.size_of(image)),
+            "index": index,
+            "notes": reading.flags,
+        }
+        image = cropped(image, self.crop)
+        if self.zoom_size is None or change is not None:
+            image = resized(image, self.zoom_size or self.image_size).expand(3, -1, -1)
+        if change is not None:
+            image = change(image)
+        if self.zoom_size is None:
+            item["image"] = image
+        else:
+            item["image"] = made_small(image, self.image_size).expand(3, -1, -1)
+            item["original"] = image
+        return item
 
 
 class PreparedImages(_Batches):
@@ -93,6 +156,9 @@ class PreparedImages(_Batches):
     crop : {"none", "square"}
         Part of each image that is resized, as in :func:`~diffmic.data.framing.frames`.
         ``"none"``: the whole image, whatever its aspect ratio.
+    zoom_size : int or None
+        Side of the squares that are augmented for a zoom, in pixels, if regions are cut from the
+        originals; None: they are not.
     augment : callable or None
         Augmentation: maps a uint8 or float tensor (3, S, S) to another; None: none.
     seed : int
@@ -111,14 +177,14 @@ class PreparedImages(_Batches):
         image_size: int,
         *,
         crop: str = "none",
+        zoom_size: int | None = None,
         augment: Augment | None = None,
         seed: int = 0,
         value_range: ValueRange | None = None,
         with_targets: bool = False,
     ) -> None:
-        super().__init__(with_targets)
+        super().__init__(image_size, crop, zoom_size, with_targets)
         self.images: ImageSource = images
-        self.image_size, self.crop = image_size, crop
         self.augment = augment
         self.seed = seed
         self.value_range = value_range
@@ -129,18 +195,19 @@ class PreparedImages(_Batches):
 
     def __getitem__(self, index: int) -> Item:
         seed = derived_seed(self.seed, self.epoch)
-        reading = Reading(self.value_range, seed=seed, side=self.image_size)
+        reading = Reading(self.value_range, seed=seed, side=self.zoom_size or self.image_size)
         if self.with_targets:
             assert isinstance(self.images, DatasetImages)
             image, target = self.images.item(int(index), reading, with_target=True)
         else:
             image, target = read_from(self.images, int(index), reading), None
-        item = _item(image, self, int(index), reading)
-        if self.with_targets:
-            item["target"] = as_array(target, "target")
+        change = None
         if self.augment is not None:
             seed = derived_seed(self.seed, self.epoch, int(index))
-            item["image"] = augmented(item["image"], self.augment, seed)
+            change = partial(augmented, augment=self.augment, seed=seed)
+        item = self._item(image, int(index), reading, change)
+        if self.with_targets:
+            item["target"] = as_array(target, "target")
         return item
 
     def items(self) -> Iterator[Item]:
@@ -156,10 +223,8 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         Images of any kind that :func:`as_image` reads.
     image_size : int
         Side of the square, in pixels.
-    crop : {"none", "square"}
+    crop, zoom_size, value_range
         As in :class:`PreparedImages`.
-    value_range : ValueRange or None
-        Range of pixel values, as in :class:`PreparedImages`.
     with_targets : bool
         Whether to read the targets, too, of a :class:`Stream`, which ``images`` must then be.
     """
@@ -170,12 +235,12 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         image_size: int,
         *,
         crop: str = "none",
+        zoom_size: int | None = None,
         value_range: ValueRange | None = None,
         with_targets: bool = False,
     ) -> None:
-        super().__init__(with_targets)
+        super().__init__(image_size, crop, zoom_size, with_targets)
         self.images = images
-        self.image_size, self.crop = image_size, crop
         self.value_range = value_range
 
     def __iter__(self) -> Iterator[Item]:
@@ -186,9 +251,9 @@ class PreparedStream(_Batches, IterableDataset[Item]):
     def items(self) -> Iterator[Item]:
         pairs = self.images.labelled() if self.with_targets else ((x, None) for x in self.images)
         for index, (value, target) in enumerate(pairs):
-            reading = Reading(self.value_range, side=self.image_size)
+            reading = Reading(self.value_range, side=self.zoom_size or self.image_size)
             image = as_image(value, name=f"image {index}", reading=reading)
-            item = _item(image, self, index, reading)
+            item = self._item(image, index, reading)
             if self.with_targets:
                 item["target"] = as_array(target, "target")
             yield item
@@ -226,46 +291,31 @@ def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -
     return torch.stack(views, dim=1).flatten(0, 1)
 
 
-def _item(
-    image: Tensor, how: PreparedImages | PreparedStream, index: int, reading: Reading
-) -> Item:
-    return {
-        "image": resized(cropped(image, how.crop), how.image_size).expand(3, -1, -1),
-        "size": torch.tensor(reading.size_of(image)),
-        "index": index,
-        "notes": reading.flags,
-    }
-
-
 def _darkness(images: Tensor) -> Tensor:
     """Note of each image (B, 3, S, S) that is nearly black."""
     brightest = images.flatten(1).amax(dim=1) / (1 if images.is_floating_point() else 255)
     return ((brightest > 0) & (brightest < DARK)).long() * int(Note.DARK)
 
 
-def resized(image: Tensor, size: int) -> Tensor:
-    """Image (C, H, W) resized to (C, size, size), with antialiasing."""
-    if image.shape[1:] == (size, size):
-        return image
-    transforms = imported("torchvision.transforms.v2.functional")
-    resized_image: Tensor = transforms.resize(image, [size, size], antialias=True)
-    return resized_image
-
-
 def collate(items: list[Item]) -> dict[str, Any]:
-    """Batch of items; images of mixed dtypes become float in 0–1."""
-    images = [item["image"] for item in items]
-    if len({image.dtype for image in images}) > 1:
-        images = [unit_range(image) for image in images]
+    """Batch of items; images of mixed dtypes become float in 0–1, originals are a list."""
     batch: dict[str, Any] = {
-        "image": torch.stack(images),
+        "image": _stacked([item["image"] for item in items]),
         "size": torch.stack([item["size"] for item in items]),
         "index": torch.tensor([item["index"] for item in items]),
         "notes": torch.tensor([item["notes"] for item in items]),
     }
-    if "target" in items[0]:
-        batch["target"] = [item["target"] for item in items]
+    for name in ("original", "target"):
+        if name in items[0]:
+            batch[name] = [item[name] for item in items]
     return batch
+
+
+def _stacked(images: list[Tensor]) -> Tensor:
+    """Images of one size in a batch; those of mixed dtypes become float in 0–1."""
+    if len({image.dtype for image in images}) > 1:
+        images = [unit_range(image) for image in images]
+    return torch.stack(images)
 
 
 def unit_range(images: Tensor) -> Tensor:

@@ -166,6 +166,7 @@ def _prepared(
     value_range = model.value_range
     how: dict[str, Any] = {
         "crop": model.crop,
+        "zoom_size": model.zoom_size,
         "value_range": value_range,
         "with_targets": with_targets,
     }
@@ -178,6 +179,6 @@ def _prepared(
         num_workers=num_workers,
     )
     if isinstance(inputs, Stream):  # it has its own workers, if any
-        return PreparedStream(inputs, model.input_size, **how), 0
-    images = PreparedImages(inputs.images, model.input_size, seed=model.seed, **how)
+        return PreparedStream(inputs, model.image_size, **how), 0
+    images = PreparedImages(inputs.images, model.image_size, seed=model.seed, **how)
     return images, num_workers

@@ -27,6 +27,7 @@ from ..model import (
     default_image_size,
     resolve_architecture,
     resolved,
+    same_regions,
     zoom_size,
 )
 from ..random import LocalRNG, derived_seed, draw_seed
@@ -144,7 +145,8 @@ def prepare_fit(
     named = isinstance(p["backbone"], str) and bool(p["pretrained"])
     options = TrainingOptions(
         recipe=recipe,
-        image_size=plan.input_size,
+        image_size=plan.image_size,
+        zoom_size=plan.zoom_size,
         max_epochs=p["max_epochs"],
         batch_size=data.batch_size or p["batch_size"],
         learning_rate=p["learning_rate"],
@@ -163,13 +165,14 @@ def prepare_fit(
     one = options.prepared(data.training.subset([0] * trials))
     batch = next(one.batches(trials, num_workers=options.num_workers))
     _warn_of_items(batch["image"])
-    check_augment(options.augment, batch["image"][0], seed)
+    check_augment(options.augment, one.to_augment(batch)[0], seed)
     with LocalRNG(derived_seed(seed, 0)):
         network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
-    same = learnt is not None and same_classes(learnt, data)
+    same, known = learnt is not None and same_classes(learnt, data), None
     if learnt is not None:
-        _go_on(learnt, network, data, same)
-    known = learnt if same and learnt is not None and "diffusion" in learnt.calibrations else None
+        heads = same and same_regions(learnt.network, network)
+        _go_on(learnt, network, data, same=same, heads=heads)
+        known = learnt if heads and "diffusion" in learnt.calibrations else None
     return FitPlan(
         data,
         options,
@@ -292,9 +295,16 @@ def _with_zoom(plan: NetworkPlan, longest_side: int, learnt: FittedModel | None)
     return replace(plan, architecture=architecture)
 
 
-def _go_on(learnt: FittedModel, network: DiffMICNetwork, data: TrainingData, same: bool) -> None:
-    carry_over(learnt.network, network, heads=same)
+def _go_on(
+    learnt: FittedModel, network: DiffMICNetwork, data: TrainingData, *, same: bool, heads: bool
+) -> None:
+    carry_over(learnt.network, network, heads=heads)
     encoding = data.encoding
+    if same and not heads:
+        warn_user(
+            f"warm_start: regions were {learnt.plan.architecture.regions!r} and are now read in "
+            "another way: keeping the backbone weights and re-initialising the heads."
+        )
     if not same and np.isin(encoding.classes, learnt.classes).any():
         before, now = learnt.classes.tolist(), encoding.classes.tolist()
         if before == now and data.data_names is not None:

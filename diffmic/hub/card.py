@@ -47,7 +47,7 @@ $code
 ```
 
 Images go in as they are, as files, arrays or tensors: the model resizes $what to
-$size × $size pixels and normalises them.
+$size × $size pixels and normalises them.$zoom
 
 ## Results
 
@@ -191,6 +191,7 @@ def card_text(
         kind="labels" if config["task"] == "multilabel" else "classes",
         what="their central square" if config["preprocessing"].get("crop") else "them",
         size=config["preprocessing"]["image_size"],
+        zoom=_zoom(network["architecture"]),
         results=_results(card, validation_scores),
         dataset=dataset or NOT_SPECIFIED,
         split=card.split or NOT_SPECIFIED,
@@ -210,6 +211,19 @@ def card_text(
         versions=", ".join(f"{package} {number}" for package, number in config["versions"].items()),
     )
     return sealed(f"---\n{_metadata(card, name)}---\n{_utf_8(text)}")
+
+
+def _zoom(architecture: Mapping[str, Any]) -> str:
+    """Sentences on the regions of a model that reads them at the image's own resolution."""
+    if architecture.get("regions") != "zoom":
+        return ""
+    side, crop = architecture["zoom_size"], architecture["region_size"]
+    return (
+        f" It also reads {architecture['n_regions']} regions of the original image, where it sees "
+        f"most evidence, each as {crop} × {crop} pixels: the share that such a crop has of an "
+        f"image of {side} × {side} pixels (its `zoom_size`). Larger images show no more than that; "
+        "smaller ones show less than the model was trained on."
+    )
 
 
 def _labels(config: Mapping[str, Any], names: list[str]) -> str:

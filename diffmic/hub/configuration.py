@@ -207,9 +207,11 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
     )
 
     zoom = config["network"]["architecture"].get("zoom_size", "auto")
+    zooms = config["network"]["architecture"].get("regions") == "zoom"
+    named = "" if zooms else "'auto' or "
     yield (
-        f"zoom_size is {zoom!r}, not 'auto' or 1 to {LARGEST_IMAGE}",
-        zoom == "auto" or (type(zoom) is int and 1 <= zoom <= LARGEST_IMAGE),
+        f"zoom_size is {zoom!r}, not {named}1 to {LARGEST_IMAGE}",
+        (zoom == "auto" and not zooms) or (type(zoom) is int and 1 <= zoom <= LARGEST_IMAGE),
     )
 
     stages = set(config["calibrations"])

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelFileError
-from ..model.regions import ZoomedCrops
+from ..model.zoom import ZoomedCrops
 from .card import is_generated
 from .configuration import CONFIG_FILE, FORMAT_VERSION
 

@@ -1,7 +1,7 @@
 """Inference engine: a network with the numerical precision of predictions."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,12 +41,16 @@ class Engine:
         return self.network.forward_noise.device
 
     @torch.inference_mode()
-    def encode(self, images: Tensor, *, seed: int = 0) -> Conditions:
+    def encode(
+        self, images: Tensor, originals: Sequence[Tensor] | None = None, *, seed: int = 0
+    ) -> Conditions:
         """Conditions of images (B, 3, H, W) in 0–1, in float32.
 
         Parameters
         ----------
         images : Tensor of shape (B, 3, H, W)
+        originals : sequence of Tensor or None
+            Zoom: the original images; see :meth:`DiffMICNetwork.encode`.
         seed : int
             Seed of what the network draws at random, if it does in evaluation mode, as Monte Carlo
             dropout. It is then run on each image alone, with the same random numbers, so that they
@@ -54,11 +58,18 @@ class Engine:
         """
         with self._arithmetic():
             if not _may_draw(self.network):
-                return self.network.encode(images).map(Tensor.float)
+                return self.network.encode(images, originals).map(Tensor.float)
             with LocalRNG(seed) as rng:
-                conditions = self.network.encode(images)
+                conditions = self.network.encode(images, originals)
             if rng.has_drawn and len(images) > 1:
-                each = [self.encode(image[None], seed=seed) for image in images]
+                each = [
+                    self.encode(
+                        images[i : i + 1],
+                        None if originals is None else originals[i : i + 1],
+                        seed=seed,
+                    )
+                    for i in range(len(images))
+                ]
                 return Conditions.cat(each)
             return conditions.map(Tensor.float)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from ..data import PreparedImages, PreparedStream, unit_range, views_of
+from ..data import PreparedImages, PreparedStream, unit_range
 from ..data.augmentation import Augment
 from ..errors import BackboneError, InputError
 from ..model import Conditions
@@ -142,10 +142,12 @@ def encode_images(
         max(1, batch_size // n_views), num_workers=num_workers, pin_memory=device.type == "cuda"
     )
     for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False):
-        views = views_of(batch["image"], n_views, augment, seed)
+        views, originals = images.views(batch, n_views, augment, seed)
         pixels = unit_range(views.to(device, non_blocking=True))
         pixels = pixels.contiguous(memory_format=torch.channels_last)
-        yield engine.encode(pixels, seed=seed), batch["size"]
+        if originals is not None:
+            originals = [original.to(device, non_blocking=True) for original in originals]
+        yield engine.encode(pixels, originals, seed=seed), batch["size"]
 
 
 def evidence_of(

@@ -147,6 +147,11 @@ class FittedModel:
         return self.plan.architecture.crop
 
     @property
+    def zoom_size(self) -> int | None:
+        """Side of the images from which a zoom cuts regions as they are; None: there is none."""
+        return self.plan.zoom_size
+
+    @property
     def device(self) -> torch.device:
         """Device of the network."""
         return self.engine.device

@@ -8,7 +8,7 @@ from .architecture import (
     resolve_architecture,
 )
 from .backbone import Backbone, FeatureMaps, build_backbone, default_image_size
-from .build import build_network, carry_over, resolved, zoom_size
+from .build import build_network, carry_over, resolved, same_regions, zoom_size
 from .conditions import Conditions
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
@@ -37,6 +37,7 @@ __all__ = [
     "default_image_size",
     "resolve_architecture",
     "resolved",
+    "same_regions",
     "top_mean",
     "zoom_size",
 ]

@@ -34,14 +34,16 @@ class Architecture:
         signs that are lost when the whole image is made small; they pass through the same
         convolutions as the whole image, with batch norm statistics of their own.
     zoom_size : int or "auto"
-        Zoom: side in pixels to which images are resized before regions are cropped. Auto: the
-        longer side of the first image, as far as regions still cover the cells on which they are
-        chosen (1,792 pixels for an ``image_size`` of 224).
+        Zoom: side in pixels of an image from which regions are cut as they are. Of larger and
+        smaller images the same share is cut, and resized to ``region_size``. Auto: the longer side
+        of the first image, as far as regions still cover the cells of the finer map (1,792 pixels
+        for an ``image_size`` of 224).
     region_importance : {"contrast", "paper"}
         What makes a place worth a region; see :func:`~diffmic.model.regions.importance_map`.
     region_map : {"fine", "coarse"}
-        Cells on which regions are chosen: those of the finer feature map, to which the saliency map
-        is interpolated, or those of the saliency map itself, as in the paper.
+        Cells on which regions are chosen: those of the finer feature map (zoom: of half their
+        side), to which the saliency map is interpolated, or those of the saliency map itself, as in
+        the paper.
     crop : {"none", "square"}
         Part of each image that the network sees: the whole image, resized to a square whatever its
         shape, or the largest square in its centre, as in the paper.
@@ -52,7 +54,8 @@ class Architecture:
         Side of a region, in pixels of the image from which it is taken. Auto: about a
         fifth of the side of the image, in whole cells (48 pixels for an ``image_size`` of 224), or
         a single cell if ``region_map`` is coarse; zoom: four sevenths of the ``image_size``, in
-        multiples of 32 (128 pixels for 224).
+        multiples of 32 (128 pixels for 224), or more if a cell is larger, or another size that the
+        backbone takes.
     feature_dim : int
         F, the width of the denoiser.
     num_train_timesteps : int
@@ -306,6 +309,28 @@ class NetworkPlan:
     def input_size(self) -> int:
         """Side of the images that the network takes, in pixels: of the zoom, or ``image_size``.
 
-        A ``zoom_size`` of "auto" must have been resolved before.
+        Raises
+        ------
+        InputError
+            The size of the zoom is still "auto".
         """
-        return int(self.architecture.zoom_size) if self.architecture.zooms else self.image_size
+        return self.image_size if self.zoom_size is None else self.zoom_size
+
+    @property
+    def zoom_size(self) -> int | None:
+        """Side of the images from which a zoom cuts regions as they are, in pixels; None: no zoom.
+
+        Raises
+        ------
+        InputError
+            It is still "auto".
+        """
+        if not self.architecture.zooms:
+            return None
+        if self.architecture.zoom_size == "auto":
+            raise InputError(
+                "zoom_size is 'auto', which depends on the images: a network needs a number of "
+                "pixels, as in Architecture(regions='zoom', zoom_size=1024). A fit finds it by "
+                "itself, as diffmic.model.zoom_size(plan, longest_side) does."
+            )
+        return int(self.architecture.zoom_size)

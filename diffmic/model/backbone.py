@@ -5,7 +5,7 @@ import difflib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -189,6 +189,7 @@ def build_backbone(
     image_size: int,
     pretrained: bool | str | Path = False,
     fine_cells: int = 1,
+    any_size: bool = False,
 ) -> Backbone:
     """Build a :class:`Backbone` from a timm name, or from a module that returns a feature map.
 
@@ -203,6 +204,8 @@ def build_backbone(
         :func:`diffmic.model.pretrained.load_pretrained`.
     fine_cells : int
         Side of the finer feature map of a timm model, in cells, that is at least wanted.
+    any_size : bool
+        Whether a timm transformer shall take images of other sizes, too, if it can.
 
     Raises
     ------
@@ -220,7 +223,7 @@ def build_backbone(
         if any(p.is_floating_point() and p.dtype != torch.float32 for p in net.parameters()):
             net = net.float()  # training and saved files are in float32
         return Backbone(net, mean=IMAGENET_MEAN, std=IMAGENET_STD, image_size=image_size)
-    model = _timm_model(backbone, image_size, pretrained)
+    model = _timm_model(backbone, image_size, pretrained, any_size)
     cfg = model.pretrained_cfg
     net = TimmFeatures(model, max(FINEST, image_size / fine_cells))
     return Backbone(net, mean=cfg["mean"], std=cfg["std"], image_size=image_size)
@@ -237,8 +240,10 @@ def default_image_size(backbone: str | nn.Module, longest_side: int) -> int:
     return min(224, longest_side)
 
 
-def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # type: ignore[no-untyped-def]
-    timm = imported("timm")  # only for named models, because it takes seconds
+def _timm_model(  # type: ignore[no-untyped-def]
+    name: str, image_size: int, pretrained: bool | str | Path, any_size: bool
+):
+    timm = imported("timm")  # imported only for named models, because it takes seconds
 
     if not isinstance(name, str):
         raise BackboneError(
@@ -252,10 +257,12 @@ def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # t
             + (f" Close ones: {', '.join(close)}." if close else "")
             + " timm.list_models() lists all names."
         )
-    options = {}
+    options: dict[str, Any] = {}
     cfg = None if remote else timm.get_pretrained_cfg(name)
     if cfg is not None and cfg.fixed_input_size and cfg.input_size[-1] != image_size:
         options["img_size"] = image_size
+    if any_size and cfg is not None and cfg.fixed_input_size and _takes_any_size(name):
+        options["dynamic_img_size"] = True
     try:
         model = load_pretrained(name, pretrained, num_classes=0, **options)
     except (AssertionError, TypeError) as reason:
@@ -268,3 +275,15 @@ def _timm_model(name: str, image_size: int, pretrained: bool | str | Path):  # t
             f"timm's {name!r} returns no feature maps (forward_intermediates); choose another."
         )
     return model
+
+
+def _takes_any_size(name: str) -> bool:
+    """Whether a timm transformer can be built so that it takes images of any size."""
+    timm = imported("timm")
+
+    try:
+        with torch.device("meta"):
+            timm.create_model(name, dynamic_img_size=True)
+    except (AssertionError, TypeError, RuntimeError, NotImplementedError):
+        return False
+    return True

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,12 +17,14 @@ from .network import DiffMICNetwork
 from .own import OwnDenoiser, OwnPrior
 from .own_process import OwnProcess, OwnSampler, try_process
 from .prior import DualGranularityPrior
-from .regions import FeatureWindows, PixelCrops, ZoomedCrops, max_regions, window_cells
+from .regions import FeatureWindows, PixelCrops, max_regions, window_cells
 from .vector import ImageContext, VectorDenoiser, VectorNetwork
+from .zoom import ZoomedCrops, zoomed_window
 
 FINE_CELLS = 8  # least side of the finer map, in cells, on which regions are chosen
 N_REGIONS, FEWEST_REGIONS = 6, 4  # fewer only where no more fit
 N_ZOOMED = 4
+ZOOM_FINER = 2  # zoomed regions are chosen on a grid so many times finer than the finer map
 REGION_SIDE = 0.21  # of the side of the image; six regions cover a quarter of it
 COVERED = 0.3  # largest share of the image that all regions cover together
 
@@ -48,54 +51,51 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         return _assembled(plan)(plan, own, own.channels, None, None)
     fine = architecture.region_map == "fine"
     fine_cells = FINE_CELLS if fine else 1
-    encoder = build_backbone(
-        plan.backbone, image_size=side, pretrained=pretrained, fine_cells=fine_cells
-    )
+    options: dict[str, Any] = {
+        "image_size": side,
+        "fine_cells": fine_cells,
+        "any_size": architecture.zooms,
+    }
+    encoder = build_backbone(plan.backbone, pretrained=pretrained, **options)
     others_pretrained = bool(pretrained)
     if architecture.prior_backbone is None:
         global_backbone, image_encoder = encoder, None
     else:
         image_encoder = encoder
         global_backbone = build_backbone(
-            architecture.prior_backbone,
-            image_size=side,
-            pretrained=others_pretrained,
-            fine_cells=fine_cells,
+            architecture.prior_backbone, pretrained=others_pretrained, **options
         )
     map_size = global_backbone.fine_size if fine else global_backbone.map_size
-    region_size = _region_size(plan, map_size)
     input_size = plan.input_size, plan.input_size
-    window = window_cells(region_size, input_size, map_size)
 
     regions: FeatureWindows | PixelCrops | ZoomedCrops
     region_encoder = None
     if architecture.zooms:
-        try:
-            tied = global_backbone.tied(region_size[0])
-        except BackboneError as reason:
-            raise BackboneError(
-                f"Zoomed regions of {region_size[0]} pixels pass through the backbone of the whole "
-                f"image, which does not take them: {reason} Set Architecture(region_size=...) to a "
-                f"size that it takes, such as {side}."
-            ) from reason
+        if fine:
+            map_size = map_size[0] * ZOOM_FINER, map_size[1] * ZOOM_FINER
+        tied, region_size = _zoomed(plan, global_backbone, map_size)
+        window = zoomed_window(region_size, input_size, map_size)
         regions = ZoomedCrops(tied, region_size, input_size, map_size, window)
-    elif architecture.region_backbone is None:
-        regions = FeatureWindows(global_backbone, region_size, input_size, map_size)
     else:
-        crops = [
-            PixelCrops(
-                build_backbone(
-                    architecture.region_backbone,
-                    image_size=region_size[0],
-                    pretrained=others_pretrained,
-                ),
-                region_size,
-                input_size,
-                map_size,
-            )
-            for _ in range(1 + plan.diffusion.context_of_regions)
-        ]
-        regions, region_encoder = crops[0], crops[1] if len(crops) > 1 else None
+        region_size = _region_size(plan, map_size)
+        window = window_cells(region_size, input_size, map_size)
+        if architecture.region_backbone is None:
+            regions = FeatureWindows(global_backbone, region_size, input_size, map_size)
+        else:
+            crops = [
+                PixelCrops(
+                    build_backbone(
+                        architecture.region_backbone,
+                        image_size=region_size[0],
+                        pretrained=others_pretrained,
+                    ),
+                    region_size,
+                    input_size,
+                    map_size,
+                )
+                for _ in range(1 + plan.diffusion.context_of_regions)
+            ]
+            regions, region_encoder = crops[0], crops[1] if len(crops) > 1 else None
     prior = DualGranularityPrior(
         global_backbone,
         regions,
@@ -197,12 +197,13 @@ def _denoiser(
 
 def resolved(plan: NetworkPlan, network: DiffMICNetwork) -> NetworkPlan:
     """The plan of a network with every "auto" replaced by its value in the network."""
-    map_size = network.prior.regions.map_size
-    architecture = replace(
-        plan.architecture,
-        n_regions=network.n_regions,
-        region_size=_region_size(plan, map_size)[0],
+    regions = network.prior.regions
+    size = (
+        regions.region_size
+        if isinstance(regions, ZoomedCrops)
+        else _region_size(plan, regions.map_size)
     )
+    architecture = replace(plan.architecture, n_regions=network.n_regions, region_size=size[0])
     return replace(plan, architecture=architecture)
 
 
@@ -240,19 +241,56 @@ def _n_regions(
 def _region_size(plan: NetworkPlan, map_size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of a region, in pixels of the image from which it is taken."""
     size, side = plan.architecture.region_size, plan.input_size
-    if size == "auto" and plan.architecture.zooms:
-        size = min(_zoomed_region(plan.image_size), side)
     if size == "auto":
         share = REGION_SIDE if plan.architecture.region_map == "fine" else 0.0
         height, width = (max(1, round(max(1, round(n * share)) * side / n)) for n in map_size)
         return height, width
+    return _checked(int(size), side, "image_size")
+
+
+def _checked(size: int, side: int, whole: str) -> tuple[int, int]:
     if size > side:
-        whole = "zoom_size" if plan.architecture.zooms else "image_size"
         raise InputError(
             f"region_size is {size!r}; it must be 'auto' or a number of pixels between 1 and the "
             f"{whole} of {side}."
         )
-    return int(size), int(size)
+    return size, size
+
+
+def _zoomed(
+    plan: NetworkPlan, backbone: Backbone, map_size: tuple[int, int]
+) -> tuple[Backbone, tuple[int, int]]:
+    """Backbone for zoomed regions, and their height and width, in pixels of the zoom.
+
+    "auto" takes the first of several sizes that covers the cell that chooses it and that the
+    backbone takes.
+
+    Raises
+    ------
+    InputError, BackboneError
+        ``region_size`` is larger than the zoom, or the backbone does not take it.
+    """
+    size, side = plan.architecture.region_size, plan.input_size
+    if size == "auto":
+        cell = max(-(-side // n) for n in map_size)
+        usual = _zoomed_region(plan.image_size)
+        wanted = max(usual, 32 * math.ceil(cell / 32))
+        # Patches of 14 pixels, and windows that fit the backbone's own size alone.
+        sizes = [wanted, 14 * math.ceil(max(usual - 13, cell) / 14), plan.image_size]
+        sizes = [min(one, side) for one in sizes if one >= cell]
+    else:
+        sizes = [_checked(int(size), side, "zoom_size")[0]]
+    for number, one in enumerate(sizes, start=1):
+        try:
+            return backbone.tied(one), (one, one)
+        except BackboneError as reason:
+            if number == len(sizes):
+                raise BackboneError(
+                    f"Zoomed regions of {one} pixels pass through the backbone of the whole image, "
+                    f"which does not take them: {reason} Set Architecture(region_size=...) to a "
+                    f"size that it takes, such as {plan.image_size}."
+                ) from reason
+    raise AssertionError
 
 
 def _zoomed_region(image_size: int) -> int:
@@ -260,8 +298,16 @@ def _zoomed_region(image_size: int) -> int:
     return max(32, 32 * round(4 * image_size / 7 / 32))
 
 
+def same_regions(one: DiffMICNetwork, other: DiffMICNetwork) -> bool:
+    """Whether the regions of two networks are read in the same way."""
+    return type(one.prior.regions) is type(other.prior.regions)
+
+
 def carry_over(learnt: DiffMICNetwork, network: DiffMICNetwork, *, heads: bool) -> None:
     """Copy the weights of a trained network: those of the backbones, and the heads if requested.
+
+    Where one of the networks zooms and the other does not, backbones for regions are not copied: a
+    zoom gets the weights and the statistics of the backbone of the whole image.
 
     Parameters
     ----------
@@ -286,8 +332,25 @@ def carry_over(learnt: DiffMICNetwork, network: DiffMICNetwork, *, heads: bool) 
     if not heads:
         tensors = {name: tensor for name, tensor in tensors.items() if "backbone." in name}
         tensors |= {n: t for n, t in learnt.state_dict().items() if n.startswith("image_encoder.")}
+    zooms = [isinstance(net.prior.regions, ZoomedCrops) for net in (learnt, network)]
+    if zooms[0] != zooms[1]:
+        whole, crops = "prior.backbone.", "prior.regions.backbone."
+        tensors = {
+            name: tensor
+            for name, tensor in tensors.items()
+            if not name.startswith((crops, "region_encoder."))
+        }
+        if zooms[1]:
+            tensors |= {
+                crops + name.removeprefix(whole): tensor
+                for name, tensor in tensors.items()
+                if name.startswith(whole)
+            }
     own = network.state_dict()
     unfit = [name for name, t in tensors.items() if name not in own or own[name].shape != t.shape]
+    # Encoders that the fitted network lacks would begin with random weights.
+    encoders = "prior.backbone.", "prior.regions.backbone.", "region_encoder.", "image_encoder."
+    unfit += [name for name in own if name.startswith(encoders) and name not in tensors]
     if unfit:
         raise InputError(
             f"warm_start cannot continue from the fitted network: {unfit[:3]} differ. Keep the "

@@ -1,6 +1,6 @@
 """The network: prior, encoders, denoiser and process, with ``encode`` and ``sample``."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -124,10 +124,13 @@ class DiffMICNetwork(nn.Module):
         """Number of regions, K."""
         return self.prior.n_regions
 
-    def encode(self, images: Tensor) -> Conditions:
-        """Conditions of images (B, 3, H, W) in 0–1, computed once per image."""
+    def encode(self, images: Tensor, originals: Sequence[Tensor] | None = None) -> Conditions:
+        """Conditions of images (B, 3, H, W) in 0–1, computed once per image.
+
+        ``originals`` are those of :meth:`DualGranularityPrior.forward`.
+        """
         conditions: Conditions
-        conditions, cells = self.prior(images)
+        conditions, cells = self.prior(images, originals)
         if self.image_encoder is not None:
             conditions = replace(
                 conditions, image_features=self.image_encoder.pooled(self.prior.whole(images))

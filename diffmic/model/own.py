@@ -215,7 +215,7 @@ class OwnPrior(nn.Module):
         """The images as they are."""
         return images
 
-    def forward(self, images: Tensor) -> tuple[Conditions, Tensor]:
+    def forward(self, images: Tensor, originals: None = None) -> tuple[Conditions, Tensor]:
         """Conditions, checked, and no cells."""
         found = self.own(images)
         if not isinstance(found, Conditions):

@@ -1,12 +1,12 @@
 """The dual-granularity prior: classification of the whole image and of its regions."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
 from ..tasks import MULTICLASS, Task
 from .backbone import Backbone
 from .boxes import features_in_boxes
@@ -15,11 +15,10 @@ from .own import OwnRegions
 from .regions import (
     FeatureWindows,
     PixelCrops,
-    ZoomedCrops,
+    RegionChoice,
     importance_map,
-    max_regions,
-    select_regions,
 )
+from .zoom import ZoomedCrops
 
 _LEAST_WEIGHT = 1e-3  # of a region in the attention
 
@@ -91,24 +90,16 @@ class DualGranularityPrior(nn.Module):
         n_regions: int,
         window: tuple[int, int],
         task: Task = MULTICLASS,
-        importance: str = "paper",
+        importance: str = "contrast",
         finder: Any = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.regions = regions
         self.n_regions = n_regions
-        self.window = window
+        self.choice = RegionChoice(regions.map_size, n_regions, window) if finder is None else None
         self.task, self.importance = task, importance
         self.finder = None if finder is None else OwnRegions(finder, n_regions)
-        room = n_regions if finder is not None else max_regions(regions.map_size, window)
-        if not 1 <= n_regions <= room:
-            rows, columns = regions.map_size
-            raise InputError(
-                f"n_regions is {n_regions}, but the map of {rows} × {columns} cells on which they "
-                f"are chosen has room for {room} windows of {window[0]} × {window[1]}. Use "
-                "n_regions='auto', a larger image_size or a smaller region_size."
-            )
         self.saliency = nn.Conv2d(backbone.channels, num_classes, 1, bias=False)
         self.attention = GatedAttention(regions.channels)
         self.classifier = nn.Linear(regions.channels, num_classes, bias=False)
@@ -116,14 +107,23 @@ class DualGranularityPrior(nn.Module):
     def whole(self, images: Tensor) -> Tensor:
         """Whole images as the backbone takes them: those of a zoom are made small."""
         side = self.backbone.image_size
-        if not isinstance(self.regions, ZoomedCrops):
+        if not isinstance(self.regions, ZoomedCrops) or images.shape[2:] == (side, side):
             return images
         return F.interpolate(
             images, (side, side), mode="bilinear", antialias=True, align_corners=False
         )
 
-    def forward(self, images: Tensor) -> tuple[Conditions, Tensor]:
+    def forward(
+        self, images: Tensor, originals: Sequence[Tensor] | None = None
+    ) -> tuple[Conditions, Tensor]:
         """Apply the prior to images (B, 3, H, W) in 0–1.
+
+        Parameters
+        ----------
+        images : Tensor of shape (B, 3, H, W)
+        originals : sequence of B tensors of shape (C, H', W'), or None
+            Zoom: the original images, uint8 or float in 0–1, of which ``images`` are the small
+            ones. None: ``images`` are the originals.
 
         Returns
         -------
@@ -133,14 +133,19 @@ class DualGranularityPrior(nn.Module):
             Upper-left cell of each region on the map on which regions are chosen; the boxes of a
             region finder of one's own.
         """
-        maps = self.backbone(self.whole(images))
+        small = self.whole(images)
+        maps = self.backbone(small)
         saliency = self.saliency(maps.coarse)
+        shown = images if originals is None else originals
         if self.finder is None:
             cells, weights = self._chosen(saliency.detach().float())
-            features, boxes = self.regions(images, maps, cells), self.regions.boxes(cells)
+            if isinstance(self.regions, ZoomedCrops):
+                features, boxes = self.regions(shown, maps, cells), self.regions.boxes(cells, shown)
+            else:
+                features, boxes = self.regions(images, maps, cells), self.regions.boxes(cells)
         else:
-            cells, weights = self.finder(images, saliency.detach().float())
-            features, boxes = features_in_boxes(self.regions, images, maps, cells), cells
+            cells, weights = self.finder(small, saliency.detach().float())
+            features, boxes = features_in_boxes(self.regions, shown, maps, cells), cells
         pooled, attention = self.attention(features, weights)
         conditions = Conditions(
             global_logits=top_mean(saliency),
@@ -179,7 +184,14 @@ class DualGranularityPrior(nn.Module):
                 saliency, self.regions.map_size, mode="bilinear", align_corners=False
             )
         importance = importance_map(saliency, self.task, self.importance)
-        cells, worth = select_regions(importance, self.n_regions, self.window)
+        if self.importance != "paper":
+            # In half precision places that are alike but for rounding tie, and the first is chosen:
+            # an interpolated map is flat along its border.
+            largest = importance.amax(dim=(1, 2), keepdim=True)
+            importance = importance / largest.clamp_min(torch.finfo(importance.dtype).tiny)
+            importance = importance.half().to(saliency.dtype)
+        assert self.choice is not None  # there is no finder
+        cells, worth = self.choice(importance)
         if self.importance == "paper":
             return cells, torch.ones_like(worth)
         share = worth / worth[:, :1].clamp_min(torch.finfo(worth.dtype).tiny)

@@ -1,5 +1,7 @@
 """Regions of interest: their selection from the saliency map, and their features."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,48 +42,70 @@ def importance_map(saliency: Tensor, task: Task, form: str = "contrast") -> Tens
     return importance.view(saliency.shape[0], *saliency.shape[2:])
 
 
-def select_regions(
-    importance: Tensor, n_regions: int, window: tuple[int, int]
-) -> tuple[Tensor, Tensor]:
-    """Select the windows with the largest mean importance greedily, for all images at once.
+class RegionChoice(nn.Module):
+    """Greedy choice of the windows with the largest mean importance, for all images at once.
 
     Parameters
     ----------
-    importance : Tensor of shape (B, h, w)
-        Importance map, at least 0.
+    map_size : tuple of int
+        Height and width of the importance map, in cells.
     n_regions : int
         K, the number of windows; the importance in each is set to 0 before the next is chosen.
     window : tuple of int
         Height and width of a window, in cells.
 
-    Returns
-    -------
-    Tensor of shape (B, K, 2)
-        Row and column of the upper-left cell of each window; ties go to the first window in
-        row-major order.
-    Tensor of shape (B, K)
-        Mean importance of each window when it was chosen.
+    Raises
+    ------
+    InputError
+        The map is too small for K windows of this size.
     """
-    height, width = importance.shape[1:]
-    n_columns = width - window[1] + 1
-    places = torch.arange((height - window[0] + 1) * n_columns, device=importance.device)
-    in_rows = _in_window(places // n_columns, window[0], height)  # (windows, h)
-    in_columns = _in_window(places % n_columns, window[1], width)
-    found = []
-    for _ in range(n_regions):
-        means = F.avg_pool2d(importance[:, None], window, stride=1)
-        largest, best = means.flatten(1).max(dim=1)
-        chosen_cells = in_rows[best][:, :, None] & in_columns[best][:, None, :]
-        importance = importance.masked_fill(chosen_cells, 0)
-        found.append((best, largest))
-    chosen, worth = (torch.stack(column, dim=1) for column in zip(*found, strict=True))
-    return torch.stack([chosen // n_columns, chosen % n_columns], dim=-1), worth
+
+    in_rows: Tensor  # whether a window that begins in a row holds each row
+    in_columns: Tensor
+
+    def __init__(self, map_size: tuple[int, int], n_regions: int, window: tuple[int, int]) -> None:
+        super().__init__()
+        self.n_regions, self.window = n_regions, window
+        room = max_regions(map_size, window)
+        if not 1 <= n_regions <= room:
+            raise InputError(
+                f"n_regions is {n_regions}, but the map of {map_size[0]} × {map_size[1]} cells on "
+                f"which they are chosen has room for {room} windows of {window[0]} × {window[1]}. "
+                "Use n_regions='auto', a larger image_size or a smaller region_size."
+            )
+        # Not saved, since they follow from the sizes.
+        tables = map(_in_window, map_size, window)
+        for name, table in zip(("in_rows", "in_columns"), tables, strict=True):
+            self.register_buffer(name, table, persistent=False)
+
+    def forward(self, importance: Tensor) -> tuple[Tensor, Tensor]:
+        """Choose the windows of importance maps (B, h, w), at least 0.
+
+        Returns
+        -------
+        Tensor of shape (B, K, 2)
+            Row and column of the upper-left cell of each window; ties go to the first window in
+            row-major order.
+        Tensor of shape (B, K)
+            Mean importance of each window when it was chosen.
+        """
+        n_columns = len(self.in_columns)
+        cells, worth = [], []
+        for _ in range(self.n_regions):
+            means = F.avg_pool2d(importance[:, None], self.window, stride=1)
+            largest, best = means.flatten(1).max(dim=1)
+            row, column = best // n_columns, best % n_columns
+            chosen = self.in_rows[row][:, :, None] & self.in_columns[column][:, None, :]
+            importance = importance.masked_fill(chosen, 0)
+            cells.append(torch.stack([row, column], dim=-1))
+            worth.append(largest)
+        return torch.stack(cells, dim=1), torch.stack(worth, dim=1)
 
 
-def _in_window(first: Tensor, length: int, n_cells: int) -> Tensor:
-    """Whether each of ``n_cells`` cells lies in each window: (windows,) → (windows, cells)."""
-    cells = torch.arange(n_cells, device=first.device)
-    return (cells >= first[:, None]) & (cells < first[:, None] + length)
+def _in_window(n_cells: int, length: int) -> Tensor:
+    """Whether each cell lies in each window of a row of cells: (windows, cells)."""
+    first, cells = torch.arange(n_cells - length + 1)[:, None], torch.arange(n_cells)
+    return (cells >= first) & (cells < first + length)
 
 
 def window_cells(
@@ -110,14 +134,35 @@ def max_regions(map_size: tuple[int, int], window: tuple[int, int]) -> int:
     return (map_size[0] - window[0] + 1) * (map_size[1] - window[1] + 1)
 
 
-def upper_left(cells: Tensor, map_size: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Map cells (..., 2) of a grid ``map_size`` to a grid ``size``: round(cell · H / h)."""
-    # Integer tables with Python's rounding, since not every device supports float64.
-    tables = [
-        torch.tensor([round(cell * (side / n)) for cell in range(n)], device=cells.device)
-        for n, side in zip(map_size, size, strict=True)
-    ]
-    return torch.stack([tables[0][cells[..., 0]], tables[1][cells[..., 1]]], dim=-1)
+class Corners(nn.Module):
+    """Table of the place, in cells or pixels, that belongs to each row and column of a map.
+
+    Parameters
+    ----------
+    rows, columns : sequence of int
+        Place of each row and of each column.
+    """
+
+    rows: Tensor
+    columns: Tensor
+
+    def __init__(self, rows: Sequence[int], columns: Sequence[int]) -> None:
+        super().__init__()
+        self.register_buffer("rows", torch.tensor(rows), persistent=False)
+        self.register_buffer("columns", torch.tensor(columns), persistent=False)
+
+    @classmethod
+    def scaled(cls, map_size: tuple[int, int], size: tuple[int, int]) -> "Corners":
+        """Upper-left places on a grid of another size: round(cell · H / h)."""
+        return cls(*map(_scaled, map_size, size))
+
+    def forward(self, cells: Tensor) -> Tensor:
+        """Places (..., 2) of cells (..., 2), both as row and column."""
+        return torch.stack([self.rows[cells[..., 0]], self.columns[cells[..., 1]]], dim=-1)
+
+
+def _scaled(n: int, side: int) -> list[int]:
+    return [round(cell * (side / n)) for cell in range(n)]
 
 
 def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
@@ -138,13 +183,13 @@ def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
     height, width = images.shape[2:]
     rows = corners[..., 0, None] + torch.arange(size[0], device=images.device)  # (B, K, p)
     columns = corners[..., 1, None] + torch.arange(size[1], device=images.device)
-    crops = _pixels_at(images, rows.clamp(max=height - 1), columns.clamp(max=width - 1))
+    crops = pixels_at(images, rows.clamp(max=height - 1), columns.clamp(max=width - 1))
     inside = (rows < height)[..., None] & (columns < width)[:, :, None]
     minimum = images.amin(dim=(2, 3))[:, None, :, None, None]
     return torch.where(inside[:, :, None], crops, minimum)
 
 
-def _pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+def pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Pixels at rows (B, K, p) and columns (B, K, q) of each image: (B, K, C, p, q)."""
     batch = torch.arange(images.shape[0], device=images.device).view(-1, 1, 1, 1)
     pixels: Tensor = images[batch, :, rows[..., None], columns[:, :, None]]  # (B, K, p, q, C)
@@ -177,23 +222,23 @@ class FeatureWindows(nn.Module):
         self.channels = backbone.fine_channels
         self.map_size, self.fine_size = map_size, backbone.fine_size
         self.window = window_cells(region_size, image_size, self.fine_size)
+        self.corners = Corners(
+            *(
+                [min(corner, side - length) for corner in _scaled(n, side)]
+                for n, side, length in zip(map_size, self.fine_size, self.window, strict=True)
+            )
+        )
 
     def forward(self, images: Tensor, maps: FeatureMaps, cells: Tensor) -> Tensor:
         """Features of each region, (B, K, D'): means of the finer map over its window."""
         means = F.avg_pool2d(maps.fine, self.window, stride=1)
-        rows, columns = self._corners(cells).unbind(-1)
+        rows, columns = self.corners(cells).unbind(-1)
         batch = torch.arange(images.shape[0], device=images.device)[:, None]
         return means[batch, :, rows, columns]
 
     def boxes(self, cells: Tensor) -> Tensor:
         """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
-        return _fractions(self._corners(cells), self.window, self.fine_size)
-
-    def _corners(self, cells: Tensor) -> Tensor:
-        """Upper-left cells of the windows on the finer map, (B, K, 2)."""
-        corners = upper_left(cells, self.map_size, self.fine_size)
-        last = [size - side for size, side in zip(self.fine_size, self.window, strict=True)]
-        return torch.minimum(corners, corners.new_tensor(last))
+        return fractions(self.corners(cells), self.window, self.fine_size)
 
 
 class PixelCrops(nn.Module):
@@ -223,84 +268,27 @@ class PixelCrops(nn.Module):
         self.backbone = backbone
         self.channels = backbone.channels
         self.region_size, self.image_size, self.map_size = region_size, image_size, map_size
+        self.corners = Corners.scaled(map_size, image_size)
 
     def forward(self, images: Tensor, maps: FeatureMaps | None, cells: Tensor) -> Tensor:
         """Pooled features of each crop, (B, K, D)."""
-        corners = upper_left(cells, self.map_size, self.image_size)
-        crops = crop(images, corners, self.region_size)
+        crops = crop(images, self.corners(cells), self.region_size)
         features = self.backbone.pooled(crops.flatten(0, 1))
         return features.view(*crops.shape[:2], -1)
 
     def boxes(self, cells: Tensor) -> Tensor:
         """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
-        corners = upper_left(cells, self.map_size, self.image_size)
-        return _fractions(corners, self.region_size, self.image_size).clamp(max=1)
+        return fractions(self.corners(cells), self.region_size, self.image_size).clamp(max=1)
 
 
-class ZoomedCrops(nn.Module):
-    """Regions as crops at the image's own resolution, encoded by the whole image's backbone.
-
-    Whole images and crops pass through the same weights; running means and variances of batch norms
-    are separate, because those of small crops differ.
-
-    Parameters
-    ----------
-    backbone : Backbone
-        Backbone for the crops, made by :meth:`Backbone.tied` for crops of ``region_size``.
-    region_size, zoom_size : tuple of int
-        Height and width of a crop, and of the images from which it is taken, in pixels.
-    map_size : tuple of int
-        Height and width of the saliency map, in cells.
-    window : tuple of int
-        Height and width of a window of the selection, in cells.
-    """
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        region_size: tuple[int, int],
-        zoom_size: tuple[int, int],
-        map_size: tuple[int, int],
-        window: tuple[int, int],
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.channels = backbone.channels
-        self.region_size, self.zoom_size = region_size, zoom_size
-        self.map_size, self.window = map_size, window
-
-    def forward(self, images: Tensor, maps: FeatureMaps | None, cells: Tensor) -> Tensor:
-        """Pooled features of each crop, (B, K, D); images are those of ``zoom_size``."""
-        corners = self._corners(cells)
-        steps = [torch.arange(side, device=images.device) for side in self.region_size]
-        rows, columns = corners[..., 0, None] + steps[0], corners[..., 1, None] + steps[1]
-        crops = _pixels_at(images, rows, columns)
-        features = self.backbone.pooled(crops.flatten(0, 1))
-        return features.view(*crops.shape[:2], -1)
-
-    def boxes(self, cells: Tensor) -> Tensor:
-        """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
-        return _fractions(self._corners(cells), self.region_size, self.zoom_size)
-
-    def _corners(self, cells: Tensor) -> Tensor:
-        """Upper-left pixel of each crop, (B, K, 2): centred on its window, within the image."""
-        axes = [
-            torch.tensor(
-                [
-                    min(max(round((cell + length / 2) * side / n - crop / 2), 0), side - crop)
-                    for cell in range(n)
-                ],
-                device=cells.device,
-            )
-            for n, length, side, crop in zip(
-                self.map_size, self.window, self.zoom_size, self.region_size, strict=True
-            )
-        ]
-        return torch.stack([axes[0][cells[..., 0]], axes[1][cells[..., 1]]], dim=-1)
-
-
-def _fractions(corners: Tensor, side: tuple[int, int], whole: tuple[int, int]) -> Tensor:
-    """Rectangles x0, y0, x1, y1 as fractions of the whole."""
-    scale = torch.tensor(whole, device=corners.device)
-    ends = corners + corners.new_tensor(side)
-    return torch.cat([(corners / scale).flip(-1), (ends / scale).flip(-1)], dim=-1)
+def fractions(corners: Tensor, side: tuple[int, int], whole: tuple[int, int]) -> Tensor:
+    """Rectangles x0, y0, x1, y1 as fractions of the whole, from their upper-left corners."""
+    rows, columns = corners.unbind(-1)
+    (height, width), (whole_height, whole_width) = side, whole
+    edges = [
+        columns / whole_width,
+        rows / whole_height,
+        (columns + width) / whole_width,
+        (rows + height) / whole_height,
+    ]
+    return torch.stack(edges, dim=-1)

@@ -17,7 +17,7 @@ from .cache import ConditionCache, drawing_chances, room_for
 from .drift_objective import DriftObjective
 from .loop import History, LoopState, train
 from .objectives import DenoiserObjective
-from .options import TrainingOptions, learning_rate_schedule, pixels
+from .options import TrainingOptions, learning_rate_schedule, originals, pixels
 from .precision import MixedPrecision, round_to_half
 from .recipe import Recipe
 
@@ -236,7 +236,9 @@ def _encoded_batches(
         images.epoch = options.max_epochs + epoch
         for batch in loader:
             with rng, precision.autocast():
-                conditions = network.encode(pixels(batch["image"], options.device))
+                conditions = network.encode(
+                    pixels(batch["image"], options.device), originals(batch, options.device)
+                )
             yield conditions.map(Tensor.float), *training.labels(batch["index"], options.device)
 
     return batches, len(loader)

@@ -1,5 +1,6 @@
 """Training objectives: modules whose forward takes a batch and returns the loss."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Self
 
@@ -26,9 +27,15 @@ class PriorObjective(nn.Module):
         self.task = network.task
         self.recipe = recipe
 
-    def forward(self, images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        originals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """Loss of images (B, 3, H, W) in 0–1 with targets (B, C) and weights (B,)."""
-        conditions, _ = self.prior(images)
+        conditions, _ = self.prior(images, originals)
         return self.loss(conditions, targets, weights)
 
     def loss(self, conditions: Conditions, targets: Tensor, weights: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
 """Training options, and functions that both stages share."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +24,8 @@ class TrainingOptions:
     pretrained : bool
         Whether the backbone starts from trained weights, so that its learning rate is multiplied by
         the recipe's ``pretrained_factor``.
+    zoom_size : int or None
+        Side of the squares that are augmented for a zoom, in pixels; None: there is none.
     sampling : SamplingOptions
         Sampling options of the predictions used for calibration and final metrics.
     """
@@ -40,17 +44,30 @@ class TrainingOptions:
     seed: int
     verbose: int
     crop: str = "none"
+    zoom_size: int | None = None
 
     def prepared(self, part: LabelledImages, *, augmented: bool = False) -> PreparedImages:
         """Images of one part of the data, resized for the network and augmented if requested."""
         augment = self.augment if augmented else None
-        return part.prepared(self.image_size, crop=self.crop, augment=augment, seed=self.seed)
+        return part.prepared(
+            self.image_size,
+            crop=self.crop,
+            zoom_size=self.zoom_size,
+            augment=augment,
+            seed=self.seed,
+        )
 
 
 def pixels(batch: Tensor, device: torch.device) -> Tensor:
     """Images of a batch on a device, as float in 0–1 with channels-last memory layout."""
     images = unit_range(batch.to(device, non_blocking=True))
     return images.contiguous(memory_format=torch.channels_last)
+
+
+def originals(batch: Mapping[str, Any], device: torch.device) -> list[Tensor] | None:
+    """Original images of a batch for a zoom, on a device; None: there is no zoom."""
+    found = batch.get("original")
+    return None if found is None else [o.to(device, non_blocking=True) for o in found]
 
 
 def learning_rate_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LRScheduler:

@@ -1,8 +1,9 @@
 """Stage one: training of the prior on augmented images."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import AdamW
 
 from ..data import LabelledImages
@@ -10,7 +11,7 @@ from ..model import DiffMICNetwork
 from ..random import LocalRNG
 from .loop import History, LoopState, train
 from .objectives import PriorObjective
-from .options import TrainingOptions, learning_rate_schedule, pixels
+from .options import TrainingOptions, learning_rate_schedule, originals, pixels
 from .precision import MixedPrecision, round_to_half
 
 
@@ -69,7 +70,8 @@ def train_on_images(
     Parameters
     ----------
     objective : nn.Module
-        Training objective: ``objective(images, targets, weights)`` is the loss.
+        Training objective: ``objective(images, targets, weights)`` is the loss; for a zoom, it is
+        given the original images, too.
     learner : nn.Module
         Module to train; the parameters of its backbones have ``backbone.`` in their names.
 
@@ -100,11 +102,15 @@ def train_on_images(
         history=history,
     )
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+    def batches(epoch: int) -> Iterator[tuple[Any, ...]]:
         images.epoch = epoch
         for batch in loader:
             labels = training.labels(batch["index"], options.device)
-            yield pixels(batch["image"], options.device), *labels
+            shown = pixels(batch["image"], options.device)
+            if options.zoom_size is None:
+                yield shown, *labels
+            else:
+                yield shown, *labels, originals(batch, options.device)
 
     with precision.loop():
         train(

@@ -147,16 +147,3 @@ def test_a_tied_backbone_of_another_size_shares_weights_but_no_statistics():
     means = [dict(b.named_buffers()) for b in (backbone, twin)]
     name = next(name for name in means[0] if name.endswith("running_mean"))
     assert not torch.equal(means[0][name], means[1][name])
-
-
-def test_a_zoom_names_region_size_where_the_backbone_cannot_take_crops():
-    plan = NetworkPlan(
-        "vit_tiny_patch16_224",
-        Architecture(regions="zoom", zoom_size=448),
-        224,
-        3,
-        MULTICLASS,
-        DiffusionSettings(),
-    )
-    with pytest.raises(BackboneError, match=r"Set Architecture\(region_size=...\).*224"):
-        build_network(plan)

@@ -1,3 +1,4 @@
+import inspect
 from itertools import product
 
 import pytest
@@ -12,6 +13,7 @@ from diffmic.model import (
     Architecture,
     Conditions,
     DiffusionSettings,
+    DualGranularityPrior,
     NetworkPlan,
     build_network,
     carry_over,
@@ -388,6 +390,11 @@ def test_the_network_is_called_while_it_is_trained_too():
     net = network().train()
     net(torch.rand(2, 3, 32, 32)).sum().backward()
     assert net.denoiser.out.weight.grad is not None
+
+
+def test_the_prior_has_the_default_importance_of_an_architecture():
+    default = inspect.signature(DualGranularityPrior).parameters["importance"].default
+    assert default == Architecture().region_importance
 
 
 def test_what_the_network_needs_to_be_called_is_no_weight():

@@ -3,19 +3,21 @@ import pytest
 import torch
 
 from diffmic.errors import InputError
-from diffmic.model import build_backbone
 from diffmic.model.regions import (
-    ZoomedCrops,
+    Corners,
+    RegionChoice,
     crop,
     importance_map,
     max_regions,
-    select_regions,
-    upper_left,
     window_cells,
 )
 from diffmic.tasks import MULTICLASS, MULTILABEL
 
 FORMS = ("contrast", "paper")
+
+
+def select_regions(importance, n_regions, window):
+    return RegionChoice(tuple(importance.shape[1:]), n_regions, window)(importance)
 
 
 def greedy(importance, n_regions, window):
@@ -127,37 +129,6 @@ def test_adding_the_same_evidence_to_every_class_moves_no_region():
     assert torch.equal(*(select_regions(found, 4, (2, 2))[0] for found in (before, after)))
 
 
-def zoomed(size=96, zoom=1024, cells=14):
-    backbone = build_backbone("test_resnet", image_size=size)
-    return ZoomedCrops(backbone, (size, size), (zoom, zoom), (cells, cells), (1, 1))
-
-
-def test_zoomed_crops_are_centred_on_their_windows_and_lie_within_the_image():
-    crops = zoomed()
-    cells = torch.tensor([[[0, 0], [7, 7], [13, 13], [13, 0]]])
-    boxes = crops.boxes(cells)[0] * 1024
-    assert (boxes.min(), boxes.max()) == (0, 1024)
-    assert torch.equal(boxes[:, 2:] - boxes[:, :2], torch.full((4, 2), 96.0))
-    centre = 7.5 * 1024 / 14
-    assert (boxes[1, :2] + 48 - centre).abs().max() <= 1
-    assert boxes[3].tolist() == [0, 928, 96, 1024]  # x first: the last row, the first column
-
-
-def test_zoomed_crops_hold_the_pixels_of_their_boxes():
-    crops = zoomed()
-    seen = []
-    crops.backbone.pooled = lambda images: seen.append(images) or images.mean(dim=(2, 3))
-    images = torch.rand(2, 3, 1024, 1024)
-    cells = torch.tensor([[[0, 3], [7, 7]], [[5, 13], [2, 2]]])
-    features = crops(images, None, cells)
-    assert features.shape == (2, 2, 3)
-    boxes = (crops.boxes(cells) * 1024).round().int()
-    for b in range(2):
-        for k in range(2):
-            x0, y0, x1, y1 = boxes[b, k].tolist()
-            assert torch.equal(seen[0].view(2, 2, 3, 96, 96)[b, k], images[b, :, y0:y1, x0:x1])
-
-
 @pytest.mark.parametrize(
     ("pixels", "cells"), [(32, 1), (64, 2), (80, 2), (16, 1), (1, 1), (224, 7)]
 )
@@ -171,7 +142,7 @@ def test_a_region_larger_than_the_image_is_an_error():
 
 
 def test_cells_become_pixels_by_rounding():
-    corners = upper_left(torch.tensor([[[0, 1], [2, 2]]]), (3, 3), (100, 50))
+    corners = Corners.scaled((3, 3), (100, 50))(torch.tensor([[[0, 1], [2, 2]]]))
     assert corners.tolist() == [[[0, 17], [67, 33]]]
 
 
