@@ -193,6 +193,41 @@ def test_boxes_show_what_the_network_read(fitted, shown, size):
         np.testing.assert_allclose(crop[0] * 255, resized(part, 32)[0], atol=1.01)
 
 
+def middle(images, saliency):
+    """Two regions about the middle of each image."""
+    box = torch.tensor([[0.25, 0.4, 0.5, 0.8], [0.5, 0.5, 0.75, 1.0]], device=images.device)
+    return box.expand(len(images), -1, -1)
+
+
+def test_regions_of_ones_own_are_cut_from_the_originals(images):
+    clf = zoom_classifier(
+        architecture=replace(ZOOM, region_finder=middle, n_regions=2), validation_fraction=None
+    ).fit(images[0][:12], images[1][:12])
+    clf.compile("plain")
+    seen = []
+    backbone = clf.network_.prior.regions.backbone
+    pooled = backbone.pooled
+    backbone.pooled = lambda crops: seen.append(crops) or pooled(crops)
+    image = np.random.default_rng(0).integers(0, 255, (300, 400)).astype(np.uint8)
+    assert clf.explain([image]).boxes[0].tolist() == [[100, 120, 200, 240], [200, 150, 300, 300]]
+    for (x0, y0, x1, y1), crop in zip(
+        [(100, 120, 200, 240), (200, 150, 300, 300)], seen[0], strict=True
+    ):
+        part = torch.from_numpy(image[y0:y1, x0:x1].copy())[None]
+        np.testing.assert_allclose(crop[0] * 255, resized(part, 32)[0], atol=1.01)
+
+
+def test_a_zoom_of_the_central_square_reads_regions_in_it(images):
+    clf = zoom_classifier(architecture=replace(ZOOM, crop="square"), validation_fraction=None)
+    clf.fit(images[0][:12], images[1][:12])
+    wide = np.random.default_rng(0).integers(0, 255, (200, 300)).astype(np.uint8)
+    boxes, square = clf.explain([wide]).boxes, clf.explain([wide[:, 50:250]]).boxes
+    np.testing.assert_allclose(boxes, square + np.array([50, 0, 50, 0]), atol=1e-4)
+    np.testing.assert_allclose(
+        clf.predict_proba([wide]), clf.predict_proba([wide[:, 50:250]]), atol=1e-6
+    )
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_boxes_of_turned_files_are_in_the_pixels_of_the_upright_image(
     fitted, shown, orientation, tmp_path
