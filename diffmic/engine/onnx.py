@@ -16,6 +16,7 @@ from ..errors import InputError
 from ..inference import Engine, Evidence, FittedModel, OwnCalibration, SamplingOptions
 from ..model import Conditions, DiffMICNetwork
 from ..model.own import part_name
+from ..model.zoom import ZoomedCrops, of_one_size
 
 ONNX_FORMAT = 1  # of the metadata
 METADATA_KEY = "diffmic"
@@ -158,8 +159,16 @@ class OnnxEngine(Engine):
     samplers: Mapping[int, Any] = field(default_factory=dict)
 
     @torch.inference_mode()
-    def encode(self, images: Tensor, *, seed: int = 0) -> Conditions:
-        """Conditions of images (B, 3, H, W) in 0–1, in float32; nothing is drawn at random."""
+    def encode(
+        self, images: Tensor, originals: Sequence[Tensor] | None = None, *, seed: int = 0
+    ) -> Conditions:
+        """Conditions of images (B, 3, H, W) in 0–1, in float32; nothing is drawn at random.
+
+        The graph of a zoom takes images of one size, to which the originals are resized.
+        """
+        regions = self.network.prior.regions
+        if originals is not None and isinstance(regions, ZoomedCrops):
+            images = of_one_size(originals, regions.zoom_size)
         return Conditions(*_run(self.encoder, [images.float()]))
 
     @torch.inference_mode()

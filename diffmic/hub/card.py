@@ -217,12 +217,10 @@ def _zoom(architecture: Mapping[str, Any]) -> str:
     """Sentences on the regions of a model that reads them at the image's own resolution."""
     if architecture.get("regions") != "zoom":
         return ""
-    side, crop = architecture["zoom_size"], architecture["region_size"]
+    n, crop, side = (architecture[name] for name in ("n_regions", "region_size", "zoom_size"))
     return (
-        f" It also reads {architecture['n_regions']} regions of the original image, where it sees "
-        f"most evidence, each as {crop} × {crop} pixels: the share that such a crop has of an "
-        f"image of {side} × {side} pixels (its `zoom_size`). Larger images show no more than that; "
-        "smaller ones show less than the model was trained on."
+        f" It also reads {n} regions of the original image, each as {crop} × {crop} pixels: the "
+        f"share that such a crop has of an image whose sides are its `zoom_size`, {side} pixels."
     )
 
 

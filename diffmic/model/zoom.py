@@ -147,6 +147,13 @@ class ZoomedCrops(nn.Module):
         return self.backbone.pooled(crops)
 
 
+def of_one_size(images: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+    """Images (C, H, W) resized to (B, 3, *size), float in 0–1."""
+    transforms = imported("torchvision.transforms.v2.functional")
+    found = [transforms.resize(image, list(size), antialias=True) for image in images]
+    return torch.stack([_unit_range(image).expand(3, -1, -1) for image in found])
+
+
 def _pixels(start: float, end: float, side: int) -> tuple[int, int]:
     """The pixels of a side that lie between two fractions of it, at least one."""
     first = min(max(round(start * side), 0), side - 1)

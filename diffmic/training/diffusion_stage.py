@@ -237,7 +237,7 @@ def _encoded_batches(
         for batch in loader:
             with rng, precision.autocast():
                 conditions = network.encode(
-                    pixels(batch["image"], options.device), originals(batch, options.device)
+                    pixels(batch["image"], options.device), *originals(batch, options)
                 )
             yield conditions.map(Tensor.float), *training.labels(batch["index"], options.device)
 

@@ -1,6 +1,6 @@
 """Stage two of DiffMIC (v1): the denoiser and the prior, trained together on images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -15,7 +15,7 @@ from ..random import LocalRNG
 from .diffusion_stage import denoiser_objective, moving_average
 from .loop import History, LoopState, train
 from .objectives import PriorObjective
-from .options import TrainingOptions, learning_rate_schedule, pixels
+from .options import TrainingOptions, learning_rate_schedule, originals, pixels
 from .precision import MixedPrecision, round_to_half
 from .prior_stage import parameter_groups
 from .recipe import Recipe
@@ -42,9 +42,15 @@ class JointObjective(nn.Module):
         prior.train(mode and any(weight.requires_grad for weight in prior.parameters()))
         return self
 
-    def forward(self, images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    def forward(
+        self,
+        images: Tensor,
+        targets: Tensor,
+        weights: Tensor,
+        originals: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """Loss of images (B, 3, H, W) in 0–1 with targets (B, C) and weights (B,)."""
-        conditions = self.network.encode(images)
+        conditions = self.network.encode(images, originals)
         with torch.autocast(images.device.type, enabled=False):  # half precision is for encoders
             conditions = conditions.map(Tensor.float)
             given = replace(
@@ -117,11 +123,11 @@ def train_jointly(
         history=history,
     )
 
-    def batches(epoch: int) -> Iterator[tuple[Tensor, ...]]:
+    def batches(epoch: int) -> Iterator[tuple[Any, ...]]:
         images.epoch = options.max_epochs + epoch  # augmentations differ from those of stage one
         for batch in loader:
             labels = training.labels(batch["index"], options.device)
-            yield pixels(batch["image"], options.device), *labels
+            yield pixels(batch["image"], options.device), *labels, *originals(batch, options)
 
     try:
         with precision.loop():

@@ -64,10 +64,11 @@ def pixels(batch: Tensor, device: torch.device) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def originals(batch: Mapping[str, Any], device: torch.device) -> list[Tensor] | None:
-    """Original images of a batch for a zoom, on a device; None: there is no zoom."""
-    found = batch.get("original")
-    return None if found is None else [o.to(device, non_blocking=True) for o in found]
+def originals(batch: Mapping[str, Any], options: TrainingOptions) -> list[list[Tensor]]:
+    """What a zoom is given besides the small images: the list of originals, and else nothing."""
+    if options.zoom_size is None:
+        return []
+    return [[image.to(options.device, non_blocking=True) for image in batch["original"]]]
 
 
 def learning_rate_schedule(optimizer: Optimizer, recipe: Recipe, total_steps: int) -> LRScheduler:

@@ -106,11 +106,7 @@ def train_on_images(
         images.epoch = epoch
         for batch in loader:
             labels = training.labels(batch["index"], options.device)
-            shown = pixels(batch["image"], options.device)
-            if options.zoom_size is None:
-                yield shown, *labels
-            else:
-                yield shown, *labels, originals(batch, options.device)
+            yield pixels(batch["image"], options.device), *labels, *originals(batch, options)
 
     with precision.loop():
         train(

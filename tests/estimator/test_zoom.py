@@ -14,7 +14,9 @@ from diffmic.data import PreparedImages, read_inputs
 from diffmic.data.resizing import resized
 from diffmic.datasets import make_lesions
 from diffmic.model import Architecture, DiffusionSettings, NetworkPlan, build_network, carry_over
+from diffmic.runtime import OnnxClassifier
 from diffmic.tasks import MULTICLASS
+from diffmic.training import resolve_recipe
 
 ZOOM = Architecture(regions="zoom", feature_dim=16, num_train_timesteps=100)
 
@@ -395,7 +397,7 @@ def test_the_card_says_what_a_zoom_reads(fitted, tmp_path):
     card = (tmp_path / "zoom" / "README.md").read_text()
     assert "4 regions of the original image" in card
     assert "each as 32 × 32 pixels" in card
-    assert "of 200 × 200 pixels (its `zoom_size`)" in card
+    assert "its `zoom_size`, 200 pixels" in card
 
 
 def test_a_saved_zoom_without_its_size_is_an_error(fitted, tmp_path):
@@ -406,3 +408,29 @@ def test_a_saved_zoom_without_its_size_is_an_error(fitted, tmp_path):
     file.write_text(json.dumps(config))
     with pytest.raises(ModelFileError, match="zoom_size is 'auto', not 1 to"):
         DiffMICClassifier.from_pretrained(tmp_path / "zoom")
+
+
+@pytest.mark.slow
+def test_a_zoom_is_trained_jointly(images):
+    joint = replace(resolve_recipe("paper-v1"), denoiser_epochs=1)
+    clf = zoom_classifier(recipe=joint, validation_fraction=None)
+    clf.fit(images[0][:16], images[1][:16])
+    proba = clf.predict_proba([images[0][0], images[0][1][:150]])
+    np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_a_zoom_is_run_by_onnx_runtime(fitted, images, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    X = images[0][:5]
+    expected = fitted.predict_proba(X)
+    try:
+        np.testing.assert_allclose(
+            fitted.compile("onnxruntime").predict_proba(X), expected, atol=1e-4
+        )
+    finally:
+        fitted.compile()
+    fitted.export_onnx(tmp_path / "zoom.onnx")
+    found = OnnxClassifier(tmp_path / "zoom.onnx").predict_proba(X)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
