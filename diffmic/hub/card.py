@@ -85,6 +85,9 @@ _DENOISED = {
     "label-map": "a label map of {0} × {0}",
     "drift": "a vector of class probabilities that drifts to the prior",
 }
+_ZOOM = """ It also reads {n_regions} regions of the original
+image, each as {region_size} × {region_size} pixels: the share that such a crop has of an image whose
+sides are its `zoom_size`, {zoom_size} pixels."""
 
 
 @dataclass(frozen=True)
@@ -217,11 +220,7 @@ def _zoom(architecture: Mapping[str, Any]) -> str:
     """Sentences on the regions of a model that reads them at the image's own resolution."""
     if architecture.get("regions") != "zoom":
         return ""
-    n, crop, side = (architecture[name] for name in ("n_regions", "region_size", "zoom_size"))
-    return (
-        f" It also reads {n} regions of the original image, each as {crop} × {crop} pixels: the "
-        f"share that such a crop has of an image whose sides are its `zoom_size`, {side} pixels."
-    )
+    return _ZOOM.format(**architecture)
 
 
 def _labels(config: Mapping[str, Any], names: list[str]) -> str:

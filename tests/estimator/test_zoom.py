@@ -394,7 +394,7 @@ def test_a_zoom_takes_no_weights_of_a_backbone_for_crops(way):
 
 def test_the_card_says_what_a_zoom_reads(fitted, tmp_path):
     fitted.save_pretrained(tmp_path / "zoom")
-    card = (tmp_path / "zoom" / "README.md").read_text()
+    card = " ".join((tmp_path / "zoom" / "README.md").read_text().split())
     assert "4 regions of the original image" in card
     assert "each as 32 × 32 pixels" in card
     assert "its `zoom_size`, 200 pixels" in card
