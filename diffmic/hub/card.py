@@ -86,8 +86,8 @@ _DENOISED = {
     "drift": "a vector of class probabilities that drifts to the prior",
 }
 _ZOOM = """ It also reads {n_regions} regions of the original
-image, each as {region_size} × {region_size} pixels: the share that such a crop has of an image whose
-sides are its `zoom_size`, {zoom_size} pixels."""
+image, each as {region_size} × {region_size} pixels: the share that such a crop has of an image
+whose sides are its `zoom_size`, {zoom_size} pixels."""
 
 
 @dataclass(frozen=True)
@@ -217,10 +217,7 @@ def card_text(
 
 
 def _zoom(architecture: Mapping[str, Any]) -> str:
-    """Sentences on the regions of a model that reads them at the image's own resolution."""
-    if architecture.get("regions") != "zoom":
-        return ""
-    return _ZOOM.format(**architecture)
+    return _ZOOM.format(**architecture) if architecture.get("regions") == "zoom" else ""
 
 
 def _labels(config: Mapping[str, Any], names: list[str]) -> str:
