@@ -39,6 +39,8 @@ def as_image(value: Any, *, name: str = "image", reading: Reading | None = None)
         Unknown type or shape, pixels out of range, or a file that cannot be read.
     """
     reading = Reading() if reading is None else reading
+    if isinstance(value, InputError):  # in the place of an image that could not be read
+        raise value
     if isinstance(value, (str, os.PathLike)):
         if not os.fsdecode(value).strip():
             raise InputError(f"The path of {name} is empty. Leave it out, with its label.")

@@ -141,7 +141,7 @@ class How:
 
 def _read(X: Any, how: How) -> Inputs:
     known_channels = how.known_channels
-    if (stream := Stream.of(X, how.keys)) is not None:
+    if (stream := Stream.of(X, how.keys, skip=how.skip)) is not None:
         return _from_stream(stream, how)
     if isinstance(X, DataLoader):
         items = items_of(X, fitting=how.known_channels is None)
@@ -329,7 +329,10 @@ def _from_stream(stream: Stream, how: How) -> Inputs:
     for some, their_targets in stream.batches(with_targets=how.with_targets):
         images.extend(map(_own, some))
         if their_targets is not None:
-            targets.extend(as_array(target, "target").copy() for target in their_targets)
+            targets.extend(
+                None if isinstance(image, InputError) else as_array(target, "target").copy()
+                for image, target in zip(some, their_targets, strict=True)
+            )
         before, n_bytes = n_bytes, n_bytes + sum(getattr(image, "nbytes", 0) for image in some)
         if before < _MUCH_MEMORY <= n_bytes:
             warn_user(
@@ -340,8 +343,14 @@ def _from_stream(stream: Stream, how: How) -> Inputs:
     source = _from_list(images, how)
     if not how.with_targets:
         return Inputs(source, None, stream.batch_size)
+    survey = None
+    if any(isinstance(image, InputError) for image in images):
+        survey = Survey.of(source, range(len(images)), value_range=how.value_range, skip=True)
+        targets = [targets[index] for index in survey.kept]
+        if not targets:
+            survey.report()
     listed = names_in_lists(stream.loader, how.keys.label)
-    return Inputs(source, stacked(targets, listed), stream.batch_size)
+    return Inputs(source, stacked(targets, listed), stream.batch_size, survey)
 
 
 def _own(image: Any) -> Any:

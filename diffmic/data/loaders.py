@@ -28,6 +28,8 @@ from torch.utils.data import (
 )
 
 from ..errors import InputError, warn_user
+from .skipping import Forgiving, ForgivingCollate
+from .workers import Start
 
 _STACKING = (  # stack items as default_collate does
     "monai.data.utils.list_data_collate",
@@ -98,8 +100,16 @@ def items_of(loader: "DataLoader[Any]", *, fitting: bool = False) -> Any:
     return dataset
 
 
-def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
+def in_order(loader: "DataLoader[Any]", *, skip: bool = False) -> "DataLoader[Any]":
     """A DataLoader that yields what a walked one does, without shuffling.
+
+    Parameters
+    ----------
+    loader : DataLoader
+    skip : bool
+        Whether items that cannot be read are left out of their batches, which are
+        :class:`~diffmic.data.skipping.Remaining` then. A Dataset or DataLoader that iterates by
+        itself does not go on after an error, so that none of its items can be.
 
     Raises
     ------
@@ -110,7 +120,9 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     if isinstance(loader.dataset, IterableDataset):
         if iterates_itself(loader):
             return _with_new_workers(loader)
-        return _anew(loader, batch_size=loader.batch_size, drop_last=loader.drop_last)
+        return _anew(
+            loader, loader.dataset, batch_size=loader.batch_size, drop_last=loader.drop_last
+        )
     order = _order(loader)
     if order.n_dropped and (not order.shuffled or iterates_itself(loader)):
         _warn_dropped(order)
@@ -129,7 +141,7 @@ def in_order(loader: "DataLoader[Any]") -> "DataLoader[Any]":
         batches = {"sampler": _grouped(loader.sampler, indices, order), "batch_size": None}
     elif type(loader.batch_sampler) is BatchSampler:
         batches = {"batch_sampler": _grouped(loader.batch_sampler, indices, order)}
-    return _anew(loader, **batches)
+    return _anew(loader, Forgiving(dataset) if skip else dataset, **batches)
 
 
 def _with_new_workers(loader: "DataLoader[Any]") -> "DataLoader[Any]":
@@ -141,14 +153,15 @@ def _with_new_workers(loader: "DataLoader[Any]") -> "DataLoader[Any]":
     return own
 
 
-def _anew(loader: "DataLoader[Any]", **batches: Any) -> "DataLoader[Any]":
+def _anew(loader: "DataLoader[Any]", dataset: Any, **batches: Any) -> "DataLoader[Any]":
     """A DataLoader like another, with new workers for each iteration, which start alike."""
+    own, forgiving = loader.worker_init_fn, isinstance(dataset, Forgiving)
     return DataLoader(
-        loader.dataset,
+        dataset,
         **batches,
-        collate_fn=loader.collate_fn,
+        collate_fn=ForgivingCollate(loader.collate_fn) if forgiving else loader.collate_fn,
         num_workers=loader.num_workers,
-        worker_init_fn=loader.worker_init_fn,
+        worker_init_fn=Start(own, loader.dataset) if forgiving else own,
         multiprocessing_context=loader.multiprocessing_context,
         prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
         timeout=loader.timeout,

@@ -17,9 +17,14 @@ from ..generators import seeded
 from ..random import derived_seed
 from .items import USUAL_KEYS, Keys, is_single, split_item
 from .loaders import batch_size_of, in_order, is_walked, iterates_itself, makes_batches
+from .skipping import Remaining
 from .workers import unchanged
 
 _END = object()
+_CANNOT_SKIP = (
+    " on_error='skip' cannot leave it out: what iterates by itself, or collates, does not go on "
+    "after an error. Catch the error there, or pass a map-style Dataset."
+)
 
 
 class Stream:
@@ -33,10 +38,15 @@ class Stream:
         Its workers read the images, diffmic adds none.
     keys : Keys
         Keys of images and targets in items that are dicts.
+    skip : bool
+        Whether items that cannot be read are left out, where that can be: among the images of
+        their batch there is an InputError in the place of each.
     """
 
-    def __init__(self, loader: "DataLoader[Any]", keys: Keys = USUAL_KEYS) -> None:
-        self.loader, self.keys = loader, keys
+    def __init__(
+        self, loader: "DataLoader[Any]", keys: Keys = USUAL_KEYS, *, skip: bool = False
+    ) -> None:
+        self.loader, self.keys, self.skip = loader, keys, skip
 
     @property
     def batch_size(self) -> int | None:
@@ -44,7 +54,7 @@ class Stream:
         return batch_size_of(self.loader)
 
     @staticmethod
-    def of(X: Any, keys: Keys = USUAL_KEYS) -> "Stream | None":
+    def of(X: Any, keys: Keys = USUAL_KEYS, *, skip: bool = False) -> "Stream | None":
         """Stream of an IterableDataset, a list of batches, or a DataLoader to be walked; else None.
 
         Raises
@@ -54,14 +64,15 @@ class Stream:
         """
         if isinstance(X, IterableDataset):
             # Without an explicit generator, a DataLoader draws from torch's global one.
-            return Stream(DataLoader(X, batch_size=None, generator=torch.Generator()), keys)
+            items = DataLoader(X, batch_size=None, generator=torch.Generator())
+            return Stream(items, keys, skip=skip)
         if isinstance(X, list) and _is_list_of_batches(X):
             batches = DataLoader(
                 _Listed(X), None, collate_fn=unchanged, generator=torch.Generator()
             )
             return Stream(batches, keys)
         if isinstance(X, DataLoader) and is_walked(X):
-            return Stream(in_order(X), keys)
+            return Stream(in_order(X, skip=skip), keys, skip=skip)
         return None
 
     def batches(
@@ -87,11 +98,17 @@ class Stream:
             batches = iter(self.loader)
         for number in count():
             mine = seeded(self.loader, derived_seed(0, number)) if alone else nullcontext()
-            with batch_errors(number), mine:
+            with batch_errors(number, skip=self.skip), mine:
                 batch = next(batches, _END)
             if batch is _END:
                 return
-            if batch is not None:  # a collate_fn may find nothing in a batch that it can use
+            if isinstance(batch, Remaining):
+                some: tuple[Any, Any] = [], [] if with_targets else None
+                if batch.batch is not None:
+                    how = {"with_target": with_targets, "optional": optional}
+                    some = self._split(batch.batch, number, **how)
+                yield batch.filled(*some)
+            elif batch is not None:  # a collate_fn may find nothing in a batch that it can use
                 yield self._split(batch, number, with_target=with_targets, optional=optional)
 
     def _split(
@@ -154,17 +171,26 @@ def _is_list_of_batches(X: list[Any]) -> bool:
 
 
 @contextmanager
-def batch_errors(number: int) -> Iterator[None]:
-    """Whatever a DataLoader or an IterableDataset raises, as an InputError that says where."""
+def batch_errors(number: int, *, skip: bool = False) -> Iterator[None]:
+    """Whatever a DataLoader or an IterableDataset raises, as an InputError that says where.
+
+    ``skip``: whether the error says why on_error="skip" does not help.
+    """
+    more = _CANNOT_SKIP if skip else ""
     try:
         yield
-    except (InputError, MemoryError):
+    except MemoryError:
         raise
+    except InputError as reason:
+        if not skip:
+            raise
+        raise InputError(f"{reason}{more}") from reason
     except Exception as reason:
         told = str(reason).strip().splitlines() or [""]  # of a worker's traceback the last line
         raise InputError(
             f"What X yields cannot be read after {number} batches or items: "
             f"{type(reason).__name__}: {told[-1].removeprefix(f'{type(reason).__name__}: ')}"
+            f"{more}"
         ) from reason
 
 

@@ -57,7 +57,7 @@ class Workers:
             batch_size=batch_size,
             collate_fn=_GuardedCollate(collate_fn),
             num_workers=self.num_workers,
-            worker_init_fn=_Start(self.worker_init_fn, self.dataset),
+            worker_init_fn=Start(self.worker_init_fn, self.dataset),
             multiprocessing_context=self.multiprocessing_context,
             prefetch_factor=self.prefetch_factor,
             timeout=self.timeout,
@@ -77,7 +77,7 @@ def unchanged(item: Any) -> Any:
 
 
 @dataclass(frozen=True)
-class _Start:
+class Start:
     """Start of a worker: the user's data set takes the place of ours around it."""
 
     worker_init_fn: Callable[[int], Any] | None
