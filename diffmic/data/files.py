@@ -140,6 +140,10 @@ def existing(path: PathOrStr) -> Path:
             )
         if not file.exists():
             raise InputError(f"The image file {text!r} does not exist.")
+        if not file.is_file():  # a pipe, at which reading would wait for ever, a device or a socket
+            raise InputError(
+                f"The path {text!r} is not an image that can be read: it is no regular file."
+            )
     except (OSError, RuntimeError, ValueError) as reason:
         if isinstance(reason, InputError):
             raise

@@ -66,7 +66,8 @@ def what_it_is(head: bytes, name: str, reason: Exception) -> str:
     unknown = isinstance(reason, UnidentifiedImageError) or "cannot find loader" in str(reason)
     if not unknown:
         text = told(reason)
-        if "truncated" in text.lower() or isinstance(reason, (EOFError, zlib.error)):
+        damaged = "truncated" in text.lower() or "could not create decoder" in text
+        if damaged or isinstance(reason, (EOFError, zlib.error)):
             text += ". The file is damaged or incomplete: copy or download it again"
         elif isinstance(reason, AssertionError) or "closed" in text or "'NoneType'" in text:
             text += (
@@ -132,7 +133,10 @@ def _text(head: bytes) -> str:
     if start.startswith(("<!doctype html", "<html")):
         return "it is a web page, perhaps an error of the server it came from. Download it again"
     if start and all(character.isprintable() or character.isspace() for character in text):
-        return "it is a text"
+        path = len(text) < 1024 and len(text.splitlines()) == 1
+        return "it is a text" + (
+            ". If it is a path in bytes, decode it: os.fsdecode(path)" if path else ""
+        )
     return ""
 
 

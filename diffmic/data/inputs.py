@@ -197,6 +197,8 @@ def _read(X: Any, how: How) -> Inputs:
             f"X is a {type(X).__name__}, which holds several DataLoaders: call its setup, and pass "
             "X.train_dataloader(), with validation_data=X.val_dataloader()."
         )
+    if hasattr(X, "__array__") and not isinstance(X, type):  # of another library
+        return _read(np.asarray(X), how)
     kept = " list(X) keeps what it yields." if isinstance(X, (Iterator, Set)) else ""
     raise InputError(
         f"X is a {type(X).__name__}; give an array or tensor of images, a list of paths or PIL "

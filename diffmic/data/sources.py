@@ -296,7 +296,7 @@ def item_errors(dataset: Any, index: int) -> Iterator[None]:
         raise
     except Exception as reason:
         file = _file_of(dataset, index)
-        told = f"{type(reason).__name__}: {reason}".removeprefix("InputError: ").rstrip(". ")
+        told = f"{type(reason).__name__}: {reason}".removeprefix("InputError: ").rstrip(". :")
         raise InputError(
             f"Item {index} of the Dataset{f', {file},' if file else ''} cannot be read: {told}."
         ) from reason

@@ -1,6 +1,8 @@
 """Worker processes that read images, with the options of the DataLoader that was passed."""
 
+import pickle
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,6 +93,9 @@ class Start:
             self.worker_init_fn(worker)
 
 
+_END = object()
+
+
 @dataclass(frozen=True)
 class _Failed:
     """An error that travels from a worker to the main process."""
@@ -130,7 +135,41 @@ class _Loader(DataLoader[Any]):
     """DataLoader that raises the errors that its workers found."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        for batch in super().__iter__():
+        with _explained(self):
+            batches = super().__iter__()
+        while True:
+            with _explained(self):
+                batch = next(batches, _END)
+            if batch is _END:
+                return
             if isinstance(batch, _Failed):
                 raise batch.reason
             yield batch
+
+
+@contextmanager
+def _explained(loader: "DataLoader[Any]") -> Iterator[None]:
+    """Why workers cannot be started, ended or do not answer, as an InputError with advice."""
+    try:
+        yield
+    except (ConnectionError, EOFError, RuntimeError) as reason:
+        if not isinstance(reason, (ConnectionError, EOFError)) and "DataLoader" not in str(reason):
+            raise
+        late = "timed out" in str(reason)
+        found = (
+            f"did not answer for {loader.timeout:g} seconds, the timeout of the DataLoader"
+            if late
+            else "ended, as when the system kills it for lack of memory"
+        )
+        raise InputError(
+            f"A worker process that reads images {found} ({type(reason).__name__}: {reason}). "
+            "Use fewer workers, or num_workers=0, with which the error shows where it arises."
+        ) from reason
+    except (pickle.PicklingError, AttributeError, TypeError) as reason:
+        if "pickle" not in str(reason).lower() and "local object" not in str(reason):
+            raise
+        raise InputError(
+            f"The Dataset cannot be sent to worker processes: {reason}. Open files and make locks "
+            "when an item is first read, not before; define functions at the top of a module; or "
+            "use num_workers=0."
+        ) from reason

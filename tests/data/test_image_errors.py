@@ -1,6 +1,7 @@
 """Every error of an image is an InputError that names the image."""
 
 import io
+import os
 
 import numpy as np
 import pandas
@@ -193,3 +194,25 @@ def test_an_explanation_of_a_large_image_is_small():
     arrays = [value for value in vars(explanation).values() if hasattr(value, "nbytes")]
     assert sum(array.nbytes for array in arrays) < 1e5
     assert explanation.sizes.tolist() == [[4000, 3000]]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_named_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="no regular file"):
+        read_inputs([tmp_path / "pipe.png"])
+
+
+def test_a_path_in_bytes_gets_advice():
+    with pytest.raises(InputError, match=r"os\.fsdecode\(path\)"):
+        read_inputs([b"scans/1.png"])
+
+
+def test_an_object_of_another_array_library_is_read():
+    class Other:
+        def __array__(self, dtype=None, copy=None):
+            return np.full((2, 5, 4), 7, np.uint8)
+
+    images = read_inputs(Other()).images
+    assert len(images) == 2
+    assert images[0].unique().tolist() == [7]

@@ -1,6 +1,9 @@
 """Worker processes have the options of the DataLoader that was passed, and alone read its items."""
 
 import os
+import signal
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +176,37 @@ def test_a_damaged_image_can_be_left_out_by_workers(num_workers):
 def test_a_loader_without_workers_gets_none():
     images = read_inputs(DataLoader(Damaged(), 4)).images
     assert PreparedImages(images, 8).loader(4, num_workers=3).num_workers == 0
+
+
+class Dying(Dataset):
+    """An item ends the worker that reads it, or keeps it waiting."""
+
+    def __init__(self, how):
+        self.how = how
+        if how == "lock":
+            self.lock = threading.Lock()
+
+    def __len__(self):
+        return 6
+
+    def __getitem__(self, index):
+        if get_worker_info() is not None and index == 4:
+            if self.how == "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            time.sleep(60)
+        return torch.zeros(1, 4, 4), index % 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "options", "told"),
+    [
+        ("killed", {}, "A worker process that reads images ended.*num_workers=0"),
+        ("late", {"timeout": 2}, "did not answer for 2 seconds"),
+        ("lock", {"multiprocessing_context": "spawn"}, "cannot be sent to worker processes"),
+    ],
+)
+def test_workers_that_end_wait_or_do_not_start_are_explained(how, options, told):
+    loader = DataLoader(Dying(how), 2, num_workers=1, **options)
+    with pytest.raises(InputError, match=told):
+        read_inputs(loader, with_targets=True)
