@@ -3,6 +3,7 @@
     python benchmarks/regions.py signs                 generated images, sizes from 96 to 512 pixels
     python benchmarks/regions.py zoom                  signs that are lost in the small image
     python benchmarks/regions.py busi --data FOLDER    ultrasound images with masks of the lesions
+    python benchmarks/regions.py reasons               probabilities without what is shown
     python benchmarks/regions.py price                 what a prediction with a zoom costs
     python benchmarks/regions.py table                 what came of it
 
@@ -21,6 +22,7 @@ import torch
 import typer
 from PIL import Image
 from regions_bench.hits import FORMS, Hits, chosen_by, disc_masks, hits, only
+from regions_bench.reasons import by_attention, perturbed, random_boxes, similarity_to_random
 from speed_bench.timing import race, ratio
 
 from diffmic import DiffMICClassifier
@@ -29,6 +31,7 @@ from diffmic.model import Architecture
 from diffmic.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "regions.csv"
+REASONS = RESULTS.with_name("reasons.csv")
 FIELDS = (
     *("data", "image_size", "radius", "healthy", "backbone", "epochs", "images", "seed"),
     *("trained_with", "region_map", "regions", "chosen_by"),
@@ -86,6 +89,53 @@ def zoom(
         architecture,
         *(image_size, 224, radius, healthy, backbone, epochs, images, seed, file, 0.04),
     )
+
+
+@app.command()
+def reasons(
+    image_size: int = 224,
+    radius: float = 0.075,
+    backbone: str = "tf_efficientnet_lite0",
+    epochs: int = 5,
+    images: int = 450,
+    seed: int = 0,
+    n_random: Annotated[int, typer.Option(help="Draws of random regions.")] = 3,
+    file: File = REASONS,
+) -> None:
+    """Deletion and insertion of regions against random ones; maps of weights drawn anew."""
+    settings: dict[str, Any] = {"image_size": image_size, "radius": radius}
+    X, y = make_lesions(images, random_state=2 * seed, **settings)
+    X_test, y_test = make_lesions(180, random_state=2 * seed + 1, **settings)
+    start = time.perf_counter()
+    model = DiffMICClassifier(
+        backbone=backbone,
+        pretrained=backbone == "tf_efficientnet_lite0",
+        image_size=image_size,
+        max_epochs=epochs,
+        random_state=seed,
+        device="cpu",
+        verbose=0,
+    ).fit(X, y)
+    described = {
+        **{"image_size": image_size, "radius": radius, "backbone": backbone, "epochs": epochs},
+        **{"images": images, "seed": seed, "seconds": round(time.perf_counter() - start)},
+    }
+    sick = y_test > 0  # what decides is a place in these alone
+    pictures, numbers = X_test[sick], np.searchsorted(model.classes_, y_test[sick])
+    found = model.explain(pictures)
+    boxes = by_attention(found.boxes, found.attention)
+    rng = np.random.RandomState(seed)
+    rows = {"regions": perturbed(model, pictures, numbers, boxes)}
+    for draw in range(n_random):
+        drawn = random_boxes(boxes, image_size, rng)
+        rows[f"random {draw}"] = perturbed(model, pictures, numbers, drawn)
+    for what, (deletion, insertion) in rows.items():
+        measured = {"deletion": round(deletion, 4), "insertion": round(insertion, 4)}
+        _write({**described, "what": what, **measured, "correlation": ""}, file)
+    for share, value in similarity_to_random(model, pictures).items():
+        what = f"head and {share:.0%} of the layers drawn anew"
+        measured = {"deletion": "", "insertion": "", "correlation": round(value, 4)}
+        _write({**described, "what": what, **measured}, file)
 
 
 def _generated(
@@ -219,7 +269,7 @@ def _compare(
 def _write(row: dict[str, Any], file: Path) -> None:
     new = not file.exists()
     with file.open("a", newline="") as opened:
-        writer = csv.DictWriter(opened, FIELDS, lineterminator="\n")
+        writer = csv.DictWriter(opened, list(row), lineterminator="\n")
         if new:
             writer.writeheader()
         writer.writerow(row)
