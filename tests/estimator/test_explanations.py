@@ -1,5 +1,7 @@
 """Where the prior looked: regions, saliency, and what they cost."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -110,3 +112,19 @@ def test_regions_of_a_crop_lie_where_they_are_in_the_image_that_was_passed(cropp
 
 def test_without_a_crop_the_whole_image_is_the_frame(fitted):
     assert fitted.explain(stripes(2, size=(48, 80))[0]).frames.tolist() == [[0, 0, 80, 48]] * 2
+
+
+def test_evidence_changes_when_the_head_is_drawn_anew(fitted, new_images):
+    """Sanity check of Adebayo et al. (2018)."""
+    X = new_images[0]
+    usual = fitted.explain(X)
+    other = copy.deepcopy(fitted)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(1)
+        other.network_.prior.saliency.reset_parameters()
+    found = other.compile().explain(X)
+    same = [
+        np.corrcoef(usual.evidence(i).ravel(), found.evidence(i).ravel())[0, 1]
+        for i in range(len(X))
+    ]
+    assert abs(np.mean(same)) < 0.7
