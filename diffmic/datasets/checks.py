@@ -47,6 +47,7 @@ def check_counts(
     official: Mapping[str, Mapping[Any, int]],
 ) -> None:
     """Compare the numbers of images of each class with the official ones."""
+    differing: list[str] = []
     for split, expected in official.items():
         mine = [row.label for row in rows if not split or row.split == split]
         if mine and isinstance(mine[0], tuple):
@@ -54,19 +55,20 @@ def check_counts(
             found = Counter({name: sum(column) for name, column in columns})
         else:
             found = Counter(mine)
-        differing = [
+        other = [
             f"{name}: {found[name]:,} of {number:,}"
             for name, number in expected.items()
             if name is not None and found[name] != number
         ]
         total = expected.get(None, None if any(map(_is_tuple, mine)) else sum(expected.values()))
         if total is not None and len(mine) != total:
-            differing.insert(0, f"{len(mine):,} of {total:,} images")
-        if differing:
-            download.told(
-                f"the numbers{f' of the {split} part' if split else ''} are not the official ones "
-                f"({some(differing, 8)}). It may be a part of the download, or another edition."
-            )
+            other.insert(0, f"{len(mine):,} of {total:,} images")
+        differing += [f"{split}: {some(other, 8)}" if split else some(other, 8)] if other else []
+    if differing:
+        download.told(
+            f"the numbers are not the official ones ({'; '.join(differing)}). It may be a part of "
+            "the download, or another edition."
+        )
 
 
 def _is_tuple(label: Any) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def read_medmnist(
     name = name.lower()
     if size not in SIZES or isinstance(size, bool):
         raise InputError(f"size is {size!r}; give one of {list(SIZES)}.")
-    chosen = [splits] if isinstance(splits, str) else list(splits)
+    chosen = [splits] if isinstance(splits, str) or not isinstance(splits, Iterable) else [*splits]
     if not chosen or not set(chosen) <= set(_SPLITS) or len(set(chosen)) < len(chosen):
         raise InputError(f"splits is {splits!r}; give some of {list(_SPLITS)}.")
     root = Path.home() / ".medmnist" if folder is None else as_path(folder, "folder")

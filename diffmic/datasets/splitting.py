@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..data.splits import validation_split
+from ..errors import InputError
 from ..tasks import Task
 
 
@@ -30,7 +31,29 @@ def drawn_splits(
     rng : RandomState
     validation, test : float
         Fractions of the images; test may be 0.
+
+    Raises
+    ------
+    InputError
+        There are too few images or groups.
     """
+    try:
+        return _drawn(targets, groups, task, rng, validation, test)
+    except InputError as reason:  # which gives the advice of fit
+        told = str(reason).split(" Pass validation_data")
+        if len(told) == 1:
+            raise
+        raise InputError(f"{told[0]} Give smaller fractions, or smaller groups.") from reason
+
+
+def _drawn(
+    targets: NDArray[np.float32],
+    groups: NDArray[Any] | None,
+    task: Task,
+    rng: np.random.RandomState,
+    validation: float,
+    test: float,
+) -> NDArray[np.str_]:
     rest = np.arange(len(targets))
     splits = np.full(len(targets), "train", dtype="<U5")
     if test:

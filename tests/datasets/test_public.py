@@ -227,8 +227,9 @@ def test_an_empty_folder_a_file_and_nothing_are_errors(tmp_path, name):
 @pytest.mark.filterwarnings("default::diffmic.DiffMICWarning")
 @each
 def test_numbers_that_are_not_the_official_ones_are_told(root, name):
-    with pytest.warns(DiffMICWarning, match=r"official ones \(.* of .*\)"):
-        READERS[name](root)
+    with pytest.warns(DiffMICWarning, match=r"official ones \(.* of .*\)") as caught:
+        data = READERS[name](root)
+    assert len(caught) == len(data.problems) == 1
 
 
 @pytest.mark.parametrize(
@@ -452,6 +453,7 @@ def test_groups_that_inspect_finds_stay_together(root, name):
         ({"test": True}, "test is True"),
         ({"validation": 0.5, "test": 0.5}, "nothing is left"),
         ({"groups": [1, 2]}, "groups"),
+        ({"groups": ["all"] * 15}, r"1 group\(s\) are too few .* smaller fractions"),
     ],
 )
 def test_a_split_that_cannot_be_made_is_an_error(root, name, options, message):
@@ -612,6 +614,9 @@ def test_other_numbers_than_those_of_medmnist_are_told(tmp_path):
         ({"name": "breastmnist", "size": None}, "size is None"),
         ({"name": "breastmnist", "splits": "training"}, "splits is 'training'"),
         ({"name": "breastmnist", "splits": ()}, "splits is"),
+        ({"name": "breastmnist", "splits": 3}, "splits is 3"),
+        ({"name": "breastmnist", "splits": None}, "splits is None"),
+        ({"name": "breastmnist", "size": [28]}, r"size is \[28\]"),
         ({"name": "breastmnist", "splits": ("train", "train")}, "splits is"),
     ],
 )
