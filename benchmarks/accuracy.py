@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py run --data FOLDER            all sets and seeds, on validation
     python benchmarks/accuracy.py run --data FOLDER --final    and on test, for a committed recipe
+    python benchmarks/accuracy.py steps --data FOLDER          DiffMIC (v1) and v2, by sampler steps
     python benchmarks/accuracy.py table                        what came of it
 
 A run that was stopped goes on where it was: trained networks and their conditions are kept in the
@@ -35,6 +36,7 @@ from accuracy_bench.results import (
     differences,
     summary,
 )
+from accuracy_bench.steps import LONG_RUN, SHORT_RUN, STEPPED
 from accuracy_bench.tasks import DATA_SETS, load
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -102,7 +104,7 @@ def run(
             parts_of_job = load(data_set, seed, data).with_wrong_labels(wrong_labels, seed)
             job = Job(name, data_set, seed, parts_of_job, work, verbose)
             for method in todo:
-                how = (METHODS | ABLATIONS)[method]
+                how = (METHODS | ABLATIONS | STEPPED)[method]
                 for row in rows_of(job, method, how, parts, kept):
                     if not kept.has(name, seed, method, row["part"], **same):
                         kept.add(row | {"wrong_labels": wrong_labels})
@@ -236,6 +238,26 @@ def regions(
         for method in todo:
             for row in rows_of(job, f"{variant}: {method}", OF_REGIONS[method], ("val",), kept):
                 kept.add(row | {"wrong_labels": 0.0})
+
+
+@app.command()
+def steps(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = ["busi"],  # noqa: B006
+    seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    long: Annotated[
+        bool, typer.Option(help="The papers' 1000 epochs of the denoiser: hours a run.")
+    ] = False,
+    final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
+    results: File = HERE / "results" / "steps.csv",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
+) -> None:
+    """DiffMIC (v1) and v2 on the same backbone and prior, by the number of sampler steps.
+
+    With the priors of ``run``. Each figure is a row; what is there is not measured again.
+    """
+    methods = ["prior", *(LONG_RUN if long else SHORT_RUN)]
+    run(data, sets, methods, seeds, final, results=results, work=work, verbose=1)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from tiny import stripes
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import accuracy  # noqa: E402
-from accuracy_bench import encoders  # noqa: E402
+from accuracy_bench import encoders, steps  # noqa: E402
 from accuracy_bench.beyond import abstaining, label_sets, risk_coverage_area  # noqa: E402
 from accuracy_bench.methods import METHODS  # noqa: E402
 from accuracy_bench.results import (  # noqa: E402
@@ -28,6 +28,7 @@ from accuracy_bench.results import (  # noqa: E402
     paired_differences,
     summary,
 )
+from accuracy_bench.steps import LONG_RUN, SHORT_RUN  # noqa: E402
 from accuracy_bench.tasks import DATA_SETS, DataSet, load, near_duplicates  # noqa: E402
 
 pytestmark = pytest.mark.benchmarks
@@ -272,6 +273,33 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     assert f"| stripes {first}" in printed
     assert "| stripes | diffusion | 1 |" in printed
     assert "| **prior** | **pooled** |" in printed
+
+
+def test_both_versions_are_measured_by_steps_and_go_on_where_they_were(data, tmp_path, monkeypatch):
+    places = {"results": tmp_path / "steps.csv", "work": tmp_path / "work"}
+    accuracy.steps(data, ["stripes"], [0], **places)
+    rows = Results(places["results"]).rows()
+    assert [row["method"] for row in rows] == ["prior", *SHORT_RUN]
+    assert all(np.isfinite(float(row["nll"])) for row in rows)
+    by_steps = {row["method"]: row["nll"] for row in rows}
+    assert by_steps["diffmic-v1"] == by_steps["diffmic-v1 1000 steps"]
+    monkeypatch.setattr(steps, "train_jointly", lambda *_, **__: pytest.fail("trained anew"))
+    steps.trained_v1.cache_clear()
+    lines = places["results"].read_text().splitlines()
+    places["results"].write_text("\n".join(lines[:4]) + "\n")  # interrupted
+    accuracy.steps(data, ["stripes"], [0], final=True, **places)
+    again = Results(places["results"]).rows()
+    assert len(again) == 2 * len(rows)
+    assert {row["method"]: row["nll"] for row in again if row["part"] == "val"} == by_steps
+
+
+def test_a_long_run_has_the_papers_epochs_and_decay():
+    short, long = SHORT_RUN["diffmic-v1"].recipe, LONG_RUN["diffmic-v1, 1000 epochs"].recipe
+    assert (long.denoiser_epochs, long.ema_decay, long.ema) == (1000, 0.9999, None)
+    assert (short.denoiser_epochs, short.ema_decay) == (None, None)
+    assert LONG_RUN["paper-v2 10 steps, 1000 epochs"].recipe.denoiser_epochs == 1000
+    assert not SHORT_RUN.keys() & LONG_RUN.keys()
+    assert not (SHORT_RUN | LONG_RUN).keys() & METHODS.keys()
 
 
 def test_runs_of_another_size_are_kept_apart(data, tmp_path):
