@@ -36,7 +36,7 @@ from accuracy_bench.results import (
     differences,
     summary,
 )
-from accuracy_bench.steps import LONG_RUN, SHORT_RUN, STEPPED
+from accuracy_bench.steps import RUNS, STEPPED
 from accuracy_bench.tasks import DATA_SETS, load
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -245,9 +245,10 @@ def steps(
     data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
     sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = ["busi"],  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
-    long: Annotated[
-        bool, typer.Option(help="The papers' 1000 epochs of the denoiser: hours a run.")
-    ] = False,
+    length: Annotated[
+        str,
+        typer.Option(help="short; long: 1000 epochs, a frozen prior; hours: v1 as published."),
+    ] = "short",
     final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
     results: File = HERE / "results" / "steps.csv",
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
@@ -256,7 +257,9 @@ def steps(
 
     With the priors of ``run``. Each figure is a row; what is there is not measured again.
     """
-    methods = ["prior", *(LONG_RUN if long else SHORT_RUN)]
+    if length not in RUNS:
+        raise typer.BadParameter(f"length is {length!r}; give one of {list(RUNS)}.")
+    methods = ["prior", *RUNS[length]]
     run(data, sets, methods, seeds, final, results=results, work=work, verbose=1)
 
 

@@ -1,8 +1,9 @@
 """DiffMIC (v1) and v2 on the same backbone, by the number of steps of the sampler.
 
-Both start from the job's prior. v2 learns on cached conditions of the frozen prior, v1 on images,
-with its prior, for as many epochs; in a long run both learn for the papers' number of epochs of the
-denoiser, with the papers' settings.
+All start from the job's prior. v2, and v1 with a frozen prior, learn on cached conditions, so that
+the backbone sees the same images the same number of times; v1 as published learns on images,
+together with its prior. In the short run all learn for as many epochs as the prior did, in the
+others for the papers' number of epochs of the denoiser.
 """
 
 import functools
@@ -29,31 +30,47 @@ from .encoders import (
     _keep_history,
     _save,
     _view,
+    conditions_of,
     trained_prior,
 )
-from .methods import BATCH, OURS, PAPER_CACHED, EvidenceOf, Method, diffusion
+from .methods import (
+    BATCH,
+    OURS,
+    PAPER_CACHED,
+    EvidenceOf,
+    Method,
+    diffusion,
+    trained_diffusion,
+)
 
 STEPS = (1, 2, 5, 10, 60, 250, 1000)
 LAST = (10, 60, 250)  # of the whole schedule, not spread over it; all 1000 are the same
 EPOCHS = 1000  # of the papers' denoisers
-LONG = f", {EPOCHS} epochs"  # in the names of methods of a long run
+LONG = f", {EPOCHS} epochs"  # in the names of methods that learn for so long
 
 # At the budget of the other methods the moving average has their horizon: that of the paper, ten
 # thousand steps, is longer than the run.
-SHORT_V1 = replace(PAPER_V1, denoiser_epochs=None, ema_decay=None, ema=OURS.ema, patience=None)
-LONG_V1 = replace(PAPER_V1, denoiser_epochs=EPOCHS, patience=None)
-LONG_V2 = replace(PAPER_CACHED, denoiser_epochs=EPOCHS)
+V1 = replace(PAPER_V1, denoiser_epochs=None, ema_decay=None, ema=OURS.ema, patience=None)
+V1_LONG = replace(PAPER_V1, denoiser_epochs=EPOCHS, patience=None)
+V2_LONG = replace(PAPER_CACHED, denoiser_epochs=EPOCHS)
+
+
+def frozen(recipe: Recipe) -> Recipe:
+    """The recipe of v1 on cached conditions of a frozen prior, as many as those of v2."""
+    names = ("cached", "n_cached_views", "steps_per_epoch", "batch_size")
+    return replace(recipe, joint=False, **{name: getattr(PAPER_CACHED, name) for name in names})
 
 
 def v1(recipe: Recipe, num_steps: int, spacing: str = "trailing") -> Method:
     """DiffMIC (v1) with a number of steps of the sampler, on a grid."""
 
     def train(job: Job) -> EvidenceOf:
-        network = trained_v1(job, recipe)
+        network = trained_v1(job, recipe) if recipe.joint else trained_diffusion(job, recipe)
+        encoded = conditions_of_v1 if recipe.joint else conditions_of
 
         def evidence(part: str) -> Evidence:
             network.process.timestep_spacing = spacing
-            conditions = conditions_of_v1(job, recipe, part)
+            conditions = encoded(job, recipe, part)
             starts = range(0, len(conditions), BATCH)
             return evidence_of(
                 Engine(network),
@@ -79,7 +96,7 @@ def prior_of_v1(recipe: Recipe) -> Method:
 
 @functools.lru_cache(maxsize=1)
 def trained_v1(job: Job, recipe: Recipe) -> VectorNetwork:
-    """The network of v1, trained where that has not been done; it ends in its averaged state."""
+    """The network of v1 and its prior, trained together; it ends in its averaged state."""
     network = job.network(recipe, pretrained=False)
     assert isinstance(network, VectorNetwork)
     file = job.file(f"v1-{recipe.denoiser_epochs or job.data_set.max_epochs}-epochs.safetensors")
@@ -112,21 +129,35 @@ def conditions_of_v1(job: Job, recipe: Recipe, part: str) -> Conditions:
     return found.map(torch.Tensor.contiguous)
 
 
-def stepped(name: str) -> dict[str, Method]:
-    """Methods of a short or a long run, whose names end in ``name``: v1, then v2."""
-    long = name == LONG
-    first, paper = (LONG_V1, LONG_V2) if long else (SHORT_V1, PAPER_CACHED)
-    found = {
-        f"diffmic-v1{name}": v1(first, STEPS[-1]),
-        f"diffmic-v1 prior{name}": prior_of_v1(first),
-    }
-    found |= {f"diffmic-v1 {n} steps{name}": v1(first, n) for n in STEPS}
-    found |= {f"diffmic-v1 last {n}{name}": v1(first, n, "last") for n in LAST}
-    found |= {f"paper-v2 {n} steps{name}": diffusion(paper, num_steps=n) for n in STEPS}
-    if not long:
-        found |= {f"diffmic-v2 {n} steps": diffusion(OURS, num_steps=n) for n in STEPS}
-    return found
+def of_v1(recipe: Recipe, begin: str, end: str = "") -> dict[str, Method]:
+    """v1 by the number of steps, under names that begin and end like this."""
+    spread = {f"{begin} {n} steps{end}": v1(recipe, n) for n in STEPS}
+    return spread | {f"{begin} last {n}{end}": v1(recipe, n, "last") for n in LAST}
 
 
-SHORT_RUN, LONG_RUN = stepped(""), stepped(LONG)
-STEPPED = SHORT_RUN | LONG_RUN
+def of_v2(recipe: Recipe, begin: str, end: str = "") -> dict[str, Method]:
+    """v2 by the number of steps, under names that begin and end like this."""
+    return {f"{begin} {n} steps{end}": diffusion(recipe, num_steps=n) for n in STEPS}
+
+
+# Minutes; as long as the papers, on cached conditions; and as published, which takes hours.
+RUNS = {
+    "short": {
+        "diffmic-v1": v1(V1, STEPS[-1]),
+        "diffmic-v1 prior": prior_of_v1(V1),
+        **of_v1(V1, "diffmic-v1"),
+        **of_v1(frozen(V1), "diffmic-v1 frozen"),
+        **of_v2(PAPER_CACHED, "paper-v2"),
+        **of_v2(OURS, "diffmic-v2"),
+    },
+    "long": {
+        **of_v1(frozen(V1_LONG), "diffmic-v1 frozen", LONG),
+        **of_v2(V2_LONG, "paper-v2", LONG),
+    },
+    "hours": {
+        f"diffmic-v1{LONG}": v1(V1_LONG, STEPS[-1]),
+        f"diffmic-v1 prior{LONG}": prior_of_v1(V1_LONG),
+        **of_v1(V1_LONG, "diffmic-v1", LONG),
+    },
+}
+STEPPED = {name: method for methods in RUNS.values() for name, method in methods.items()}

@@ -28,7 +28,7 @@ from accuracy_bench.results import (  # noqa: E402
     paired_differences,
     summary,
 )
-from accuracy_bench.steps import LONG_RUN, SHORT_RUN  # noqa: E402
+from accuracy_bench.steps import RUNS  # noqa: E402
 from accuracy_bench.tasks import DATA_SETS, DataSet, load, near_duplicates  # noqa: E402
 
 pytestmark = pytest.mark.benchmarks
@@ -279,7 +279,7 @@ def test_both_versions_are_measured_by_steps_and_go_on_where_they_were(data, tmp
     places = {"results": tmp_path / "steps.csv", "work": tmp_path / "work"}
     accuracy.steps(data, ["stripes"], [0], **places)
     rows = Results(places["results"]).rows()
-    assert [row["method"] for row in rows] == ["prior", *SHORT_RUN]
+    assert [row["method"] for row in rows] == ["prior", *RUNS["short"]]
     assert all(np.isfinite(float(row["nll"])) for row in rows)
     by_steps = {row["method"]: row["nll"] for row in rows}
     assert by_steps["diffmic-v1"] == by_steps["diffmic-v1 1000 steps"]
@@ -293,13 +293,15 @@ def test_both_versions_are_measured_by_steps_and_go_on_where_they_were(data, tmp
     assert {row["method"]: row["nll"] for row in again if row["part"] == "val"} == by_steps
 
 
-def test_a_long_run_has_the_papers_epochs_and_decay():
-    short, long = SHORT_RUN["diffmic-v1"].recipe, LONG_RUN["diffmic-v1, 1000 epochs"].recipe
-    assert (long.denoiser_epochs, long.ema_decay, long.ema) == (1000, 0.9999, None)
-    assert (short.denoiser_epochs, short.ema_decay) == (None, None)
-    assert LONG_RUN["paper-v2 10 steps, 1000 epochs"].recipe.denoiser_epochs == 1000
-    assert not SHORT_RUN.keys() & LONG_RUN.keys()
-    assert not (SHORT_RUN | LONG_RUN).keys() & METHODS.keys()
+def test_long_runs_have_the_papers_epochs_and_decay():
+    short, long = RUNS["short"]["diffmic-v1"], RUNS["hours"]["diffmic-v1, 1000 epochs"]
+    assert (long.recipe.denoiser_epochs, long.recipe.ema_decay) == (1000, 0.9999)
+    assert (short.recipe.denoiser_epochs, short.recipe.ema_decay) == (None, None)
+    assert all(method.recipe.denoiser_epochs == 1000 for method in RUNS["long"].values())
+    assert long.recipe.joint
+    assert not any(method.recipe.joint for method in RUNS["long"].values())
+    assert len(steps.STEPPED) == sum(map(len, RUNS.values()))
+    assert not steps.STEPPED.keys() & METHODS.keys()
 
 
 def test_runs_of_another_size_are_kept_apart(data, tmp_path):
