@@ -160,7 +160,7 @@ def rows_of(
             | {"n_images": len(targets), "absent_labels": " ".join(absent)}
             | {name: f"{value:.5f}" for name, value in metrics.items()}
             | {"seconds": round(time.perf_counter() - started, 1)}
-            | circumstances(job, how.recipe)
+            | circumstances(job, how.on(how.recipe, job))
         )
     return rows
 

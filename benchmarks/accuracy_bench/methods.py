@@ -50,12 +50,15 @@ class Method:
         Method whose logits the calibration weighs beside these.
     recipe : Recipe
         For the record.
+    on : callable
+        Recipe and job → the recipe as it is on the job.
     """
 
     train: Callable[[Job], EvidenceOf]
     stage: Stage = "prior"
     beside: str | None = None
     recipe: Recipe = RECIPES["default"]
+    on: Callable[[Recipe, Job], Recipe] = lambda recipe, job: recipe
 
 
 OURS = RECIPES["default"]

@@ -2,13 +2,15 @@
 
 All start from the job's prior. v2, and v1 with a frozen prior, learn on cached conditions, so that
 the backbone sees the same images the same number of times; v1 as published learns on images,
-together with its prior. In the short run all learn for as many epochs as the prior did, in the
-others for the papers' number of epochs of the denoiser.
+together with its prior. In the short run all learn for as many epochs as the prior did and for as
+many steps an epoch as the other methods; in the others for the papers' number of epochs of the
+denoiser, each one pass over the images in batches of the papers' size.
 """
 
-import functools
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache, partial
 
 import torch
 from safetensors.torch import load_file
@@ -52,13 +54,18 @@ LONG = f", {EPOCHS} epochs"  # in the names of methods that learn for so long
 # thousand steps, is longer than the run.
 V1 = replace(PAPER_V1, denoiser_epochs=None, ema_decay=None, ema=OURS.ema, patience=None)
 V1_LONG = replace(PAPER_V1, denoiser_epochs=EPOCHS, patience=None)
-V2_LONG = replace(PAPER_CACHED, denoiser_epochs=EPOCHS)
+V2_LONG = replace(PAPER_CACHED, denoiser_epochs=EPOCHS, batch_size=PAPER_V1.batch_size)
 
 
 def frozen(recipe: Recipe) -> Recipe:
     """The recipe of v1 on cached conditions of a frozen prior, as many as those of v2."""
-    names = ("cached", "n_cached_views", "steps_per_epoch", "batch_size")
+    names = ("cached", "n_cached_views", "steps_per_epoch")
     return replace(recipe, joint=False, **{name: getattr(PAPER_CACHED, name) for name in names})
+
+
+def one_pass(recipe: Recipe, job: Job) -> Recipe:
+    """The recipe with as many steps an epoch as one pass over the job's images takes."""
+    return replace(recipe, steps_per_epoch=max(1, len(job.parts.train) // recipe.batch_size))
 
 
 def v1(recipe: Recipe, num_steps: int, spacing: str = "trailing") -> Method:
@@ -94,7 +101,7 @@ def prior_of_v1(recipe: Recipe) -> Method:
     return Method(train, recipe=recipe)
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def trained_v1(job: Job, recipe: Recipe) -> VectorNetwork:
     """The network of v1 and its prior, trained together; it ends in its averaged state."""
     network = job.network(recipe, pretrained=False)
@@ -121,7 +128,7 @@ def trained_v1(job: Job, recipe: Recipe) -> VectorNetwork:
     return network.eval()
 
 
-@functools.lru_cache(maxsize=2)
+@lru_cache(maxsize=2)
 def conditions_of_v1(job: Job, recipe: Recipe, part: str) -> Conditions:
     """Conditions of a part under the network of v1."""
     network = trained_v1(job, recipe)
@@ -129,15 +136,25 @@ def conditions_of_v1(job: Job, recipe: Recipe, part: str) -> Conditions:
     return found.map(torch.Tensor.contiguous)
 
 
-def of_v1(recipe: Recipe, begin: str, end: str = "") -> dict[str, Method]:
+def of_v1(recipe: Recipe, begin: str, end: str = "", *, passes: bool = False) -> dict[str, Method]:
     """v1 by the number of steps, under names that begin and end like this."""
-    spread = {f"{begin} {n} steps{end}": v1(recipe, n) for n in STEPS}
-    return spread | {f"{begin} last {n}{end}": v1(recipe, n, "last") for n in LAST}
+    found = {f"{begin} {n} steps{end}": partial(v1, num_steps=n) for n in STEPS}
+    found |= {f"{begin} last {n}{end}": partial(v1, num_steps=n, spacing="last") for n in LAST}
+    return {name: _method(make, recipe, passes) for name, make in found.items()}
 
 
-def of_v2(recipe: Recipe, begin: str, end: str = "") -> dict[str, Method]:
+def of_v2(recipe: Recipe, begin: str, end: str = "", *, passes: bool = False) -> dict[str, Method]:
     """v2 by the number of steps, under names that begin and end like this."""
-    return {f"{begin} {n} steps{end}": diffusion(recipe, num_steps=n) for n in STEPS}
+    found = {f"{begin} {n} steps{end}": partial(diffusion, num_steps=n) for n in STEPS}
+    return {name: _method(make, recipe, passes) for name, make in found.items()}
+
+
+def _method(make: Callable[[Recipe], Method], recipe: Recipe, passes: bool) -> Method:
+    """A method of a recipe, or of what it is by :func:`one_pass` on each job."""
+    found = make(recipe)
+    if not passes:
+        return found
+    return replace(found, train=lambda job: make(one_pass(recipe, job)).train(job), on=one_pass)
 
 
 # Minutes; as long as the papers, on cached conditions; and as published, which takes hours.
@@ -146,13 +163,13 @@ RUNS = {
         "diffmic-v1": v1(V1, STEPS[-1]),
         "diffmic-v1 prior": prior_of_v1(V1),
         **of_v1(V1, "diffmic-v1"),
-        **of_v1(frozen(V1), "diffmic-v1 frozen"),
+        **of_v1(replace(frozen(V1), batch_size=OURS.batch_size), "diffmic-v1 frozen"),
         **of_v2(PAPER_CACHED, "paper-v2"),
         **of_v2(OURS, "diffmic-v2"),
     },
     "long": {
-        **of_v1(frozen(V1_LONG), "diffmic-v1 frozen", LONG),
-        **of_v2(V2_LONG, "paper-v2", LONG),
+        **of_v1(frozen(V1_LONG), "diffmic-v1 frozen", LONG, passes=True),
+        **of_v2(V2_LONG, "paper-v2", LONG, passes=True),
     },
     "hours": {
         f"diffmic-v1{LONG}": v1(V1_LONG, STEPS[-1]),

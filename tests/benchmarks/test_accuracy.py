@@ -4,6 +4,7 @@ import csv
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -300,6 +301,10 @@ def test_long_runs_have_the_papers_epochs_and_decay():
     assert all(method.recipe.denoiser_epochs == 1000 for method in RUNS["long"].values())
     assert long.recipe.joint
     assert not any(method.recipe.joint for method in RUNS["long"].values())
+    train = SimpleNamespace(parts=SimpleNamespace(train=range(544)))
+    for method in RUNS["long"].values():
+        recipe = method.on(method.recipe, train)
+        assert (recipe.batch_size, recipe.steps_per_epoch) == (32, 17)  # one pass
     assert len(steps.STEPPED) == sum(map(len, RUNS.values()))
     assert not steps.STEPPED.keys() & METHODS.keys()
 
