@@ -3,6 +3,8 @@
     python benchmarks/speed.py run --json FILE      all of it, 20 minutes on 2 cores
     python benchmarks/speed.py run --part predict.default --part factors.steps
                                                     some of it: the default model, 3 minutes
+    python benchmarks/speed.py run --part factors.steps --part v1_factors.steps
+                                                    v2 and DiffMIC (v1) by sampler steps
     python benchmarks/speed.py fit --json FILE      a fit against plain fine-tuning, anew
     python benchmarks/speed.py memory --json FILE   fits on 1,000 and 20,000 images: minutes more
     python benchmarks/speed.py gpu --json FILE      predictions on a CUDA GPU
@@ -68,6 +70,7 @@ PARTS = (
     *(f"factors.{name}" for name in ("steps", "draws", "classes", "threads", "precision")),
     *("factors.images", "factors.ONNX Runtime", "factors.exported", "paper"),
     *(f"paper_factors.{name}" for name in ("steps", "draws", "classes", "threads")),
+    "v1_factors.steps",
     *("compile", "imports", "shards", "memory", "fit", "pipeline"),
 )
 
@@ -111,6 +114,7 @@ def run(
         "paper_factors.draws": of_paper.draws,
         "paper_factors.classes": of_paper.classes,
         "paper_factors.threads": of_paper.threads,
+        "v1_factors.steps": Factor.of_v1(settings, rounds).steps,
         "compile": lambda: compiled(settings, rounds),
         "imports": lambda: imports(rounds),
         "shards": lambda: shards(settings),
@@ -197,6 +201,7 @@ def gpu(
     report["predict"] += paper_predictions(settings, rounds)
     factor = Factor("default", settings, rounds)
     report["factors"] = {"steps": factor.steps(), "draws": factor.draws()}
+    report["v1_factors"] = {"steps": Factor.of_v1(settings, rounds).steps()}
     keep(report, json_file)
     print(tables(report))
 

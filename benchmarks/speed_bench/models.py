@@ -85,14 +85,17 @@ class Settings:
     classes: tuple[int, ...] = (2, 7, 100, 1000)
     threads: tuple[int, ...] = (1, 2)
     default: Mapping[str, Any] = field(default_factory=dict)
+    v1_steps: tuple[int, ...] = (1, 2, 5, 10, 60, 250, 1000)
     paper: Mapping[str, Any] = field(default_factory=lambda: preset_parameters("paper-v2"))
+    v1: Mapping[str, Any] = field(default_factory=lambda: {"recipe": "paper-v1"})
     seconds: float = 0.1
     shard_seconds: float = 12.0
     compile_seconds: float = 100.0
 
     def parameters(self, model: str) -> dict[str, Any]:
-        """Parameters of the estimator for ``"default"`` or ``"paper-v2"``."""
-        parameters = {"default": dict(self.default), "paper-v2": dict(self.paper)}[model]
+        """Parameters of the estimator for ``"default"``, ``"paper-v2"`` or ``"diffmic-v1"``."""
+        of = {"default": self.default, "paper-v2": self.paper, "diffmic-v1": self.v1}
+        parameters = dict(of[model])
         if isinstance(parameters.get("architecture"), dict):
             parameters["architecture"] = Architecture(**parameters["architecture"])
         return parameters
@@ -106,7 +109,7 @@ class Settings:
 
         Parameters
         ----------
-        model : {"default", "paper-v2"}
+        model : {"default", "paper-v2", "diffmic-v1"}
         **changes
             Of its parameters; also ``n_classes`` and ``engine``.
         """
@@ -147,6 +150,8 @@ QUICK = Settings(
         | {"prior_backbone": "test_resnet", "region_backbone": "test_resnet", "n_regions": 2}
         | {"feature_dim": 1024}  # the least that counts as wide
     },
+    v1_steps=(1, 2, 1000),
+    v1=TINY | {"recipe": "paper-v1"},
     seconds=0.0,
     shard_seconds=0.05,
 )

@@ -133,7 +133,7 @@ class Factor:
 
     Parameters
     ----------
-    model : {"default", "paper-v2"}
+    model : {"default", "paper-v2", "diffmic-v1"}
     settings : Settings
     rounds : int
     """
@@ -152,6 +152,11 @@ class Factor:
             classes=settings.paper_classes,
         )
         return cls("paper-v2", few, min(rounds, settings.few_rounds))
+
+    @classmethod
+    def of_v1(cls, settings: Settings, rounds: int) -> Self:
+        """Of DiffMIC (v1), by its own numbers of steps."""
+        return cls("diffmic-v1", replace(settings, steps=settings.v1_steps), rounds)
 
     def steps(self) -> list[Record]:
         """Steps of the sampler."""

@@ -33,7 +33,7 @@ def tables(report: Report) -> str:
         "memory": memory,
         "fit_memory": fit_memory,
     }
-    if any(report.get(name) for name in ("predict", "factors", "paper_factors")):
+    if any(report.get(name) for name in ("predict", "factors", "paper_factors", "v1_factors")):
         parts.append(predictions(report))
     parts += [make(report[name]) for name, make in makers.items() if report.get(name)]
     return "\n\n".join(parts) + "\n"
@@ -44,7 +44,7 @@ def predictions(report: Report) -> str:
     records = [("", record) for record in report.get("predict", [])]
     records += [
         (factor, record)
-        for part in ("factors", "paper_factors")
+        for part in ("factors", "paper_factors", "v1_factors")
         for factor, found in report.get(part, {}).items()
         for record in found
     ]

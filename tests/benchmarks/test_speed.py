@@ -49,7 +49,7 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
         *("date", "commit", "processor", "instructions", "cores", "threads", "platform"),
         *("allocator", "versions", "rounds", "settings", "seconds", "targets"),
         *("predict", "stages", "factors", "paper", "paper_factors", "imports", "shards"),
-        *("engine", "fit", "pipeline"),
+        *("v1_factors", "engine", "fit", "pipeline"),
     }
     assert report["seconds"].keys() == set(speed.PARTS) - {"memory", "compile"}
     assert report["versions"].keys() >= {"diffmic", "torch", "timm"}
@@ -59,6 +59,9 @@ def test_a_run_keeps_everything_with_its_circumstances(measured):
     assert report["paper_factors"]["steps"][0]["seconds"].keys() - {"encoder", "resnet18"} == {
         str(n) for n in QUICK.paper_steps
     }
+    by_steps = report["v1_factors"]["steps"][0]
+    assert by_steps["model"] == "diffmic-v1"
+    assert by_steps["seconds"].keys() >= {str(n) for n in QUICK.v1_steps}
     varied = [*report["factors"].values(), *report["paper_factors"].values()]
     records = [*report["predict"], *(record for found in varied for record in found)]
     for record in records:
@@ -114,6 +117,7 @@ def test_tables_are_made_from_the_file_alone(measured):
     ):
         assert f"## {heading}" in printed
     assert "| default, batch 4 | 50 steps |" in printed
+    assert "| diffmic-v1, batch 4 | 1000 steps |" in printed
     assert "| default, batch 1 | plain |" in printed
     assert "| paper-v2, batch 1 | bf16 |" in printed
     assert "| paper-v2, batch 2 | 16 draws |" in printed
@@ -134,6 +138,7 @@ def test_predictions_on_another_device_have_no_limits_to_meet(tmp_path):
     assert report["factors"].keys() == {"steps", "draws"}
     assert report["targets"] == []
     assert "| default, batch 4 | 50 steps |" in printed
+    assert "| diffmic-v1, batch 4 | 1000 steps |" in printed
     assert ", cpu, " in printed
 
 
@@ -161,6 +166,7 @@ def test_a_part_is_measured_alone(tmp_path):
     assert report["factors"].keys() == {"steps"}
     assert "default, 50 steps / 10 steps" in {row["what"] for row in report["targets"]}
     assert "| default, batch 4 | 50 steps |" in printed
+    assert "| diffmic-v1, batch 4 | 1000 steps |" in printed
 
 
 def test_memory_of_fits_is_measured_alone_and_stays_when_all_else_is_measured_again(tmp_path):
