@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 from sklearn.base import clone
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
+from sklearn.svm import LinearSVC
 from tiny import RECIPE, TinyBackbone, small, stripes
 from torch import nn
 
@@ -437,6 +438,8 @@ def nan(tensor):
         ({"region_finder": lambda i, s: i.new_zeros(len(i), 4, 4)}, "box .*for image 0"),
         ({"region_finder": lambda i, s: i.new_ones(len(i), 4, 5)}, "boxes of shape"),
         ({"region_finder": lambda i, s: None}, "NoneType"),
+        ({"region_finder": lambda i: None}, r"region_finder .* fails on images.*takes 1"),
+        ({"prior": changed(PooledPrior, boxes=lambda t: t.nonsense)}, "prior .* fails.*nonsense"),
         ({"region_finder": lambda i, s: nan(i.new_ones(len(i), 4, 4))}, "boxes with NaN"),
         (
             {
@@ -511,6 +514,7 @@ def test_probabilities_of_a_calibration_are_checked_and_what_was_learnt_is_kept(
         (lambda: replace(RECIPE, prior_loss="focal"), "prior_loss is 'focal'"),
         (lambda: replace(RECIPE, calibration=LogisticRegression), "calibration is"),
         (lambda: replace(RECIPE, calibration=nn.Linear(3, 3)), "calibration is"),
+        (lambda: replace(RECIPE, calibration=LinearSVC()), "calibration is"),
     ],
 )
 def test_what_cannot_be_a_part_is_refused(make, said):

@@ -56,7 +56,8 @@ def check_calibrator(part: Any) -> None:
     InputError
         It has no ``fit`` or no ``predict_proba``, or is a class.
     """
-    if part is not None and (isinstance(part, type) or not isinstance(part, Calibrator)):
+    able = all(callable(getattr(part, name, None)) for name in ("fit", "predict_proba"))
+    if part is not None and (isinstance(part, type) or not able):
         raise InputError(
             f"calibration is {part!r}; give None, or an object with fit(X, y, sample_weight) and "
             "predict_proba(X), such as sklearn.linear_model.LogisticRegression()."

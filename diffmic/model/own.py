@@ -2,14 +2,15 @@
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import PartError
+from ..errors import DiffMICError, PartError
 from .architecture import NetworkPlan
 from .conditions import Conditions
 
@@ -145,6 +146,28 @@ def checked(
     return value
 
 
+@contextmanager
+def naming(role: str, part: Any, given: str) -> Iterator[None]:
+    """Context of a call of a part: what it raises becomes an error that names it.
+
+    Raises
+    ------
+    PartError
+        The part raised an error of its own.
+    """
+    try:
+        yield
+    except (DiffMICError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as reason:  # code of the user may raise anything
+        if torch.compiler.is_exporting():
+            raise
+        raise PartError(
+            f"The {role} of your own, {part_name(part)}, fails on {given}: "
+            f"{type(reason).__name__}: {reason}"
+        ) from reason
+
+
 def made(role: str, part: Any, plan: NetworkPlan) -> nn.Module:
     """Module of a part: a copy of it, or what the class or function makes from the plan."""
     if isinstance(part, nn.Module):
@@ -217,7 +240,8 @@ class OwnPrior(nn.Module):
 
     def forward(self, images: Tensor, originals: None = None) -> tuple[Conditions, Tensor]:
         """Conditions, checked, and no cells."""
-        found = self.own(images)
+        with naming("prior", self.own, f"images of shape {tuple(images.shape)}"):
+            found = self.own(images)
         if not isinstance(found, Conditions):
             raise PartError(
                 f"The prior of your own, {part_name(self.own)}, gave a {type(found).__name__}; "
@@ -241,7 +265,8 @@ class OwnPrior(nn.Module):
 
     def reread(self, *features: Tensor) -> tuple[Tensor, Tensor]:
         """Global and local logits from changed features."""
-        found = self.own.reread(*features)  # type: ignore[operator]
+        with naming("prior", self.own, f"reread of {features[0].shape[0]} images"):
+            found = self.own.reread(*features)  # type: ignore[operator]
         n = features[0].shape[0]
         if not isinstance(found, tuple) or len(found) != 2:
             raise PartError(
@@ -266,7 +291,9 @@ class OwnRegions(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor, saliency: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (B, K, 4) of each image, and the weights (B, K) of its regions, 0–1."""
-        found = self.own(images, saliency)
+        shapes = f"images and saliency of shape {tuple(images.shape)} and {tuple(saliency.shape)}"
+        with naming("region_finder", self.own, shapes):
+            found = self.own(images, saliency)
         boxes, weights = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         shape = images.shape[0], self.n_regions
         if isinstance(boxes, Tensor) and boxes.ndim == 3 and boxes.shape[1] != self.n_regions:
@@ -329,7 +356,8 @@ class OwnDenoiser(nn.Module):
             rows *= noisy.shape[1]
         maps = [x.reshape(rows, -1, n_classes) for x in (guidance.expand_as(noisy), noisy)]
         each = context[:, None].expand(-1, rows // n_images, -1).reshape(rows, -1)
-        found = self.own(*maps, timesteps.reshape(rows, -1), each)
+        with naming("denoiser", self.own, f"maps of shape {tuple(maps[1].shape)}"):
+            found = self.own(*maps, timesteps.reshape(rows, -1), each)
         found = checked("denoiser", self.own, "an output", found, tuple(maps[1].shape), noisy)
         return found.to(noisy.dtype).reshape(noisy.shape)
 
@@ -346,12 +374,5 @@ class OwnDenoiser(nn.Module):
             maps = torch.rand(2, 2, n_positions if self.positions else 1, self.num_classes)
             maps = maps if self.positions else maps[:, :, 0]
             self(maps, maps, n_timesteps - 1, torch.rand(2, width))
-        except PartError:
-            raise
-        except Exception as reason:  # code of the user may raise anything
-            raise PartError(
-                f"The denoiser of your own, {part_name(self.own)}, fails on maps of shape (4, "
-                f"{n_positions}, {self.num_classes}): {type(reason).__name__}: {reason}"
-            ) from reason
         finally:
             self.own.train(was_training)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..diffusion import Denoised, NoiseSchedule, Process
 from ..errors import PartError
 from .architecture import NetworkPlan
-from .own import checked, made, part_name
+from .own import checked, made, naming, part_name
 
 Denoise = Callable[[Tensor, int], Denoised]
 
@@ -68,7 +68,8 @@ class OwnSampler:
             callback(int(t), noisy, Denoised(found.label.clamp(-1, 1), found.noise))
             return found
 
-        last = self.own(watched, y, schedule, timesteps)
+        with naming("sampler", self.own, f"label maps of shape {tuple(y.shape)}"):
+            last = self.own(watched, y, schedule, timesteps)
         if not calls:
             raise PartError(
                 f"The sampler of your own, {part_name(self.own)}, never called denoise(y, t); "
@@ -147,7 +148,7 @@ def try_process(process: Process, role: str, part: Any, n_regions: int, num_clas
     PartError
         The part fails, or gives what cannot be used.
     """
-    try:
+    with naming(role, part, f"label maps of {n_regions} positions"):
         label = torch.eye(num_classes)[:2]
         guidance = torch.full((2, n_regions, num_classes), 1 / num_classes)
         timesteps = torch.zeros(2, n_regions, dtype=torch.long)
@@ -156,10 +157,3 @@ def try_process(process: Process, role: str, part: Any, n_regions: int, num_clas
         guidance = guidance[:, None].expand(-1, 3, -1, -1)
         steps = process.timesteps(min(3, process.schedule.num_train_timesteps))
         process.backward(lambda y, t: Denoised(guidance, y - guidance), noise, guidance, steps)
-    except PartError:
-        raise
-    except Exception as reason:  # code of the user may raise anything
-        raise PartError(
-            f"The {role} of your own, {part_name(part)}, fails on label maps of {n_regions} "
-            f"positions: {type(reason).__name__}: {reason}"
-        ) from reason
