@@ -158,7 +158,7 @@ def rows_of(
         rows.append(
             {"set": job.name, "seed": job.seed, "method": method, "part": part}
             | {"n_images": len(targets), "absent_labels": " ".join(absent)}
-            | {name: f"{value:.5f}" for name, value in metrics.items()}
+            | {name: f"{value:.5f}" for name, value in metrics.items() if name in METRICS}
             | {"seconds": round(time.perf_counter() - started, 1)}
             | circumstances(job, how.on(how.recipe, job))
         )

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.utils import Tags
 
-from .estimator.doubt import Doubts, with_abstention
-from .estimator.engines import Engines
+from .estimator.calibrating import Calibrating
+from .estimator.decisions import Decisions
+from .estimator.doubt import Doubts
 from .estimator.persistence import Persistence
+from .estimator.populations import prevalence_of
 from .estimator.prediction import evidence_for
 from .estimator.preparation import fitted_model, prepare_fit
 from .estimator.presets import preset_parameters
@@ -24,7 +26,8 @@ from .training import Recipe, fit_network
 
 
 class DiffMICClassifier(
-    Engines,
+    Calibrating,
+    Decisions,
     Persistence,
     Results,
     Doubts,
@@ -64,8 +67,9 @@ class DiffMICClassifier(
         Training recipe: ``"default"``, ``"paper-v2"``, ``"paper-v1"`` (DiffMIC, v1, with any
         architecture), or a ``diffmic.training.Recipe``.
     task : {"auto", "multiclass", "multilabel", "ordinal"}, default="auto"
-        Type of task. Auto: multi-label if y is an indicator matrix, else multi-class. Ordinal:
-        classes are grades in sorted order, and metrics include quadratic kappa.
+        Type of task. Auto: multi-label if y is an indicator matrix, ordinal if it is an ordered
+        pandas categorical, else multi-class. Ordinal: classes are grades in sorted order (or that
+        of the categorical); decisions maximise quadratic kappa.
     uncertain : {"error", "unknown", "positive", "negative"}, default="error"
         Meaning of −1 in an indicator matrix, as in CheXpert: refused, unknown like NaN, 1, or 0.
     max_epochs : int, default=20
@@ -120,6 +124,8 @@ class DiffMICClassifier(
     classes_, class_names_, task_, network_, image_size_, channels_, calibrations_, thresholds_
         Labels and their names, task, network, input side (pixels), channels; per stage, calibration
         and thresholds.
+    shares_, recalibration_
+        Class shares for which the probabilities hold; record of a later calibration.
     validation_scores_, history_, label_counts_, versions_, seed_
         Record of the fit: cross-fitted metrics of prior, diffusion, and diffusion alone; one row
         per epoch; numbers of known labels; package versions; integer seed derived from
@@ -298,6 +304,7 @@ class DiffMICClassifier(
         n_draws: int | None = None,
         n_views: int | None = None,
         stage: Stage = "diffusion",
+        prevalence: Any = None,
     ) -> NDArray[np.float64]:
         """Predict calibrated class probabilities.
 
@@ -310,6 +317,9 @@ class DiffMICClassifier(
             calibration was fitted for those of ``model_.sampling``.
         stage : {"diffusion", "prior"}
             Stage that gives the probabilities: the denoised label map, or the fused prior alone.
+        prevalence : dict, sequence or PrevalenceEstimate, optional
+            Class shares of the population that the images come from, by class or in the order of
+            ``classes_`` (multi-label: of each label). None: ``shares_``, those in training.
 
         Returns
         -------
@@ -323,46 +333,10 @@ class DiffMICClassifier(
             X or a parameter cannot be used; there is no fitted model, or the stage was not trained.
         """
         model = self._trained(stage)
+        shares = prevalence_of(model, prevalence, self.class_names_)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
         evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
-        return model.probabilities(evidence, stage)
-
-    @undisturbed
-    def predict(
-        self,
-        X: Any,
-        *,
-        num_steps: int | None = None,
-        n_draws: int | None = None,
-        n_views: int | None = None,
-        stage: Stage = "diffusion",
-        abstain: float | None = None,
-    ) -> NDArray[Any]:
-        """Predict the most probable class; for multi-label, the labels that reach their threshold.
-
-        Parameters
-        ----------
-        X, num_steps, n_draws, n_views, stage
-            As in :meth:`predict_proba`; so are the errors.
-        abstain : float or None
-            Share of the images for which there is to be no decision, the least certain ones; for
-            multi-label, of each label. The limit is such that it would be this share of the
-            validation part of the fit, so that a decision does not depend on other images.
-
-        Returns
-        -------
-        ndarray of shape (n,) or (n, L)
-            Labels as they were passed to :meth:`fit`, or an indicator matrix of 0 and 1. With
-            ``abstain`` an array of objects, in which None is no decision; or NaN in the matrix.
-        """
-        model = self._trained(stage)
-        asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
-        proba = model.probabilities(evidence, stage)
-        predicted = model.decisions(proba, stage)
-        if abstain is None:
-            return predicted
-        return with_abstention(model, proba, predicted, stage, abstain)
+        return model.probabilities(evidence, stage, shares)
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

@@ -153,14 +153,15 @@ def convert_checkpoint(
     names = values["class_names"]
     if isinstance(names, Mapping):
         names = [names[label] for label in labels.tolist()]
-    thresholds = np.full(sizes.num_classes, 0.5)
+    # Grades have none: the most probable one is decided, as by the authors.
+    stages = () if plan.task.exclusive else STAGES
     model = FittedModel(
         network=network,
         plan=resolved(plan, network),
         classes=labels,
         channels=3,
         calibrations={stage: Calibration() for stage in STAGES},
-        thresholds={s: thresholds for s in STAGES} if plan.task.has_thresholds else {},
+        thresholds={stage: np.full(sizes.num_classes, 0.5) for stage in stages},
         sampling=SamplingOptions(values["num_steps"], values["n_draws"], values["n_views"]),
         seed=0,
         engine=Engine(network),

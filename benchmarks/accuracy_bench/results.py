@@ -135,8 +135,9 @@ class Answers:
     Attributes
     ----------
     targets, proba : ndarray of shape (n, C)
-    thresholds : ndarray of shape (C,) or (0,)
-        Empty for exclusive classes.
+    thresholds : ndarray of shape (C,), (C − 1,) or (0,)
+        Of labels; cut points between grades; empty for other exclusive classes, and for grades of
+        which the most probable one was decided.
     groups : ndarray of shape (n,)
         Number of each image's patient, lesion or set of near-duplicates; else of the image itself.
         The same in every split of a data set.
@@ -150,9 +151,18 @@ class Answers:
     @property
     def predicted(self) -> NDArray[np.int64]:
         """Indicator of the answers, (n, C)."""
-        if self.thresholds.size:
+        if self.multilabel:
             return (self.proba >= self.thresholds).astype(int)
-        return np.eye(self.proba.shape[1], dtype=int)[self.proba.argmax(axis=1)]
+        decided = self.proba.argmax(axis=1)
+        if self.thresholds.size:
+            expected = self.proba @ np.arange(self.proba.shape[1])
+            decided = (expected[:, None] >= self.thresholds).sum(axis=1)
+        return np.eye(self.proba.shape[1], dtype=int)[decided]
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether labels do not exclude each other."""
+        return len(self.thresholds) == self.proba.shape[1]
 
     def losses(self) -> Floats:
         """Negative log-likelihood of each image, (n,), no probability counting as less than 1e-4.
@@ -160,7 +170,7 @@ class Answers:
         Rounded to half precision it may be 0.
         """
         p = self.proba.clip(1e-4, 1 - 1e-4)
-        if self.thresholds.size:
+        if self.multilabel:
             return -np.where(self.targets == 1, np.log(p), np.log1p(-p)).mean(axis=1)
         p = self.proba.clip(1e-4)
         p = p / p.sum(axis=1, keepdims=True)

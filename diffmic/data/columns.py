@@ -158,13 +158,26 @@ def _is_missing(value: Any, infinity: bool) -> bool:
 
 def category_order(values: Any) -> list[Any] | None:
     """Categories of an ordered categorical of pandas, or of an enumeration of polars; else None."""
-    if len(column_names(values)) == 1:  # a table of one column
-        values = values.iloc[:, 0] if hasattr(values, "iloc") else values[column_names(values)[0]]
-    dtype = getattr(values, "dtype", None)
+    dtype = _column_type(values)
     categories = getattr(dtype, "categories", None)
     if categories is None or not getattr(dtype, "ordered", type(dtype).__name__ == "Enum"):
         return None
     return list(categories)
+
+
+def is_ordered(values: Any) -> bool:
+    """Whether a column says that its categories are ordered, as an ordered categorical does.
+
+    An enumeration of polars has an order, too, but whatever its categories are.
+    """
+    return getattr(_column_type(values), "ordered", None) is True
+
+
+def _column_type(values: Any) -> Any:
+    """Data type of a column, or of a table of one column; None for anything else."""
+    if len(column_names(values)) == 1:
+        values = values.iloc[:, 0] if hasattr(values, "iloc") else values[column_names(values)[0]]
+    return getattr(values, "dtype", None)
 
 
 def point_out_other_order(X: Any, **others: Any) -> None:

@@ -116,7 +116,13 @@ def _split_by_unit(
 
 
 def group_numbers(groups: Any) -> Indices:
-    """Groups as integers from 0."""
+    """Groups as integers from 0.
+
+    Raises
+    ------
+    InputError
+        Groups are missing, or are not one for each image.
+    """
     groups = as_column(groups, "groups")
     absent = missing(groups)
     if groups.ndim != 1 or absent.any():

@@ -12,7 +12,7 @@ from torch import Tensor
 from ..conventions import TEXTS_FOR_MISSING, warn_about_spelling
 from ..errors import InputError, warn_user
 from ..tasks import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task
-from .columns import as_array, category_order, column_names, missing
+from .columns import as_array, category_order, column_names, is_ordered, missing
 from .labels import no_indicator, onehot_labels, plain_labels, unordered, unseen
 
 # What -1 in an indicator matrix becomes, by the parameter ``uncertain``; "error": it is refused.
@@ -48,9 +48,10 @@ class TargetEncoding:
             Labels, or an indicator matrix. For a multi-class or ordinal task, rows with a single 1
             stand for the number of its column.
         task : {"auto", "multiclass", "ordinal", "multilabel"}
-            Type of task. ``"auto"`` means multi-label for an indicator matrix, else multi-class.
-            The grades of an ordinal task are numbers, in sorted order, or an ordered categorical
-            of pandas or polars.
+            Type of task. ``"auto"`` means multi-label for an indicator matrix, ordinal for an
+            ordered categorical of pandas, else multi-class. The grades of an ordinal task are
+            numbers, in sorted order, or an ordered categorical of pandas or an enumeration of
+            polars.
         uncertain : {"error", "unknown", "positive", "negative"}
             Meaning of −1 in an indicator matrix.
 
@@ -68,6 +69,7 @@ class TargetEncoding:
     ) -> tuple[Self, NDArray[np.float32]]:
         """Learn the classes of y and encode it; y is checked once, so warnings are issued once."""
         order = category_order(y)
+        task = "ordinal" if task == "auto" and is_ordered(y) else task
         asked = TASKS.get(task)
         y = as_targets(y, asked if asked is not None and asked.exclusive else None, uncertain)
         encoding = cls._learn(y, task, uncertain, order)

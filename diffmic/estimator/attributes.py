@@ -77,7 +77,7 @@ class FittedAttributes:
 
     @property
     def thresholds_(self) -> Mapping[Stage, NDArray[np.float64]]:
-        """Multi-label: decision thresholds on the probabilities, (L,), for each stage."""
+        """Decision thresholds of each stage; see :class:`diffmic.inference.FittedModel`."""
         return self._fitted().thresholds
 
     @property

@@ -69,7 +69,9 @@ class Doubts(FittedAttributes):
         check_whole("n_draws", n_draws, least=2)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
         parameters = self.get_params(deep=False)
-        evidence = evidence_for(model, parameters, X, "diffusion", asked, embeddings=True)
+        evidence = evidence_for(
+            model, parameters, X, "diffusion", asked, embeddings=True, refit=True
+        )
         return uncertainty_of(model, evidence)
 
     @undisturbed
@@ -182,6 +184,7 @@ def with_abstention(
     predicted: NDArray[Any],
     stage: Stage,
     share: float,
+    thresholds: NDArray[np.float64] | None,
 ) -> NDArray[Any]:
     """Decisions of which the least confident share is left open.
 
@@ -190,6 +193,8 @@ def with_abstention(
     share : float
         Share of the held-out images of the fit on which there would be no decision; on other
         images it is about the same, if they are alike.
+    thresholds : ndarray of shape (L,) or None
+        Multi-label: thresholds of the decisions.
 
     Returns
     -------
@@ -210,7 +215,6 @@ def with_abstention(
             "predict_uncertainty(X).most_uncertain(share) marks the least certain."
         )
     quantiles = model.doubt.confidence[stage]
-    thresholds = model.thresholds_of(stage)
     open_ = abstained(proba, model.task, thresholds, quantiles, float(share))
     if not model.task.exclusive:
         return np.where(open_, np.nan, predicted)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from numpy.typing import NDArray
 from torch import Tensor
@@ -11,7 +12,7 @@ from ..data import Inputs, PreparedImages, PreparedStream, Stream, read_inputs, 
 from ..data.columns import check_lengths
 from ..data.inputs import is_dataset, read_before
 from ..data.labels import unseen
-from ..errors import InputError
+from ..errors import InputError, warn_user
 from ..inference import Evidence, FittedModel, SamplingOptions, Stage
 from ..model import Conditions
 from .class_names import display_names
@@ -19,6 +20,9 @@ from .parameters import check_prediction, keys_of, sampling_options
 from .preparation import augmentation
 
 Parameters = Mapping[str, Any]
+
+# Sampling options of which a model's user has been warned.
+_POINTED_OUT: WeakKeyDictionary[FittedModel, set[SamplingOptions]] = WeakKeyDictionary()
 
 
 def evidence_for(
@@ -29,6 +33,7 @@ def evidence_for(
     asked: Mapping[str, int | None] | None = None,
     *,
     embeddings: bool = False,
+    refit: bool = False,
 ) -> Evidence:
     """Uncalibrated evidence of a model for the images X.
 
@@ -44,6 +49,8 @@ def evidence_for(
         Sampling options of this prediction; the estimator's replace any that are None or missing.
     embeddings : bool
         Whether the evidence holds the embeddings, too.
+    refit : bool
+        Whether options other than those of the calibration are meant, as when it is fitted anew.
 
     Raises
     ------
@@ -51,6 +58,8 @@ def evidence_for(
         X or a parameter cannot be used.
     """
     options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
+    if not refit:
+        _point_out_sampling(model, stage, options)
     prepared = _prepared(model, parameters, X)
     return _evidence(model, parameters, prepared, stage, options, embeddings)
 
@@ -65,17 +74,21 @@ def labelled_evidence(
     *,
     sample_weight: Any = None,
     others: bool = False,
+    refit: bool = False,
 ) -> tuple[Evidence, NDArray[Any]]:
     """Evidence as in :func:`evidence_for`, and labels, which come from y, or else from X.
 
     Each item of a Dataset or DataLoader is read once. The number of weights is checked before any
-    work, if the number of images is known. ``others`` is that of :func:`labelled_for`.
+    work, if the number of images is known. ``others`` is that of :func:`labelled_for`, ``refit``
+    that of :func:`evidence_for`.
     """
     if y is not None or not (isinstance(X, (DataLoader, IterableDataset)) or is_dataset(X)):
         images, truth = labelled_for(model, parameters, X, y, others=others)
         check_lengths(len(truth), sample_weight=sample_weight)
-        return evidence_for(model, parameters, images, stage, asked), truth
+        return evidence_for(model, parameters, images, stage, asked, refit=refit), truth
     options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
+    if not refit:
+        _point_out_sampling(model, stage, options)
     prepared = _prepared(model, parameters, X, with_targets=True)
     if isinstance(prepared[0], PreparedImages):
         check_lengths(len(prepared[0]), sample_weight=sample_weight)
@@ -134,6 +147,23 @@ def labelled_for(
                 f"y cannot be compared with the classes: {unseen(strange, classes, named)}"
             )
     return inputs, labels
+
+
+def _point_out_sampling(model: FittedModel, stage: Stage, options: SamplingOptions) -> None:
+    """Warn, once for a model, of sampling options that its calibration was not fitted for."""
+    fitted, names = model.sampling, ("n_views",) if stage == "prior" else tuple(vars(options))
+    other = {name: getattr(options, name) for name in names}
+    other = {name: value for name, value in other.items() if value != getattr(fitted, name)}
+    known = _POINTED_OUT.setdefault(model, set())
+    if not other or options in known or model.calibration(stage).is_identity:
+        return
+    known.add(options)
+    told = " and ".join(f"{name}={getattr(fitted, name)}" for name in other)
+    warn_user(
+        f"The calibration was fitted for {told}, and predictions are made with "
+        f"{' and '.join(f'{name}={value}' for name, value in other.items())}: probabilities may be "
+        "too certain or not certain enough. calibrate(X, y) with labelled images fits it for these."
+    )
 
 
 def _evidence(

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..data import TrainingData, ValueRange, named_augment, read_training_data
+from ..data import LabelledImages, TrainingData, ValueRange, named_augment, read_training_data
 from ..data.augmentation import Augment, check_augment
 from ..data.framing import frames
 from ..data.known import Counts, counts_table, label_counts
@@ -31,6 +32,7 @@ from ..model import (
     zoom_size,
 )
 from ..random import LocalRNG, derived_seed, draw_seed
+from ..tasks import Task, class_shares
 from ..training import (
     FitResult,
     Learnt,
@@ -204,6 +206,7 @@ def fitted_model(plan: FitPlan, result: FitResult) -> FittedModel:
         class_names=plan.class_names,
         data_names=plan.data_names,
         value_range=plan.data.training.value_range,
+        shares=_shares(plan.data.training, plan.plan.task),
     )
 
 
@@ -227,6 +230,12 @@ def _recipe(p: Mapping[str, Any]) -> Recipe:
         )
     # Class weights in the loss replace class-balanced sampling: both would correct twice.
     return recipe if p["class_weight"] is None else replace(recipe, balance=0.0)
+
+
+def _shares(training: LabelledImages, task: Task) -> NDArray[np.float64]:
+    """Class shares among the training images, by their weights; 0 where all weights are 0."""
+    shares: NDArray[np.float64] = class_shares(training.targets, training.weights, task).numpy()
+    return np.nan_to_num(shares)
 
 
 def _counts(data: TrainingData) -> dict[str, Counts]:

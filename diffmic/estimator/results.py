@@ -17,6 +17,7 @@ from ..settings import undisturbed
 from .attributes import FittedAttributes
 from .class_names import display_names
 from .parameters import check_whole, sampling_options
+from .populations import costs_of, prevalence_of
 from .prediction import conditions_for, labelled_evidence
 
 
@@ -53,6 +54,7 @@ class Results(
         n_draws: int | None = None,
         n_views: int | None = None,
         stage: Stage = "diffusion",
+        prevalence: Any = None,
     ) -> NDArray[np.float64]:
         """Logarithms of the probabilities; parameters and errors as in :meth:`predict_proba`.
 
@@ -62,7 +64,12 @@ class Results(
             Natural logarithms; −∞ where a probability is 0.
         """
         proba = self.predict_proba(
-            X, num_steps=num_steps, n_draws=n_draws, n_views=n_views, stage=stage
+            X,
+            num_steps=num_steps,
+            n_draws=n_draws,
+            n_views=n_views,
+            stage=stage,
+            prevalence=prevalence,
         )
         with np.errstate(divide="ignore"):
             logarithms: NDArray[np.float64] = np.log(proba)
@@ -98,6 +105,8 @@ class Results(
         num_steps: int | None = None,
         n_draws: int | None = None,
         n_views: int | None = None,
+        prevalence: Any = None,
+        costs: Any = None,
     ) -> EvaluationReport:
         """Report with every metric of prior, diffusion, and diffusion without the prior's logits.
 
@@ -108,8 +117,8 @@ class Results(
             Group of each image, such as its patient: intervals then resample whole groups.
         n_bootstrap : int, default=1000
             Number of resamples for the 95 % intervals; 0: none.
-        num_steps, n_draws, n_views : int or None
-            As in :meth:`predict_proba`.
+        num_steps, n_draws, n_views, prevalence, costs
+            As in :meth:`predict`; probabilities and decisions are those that it gives with them.
 
         Returns
         -------
@@ -126,15 +135,22 @@ class Results(
         model = self._fitted()
         check_whole("n_bootstrap", n_bootstrap, least=0)
         parameters = self.get_params(deep=False)
+        shares = prevalence_of(model, prevalence, self.class_names_)
+        matrix = costs_of(model, costs, self.class_names_)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
         units = None if groups is None else group_numbers(groups)
         stage: Stage = "diffusion" if "diffusion" in model.calibrations else "prior"
         evidence, truth = labelled_evidence(model, parameters, X, y, stage, asked)
         check_lengths(len(truth), groups=groups)
-        thresholds = {stage: model.thresholds_of(stage) for stage in model.stages}
+        thresholds = {stage: model.thresholds_of(stage, shares) for stage in model.stages}
+        proba = {str(s): model.probabilities(evidence, s, shares) for s in model.stages}
+        decided: dict[str, NDArray[Any]] = {}
+        if matrix is not None:
+            decided = {str(s): model.decisions(proba[s], s, shares, matrix) for s in model.stages}
         return EvaluationReport(
             truth=truth,
-            proba={stage: model.probabilities(evidence, stage) for stage in model.stages},
+            proba=proba,
+            decided=decided,
             thresholds={s: values for s, values in thresholds.items() if values is not None},
             classes=model.classes,
             class_names=tuple(self.class_names_),

@@ -11,8 +11,9 @@ from string import Template
 from typing import Any
 
 from ..errors import InputError
-from ..inference import Calibration, EvaluationReport
+from ..inference import EvaluationReport
 from ..tasks import METRIC_WORDS as WORDS
+from .card_calibration import calibration_told, in_a_line
 
 Scores = Mapping[Any, Mapping[str, float]]  # stage → metric → value
 
@@ -150,11 +151,11 @@ def card_of_finetuned(name: str, card: ModelCard, *, base_model: str) -> ModelCa
     base_model : str
         Repository on the Hub of its weights, or another name for them; empty: there is none.
     """
-    told = [f"Fine-tuned from `{_in_a_line(name)}`, a model of diffmic."]
+    told = [f"Fine-tuned from `{in_a_line(name)}`, a model of diffmic."]
     if card.dataset:
-        told.append(f"That model was trained on {_in_a_line(card.dataset).rstrip('.')}.")
+        told.append(f"That model was trained on {in_a_line(card.dataset).rstrip('.')}.")
     if licence := card.license_note or card.license:
-        told.append(f"Licence of that model: {_in_a_line(licence).rstrip('.')}.")
+        told.append(f"Licence of that model: {in_a_line(licence).rstrip('.')}.")
     return ModelCard(base_model=base_model, started_from=" ".join(told))
 
 
@@ -175,7 +176,7 @@ def card_text(
     """
     name = _utf_8(name)
     classes, network, sampling = config["classes"], config["network"], config["sampling"]
-    names = [_in_a_line(name) for name in config["parameters"]["class_names"] or classes]
+    names = [in_a_line(name) for name in config["parameters"]["class_names"] or classes]
     backbone, process = network["backbone"], network["diffusion"].get("process", "label-map")
     own_process = "" if isinstance(process, str) else f", with the process `{process['own']}`,"
     process = "label-map" if own_process else process
@@ -186,7 +187,7 @@ def card_text(
         code=(_CODE if "diffusion" in config["calibrations"] else _PRIOR_CODE).format(
             n_classes=len(classes), columns=", ".join(names)
         ),
-        calibration=_calibration(config),
+        calibration=calibration_told(config),
         summary="\n\n".join(
             filter(None, (card.summary or "A classifier of images.", card.started_from))
         ),
@@ -202,12 +203,12 @@ def card_text(
         labels=_labels(config, names),
         intended_use=card.intended_use or NOT_SPECIFIED,
         limits=card.limits or NOT_SPECIFIED,
-        backbone=_in_a_line(own_prior["own"])
+        backbone=in_a_line(own_prior["own"])
         if (own_prior := network["architecture"].get("prior"))
         else backbone
         if isinstance(backbone, str)
         else backbone["module"],
-        method=_METHODS[process] + _in_a_line(own_process),
+        method=_METHODS[process] + in_a_line(own_process),
         denoised=_DENOISED[process].format(network["architecture"]["n_regions"]),
         num_steps=sampling["num_steps"],
         n_draws=sampling["n_draws"],
@@ -241,34 +242,6 @@ def _labels(config: Mapping[str, Any], names: list[str]) -> str:
 def _utf_8(text: str) -> str:
     """Text with a question mark for what is not UTF-8, as in the names of some files."""
     return text.encode(errors="replace").decode()
-
-
-def _in_a_line(name: object) -> str:
-    """Name on a single line, for a comment in the code of the card."""
-    return " ".join(str(name).split()).replace("`", "'")
-
-
-def _calibration(config: Mapping[str, Any]) -> str:
-    """Sentence on the calibration of the model."""
-    found = config["calibrations"]
-    if own := next((c["own"] for c in found.values() if "own" in c), None):
-        return f"Probabilities are calibrated on the validation part by `{_in_a_line(own)}`."
-    if "diffusion" not in found:
-        return "The diffusion stage was not trained."
-    if all(c["temperature"] == 1 and not c["prior_weight"] for c in found.values()):
-        return "Probabilities are not calibrated."
-    prior, diffusion = (Calibration(**found[stage]) for stage in ("prior", "diffusion"))
-    if diffusion.gives_no_weight:
-        own = "the diffusion's are those of the prior, since calibration gives its scores no weight"
-    else:
-        own = (
-            f"the diffusion's by one of {diffusion.temperature:.2f} and "
-            f"{diffusion.prior_weight:.2f} times the prior's logits added"
-        )
-    return (
-        "Probabilities of both stages are calibrated on the validation part: the prior's by a "
-        f"temperature of {prior.temperature:.2f}, {own}."
-    )
 
 
 def sealed(text: str) -> str:

@@ -219,27 +219,7 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
         f"calibrations are of {sorted(stages)}",
         "prior" in stages and stages <= set(STAGES),
     )
-    thresholds = config["thresholds"]
-    wanted = stages if TASKS[task].has_thresholds else set()
-    yield f"thresholds are of {sorted(thresholds)}", set(thresholds) == wanted
-    for stage, values in thresholds.items():
-        yield (
-            f"thresholds of {stage} are {str(values)[:80]}, not one for each label",
-            len(values) == len(classes) and all(_is_number(x) and 0 <= x <= 1 for x in values),
-        )
-    alone = config.get("diffusion_alone")
-    yield (
-        f"diffusion_alone is {str(alone)[:80]}, not a calibration and thresholds",
-        alone is None
-        or (
-            isinstance(alone, dict)
-            and set(alone) == {"calibration", "thresholds"}
-            and isinstance(alone["calibration"], dict)
-            and (alone["thresholds"] is not None) == bool(wanted)
-            and all(_is_number(x) and 0 <= x <= 1 for x in alone["thresholds"] or ())
-            and len(alone["thresholds"] or classes) == len(classes)
-        ),
-    )
+    yield from _decisions(config, stages)
     ratio = config["drawing_ratio"]
     yield (
         f"drawing_ratio is {str(ratio)[:80]}, not a positive number for each class",
@@ -260,6 +240,79 @@ def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
             and set(scores) <= known
             and all(value is None or _is_number(value) for value in metrics),
         )
+
+
+def _decisions(config: Mapping[str, Any], stages: set[str]) -> Iterator[tuple[str, bool]]:
+    """Conditions on thresholds, class shares and the record of a later calibration."""
+    task, n_classes, thresholds = (
+        TASKS[config["task"]],
+        len(config["classes"]),
+        config["thresholds"],
+    )
+    # Models of grades that are older have none; two classes have one if it was chosen.
+    allowed = [stages] if task.name != "ordinal" else [stages, set()]
+    if not task.has_thresholds:
+        allowed = [set(), stages] if n_classes == 2 else [set()]
+    yield f"thresholds are of {sorted(thresholds)}", set(thresholds) in allowed
+    alone = config.get("diffusion_alone")
+    yield (
+        f"diffusion_alone is {str(alone)[:80]}, not a calibration and thresholds",
+        alone is None
+        or (
+            isinstance(alone, dict)
+            and set(alone) == {"calibration", "thresholds"}
+            and isinstance(alone["calibration"], dict)
+            and (alone["thresholds"] is not None) == ("diffusion" in thresholds)
+        ),
+    )
+    largest = n_classes - 1 if task.exclusive else 1
+    every = dict(thresholds)
+    if alone is not None and alone["thresholds"] is not None:
+        every["diffusion_alone"] = alone["thresholds"]
+    for stage, values in every.items():
+        yield (
+            f"thresholds of {stage} are {str(values)[:80]}, not one for each label",
+            isinstance(values, list)
+            and len(values) == task.n_thresholds(n_classes)
+            and all(_is_number(x) and 0 <= x <= largest for x in values)
+            and (not task.exclusive or values == sorted(values)),
+        )
+    offsets = [c.get("offsets", []) for c in config["calibrations"].values()]
+    yield (
+        f"offsets are {str(offsets)[:80]}, not a number for each class",
+        all(
+            isinstance(each, list) and len(each) in (0, n_classes) and all(map(_is_number, each))
+            for each in offsets
+        ),
+    )
+    shares = config.get("shares")
+    yield (
+        f"shares is {str(shares)[:80]}, not the share of each class",
+        shares is None
+        or (
+            isinstance(shares, list)
+            and len(shares) == n_classes
+            and all(_is_number(x) and 0 <= x <= 1 for x in shares)
+            and (not task.exclusive or abs(sum(shares) - 1) < 1e-6)
+        ),
+    )
+    record = config.get("recalibration")
+    keys = {"n_images", "n_positive", "nll_before", "nll_after"}
+    yield (
+        f"recalibration is {str(record)[:80]}, not a record of a calibration",
+        record is None
+        or (
+            isinstance(record, dict)
+            and set(record) == keys
+            and all(type(n) is int and n >= 0 for n in (record["n_images"], *record["n_positive"]))
+            and len(record["n_positive"]) == n_classes
+            and all(
+                stages <= set(record[name]) <= stages | {"diffusion_alone"}
+                and all(map(_is_number, record[name].values()))
+                for name in ("nll_before", "nll_after")
+            )
+        ),
+    )
 
 
 def _all_are(values: Collection[Any], kind: type) -> bool:

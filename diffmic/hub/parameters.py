@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..errors import InputError, ModelFileError
-from ..inference import Calibration, SamplingOptions
+from ..inference import Calibration, SamplingOptions, ThresholdAim
 from ..model import Architecture, DiffusionSettings
 from ..model.own import part_name
 from ..training import Recipe
@@ -23,7 +23,14 @@ from .configuration import check_keys
 from .parts import plain_settings, with_parts
 
 Settings = TypeVar(
-    "Settings", Architecture, Calibration, DiffusionSettings, ModelCard, Recipe, SamplingOptions
+    "Settings",
+    Architecture,
+    Calibration,
+    DiffusionSettings,
+    ModelCard,
+    Recipe,
+    SamplingOptions,
+    ThresholdAim,
 )
 
 # Only for training; values that JSON cannot represent are saved as None, the default.

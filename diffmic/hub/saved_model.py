@@ -61,6 +61,7 @@ from .parameters import (
     read_parameters,
 )
 from .parts import check_parts, own_parts, plain_settings
+from .population import POPULATION_KEYS, plain_population, read_population
 from .target import save_target
 
 NETWORK_KEYS = ("backbone", "architecture", "diffusion")
@@ -80,10 +81,8 @@ CONFIG_KEYS = {
     "versions",
     "card",
 }
-
-
 # Which earlier versions did not write.
-OPTIONAL_KEYS = {"label_counts", "data_names", "diffusion_alone", "doubt"}
+OPTIONAL_KEYS = {"label_counts", "data_names", "diffusion_alone", "doubt", *POPULATION_KEYS}
 
 
 @dataclass(frozen=True)
@@ -155,6 +154,7 @@ def save_model(
         "label_counts": dict(model.record.label_counts),
         "data_names": None if model.data_names is None else list(model.data_names),
         "card": nan_as_none(asdict(card)),
+        **plain_population(model),
     }
     text = card_text(
         card,
@@ -371,6 +371,7 @@ def _read(
         ),
         "class_names": _tuple(parameters["class_names"]),
         "data_names": _tuple(config.get("data_names")),
+        **read_population(config),
     }
     return {"model": model, "parameters": parameters, "card": _card(config["card"])}, plan
 

@@ -14,12 +14,13 @@ from .evidence import (
     over_views,
 )
 from .explanation import Explanation, explain
-from .fitted import Alone, AnyCalibration, FitRecord, FittedModel
+from .fitted import Alone, AnyCalibration, FitRecord, FittedModel, Recalibration
 from .own_calibration import OwnCalibration
+from .prevalence import PrevalenceEstimate
 from .reference import EmbeddingReference
 from .report import EvaluationReport, Measured
 from .sets import PredictionSets, fewest_images, included_classes, true_probabilities
-from .thresholds import best_thresholds
+from .thresholds import ThresholdAim, best_thresholds, chosen_thresholds
 from .uncertainty import Uncertainty, draw_probabilities, uncertainty_of
 
 __all__ = [
@@ -39,11 +40,15 @@ __all__ = [
     "Measured",
     "OwnCalibration",
     "PredictionSets",
+    "PrevalenceEstimate",
+    "Recalibration",
     "SamplingOptions",
     "Stage",
+    "ThresholdAim",
     "Uncertainty",
     "abstained",
     "best_thresholds",
+    "chosen_thresholds",
     "classification_metrics",
     "confidence_quantiles",
     "draw_probabilities",

@@ -6,6 +6,7 @@ from numbers import Real
 from typing import Any, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
@@ -15,6 +16,7 @@ from ..tasks import Task, known_shares
 
 TEMPERATURES = (0.05, 20.0)
 SHIFTS = (-10.0, 10.0)
+OFFSETS = 10.0  # farthest from what is expected
 NO_WEIGHT = 0.01  # weight of logits below which they hardly affect the probabilities
 
 
@@ -27,6 +29,9 @@ class Calibration:
     stage; both weights are fitted on held-out images. Multi-label logits are also shifted (Platt,
     1999), because findings are rare and no temperature moves a probability across ½.
 
+    A calibration on images of another population (``DiffMICClassifier.calibrate``) also adds an
+    offset to each class, since shares of classes differ from place to place.
+
     Attributes
     ----------
     temperature : float
@@ -35,19 +40,23 @@ class Calibration:
         Constant added to multi-label logits; 0 for exclusive classes.
     prior_weight : float
         Weight of the logits of the prior that are added; 0 for the prior stage itself.
+    offsets : tuple of float
+        Constant added to the logits of each class; empty: none.
     """
 
     temperature: float = 1.0
     shift: float = 0.0
     prior_weight: float = 0.0
+    offsets: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        finite = all(
+        finite = isinstance(self.offsets, tuple | list) and all(
             isinstance(x, Real) and math.isfinite(x)
-            for x in (self.temperature, self.shift, self.prior_weight)
+            for x in (self.temperature, self.shift, self.prior_weight, *self.offsets)
         )
         if not finite or self.temperature <= 0:
             raise InputError(f"{self} is no calibration: give finite numbers, temperature above 0.")
+        object.__setattr__(self, "offsets", tuple(self.offsets))  # a list in a file
 
     @classmethod
     def fit(
@@ -58,6 +67,7 @@ class Calibration:
         *,
         prior_logits: Tensor | None = None,
         weights: Tensor | None = None,
+        offsets: Tensor | None = None,
     ) -> Self:
         """Fit the parameters that minimise the negative log-likelihood.
 
@@ -77,18 +87,31 @@ class Calibration:
             stage; None: the stage alone.
         weights : Tensor of shape (n,) or None
             Sample weights; None: all equal.
+        offsets : Tensor of shape (C,) or None
+            Offsets of the classes that are to be expected; they are fitted, with the same penalty
+            on their distance from these (Alexandari et al., ICML 2020, fit them freely). A class
+            with no image, or nothing but images with it, keeps the expected one. None: no offsets.
         """
-        logits = logits.double()
-        prior = logits.new_zeros(()) if prior_logits is None else prior_logits.double()
+        logits = logits.double().clone()
+        prior = logits.new_zeros(()) if prior_logits is None else prior_logits.double().clone()
         # As many images as would have as many labels, were all of them known.
         n_images = max(1.0, float((~targets.isnan()).sum()) / targets.shape[1])
-        usual = np.array([1.0, 0.0, 0.0] if prior_logits is None else [0.5, 0.5, 0.0])
+        usual = torch.tensor([1.0, 0.0, 0.0] if prior_logits is None else [0.5, 0.5, 0.0])
+        expected = logits.new_zeros(0) if offsets is None else offsets.double()
 
-        def loss(parameters: NDArray[np.float64]) -> float:
-            scale, weight, shift = parameters  # the NLL is convex in these parameters
-            nll = mean_nll(scale * logits + weight * prior + shift, targets, task, weights)
-            surprise = np.log((scale + weight) / usual[:2].sum()) ** 2 + shift**2
-            return nll + float(surprise) / (2 * n_images)
+        def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            with torch.enable_grad():
+                free = torch.from_numpy(parameters.copy()).requires_grad_()
+                scale, weight, shift = free[:3]  # the NLL is convex in all parameters
+                mapped = scale * logits + weight * prior + shift
+                if len(expected):
+                    mapped = mapped + free[3:]
+                nll = _mean_nll(mapped, targets, task, weights)
+                surprise = torch.log((scale + weight) / usual[:2].sum()) ** 2 + shift**2
+                surprise = surprise + ((free[3:] - expected) ** 2).sum()
+                value = nll + surprise / (2 * n_images)
+                (gradient,) = torch.autograd.grad(value, free)
+            return float(value.detach()), gradient.numpy()
 
         low, high = TEMPERATURES
         bounds = [
@@ -96,8 +119,19 @@ class Calibration:
             (0.0, 0.0 if prior_logits is None else 1 / low),
             (0.0, 0.0) if task.exclusive else SHIFTS,
         ]
-        scale, weight, shift = minimize(loss, usual, bounds=bounds, method="L-BFGS-B").x
-        return cls(float(1 / scale), float(shift), float(weight))
+        told, known = targets.nansum(dim=0), (~targets.isnan()).sum(dim=0)
+        for each, n_with, n_known in zip(expected.tolist(), told, known, strict=False):
+            learnt = bool(0 < n_with < n_known)
+            bounds.append((each - OFFSETS, each + OFFSETS) if learnt else (each, each))
+        begin = np.concatenate([usual.numpy(), expected.numpy()])
+        found = minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B").x
+        scale, weight, shift = found[:3]
+        return cls(float(1 / scale), float(shift), float(weight), tuple(found[3:].tolist()))
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether logits stay as they are: nothing has been calibrated."""
+        return self == Calibration()
 
     @property
     def gives_no_weight(self) -> bool:
@@ -109,17 +143,25 @@ class Calibration:
         calibrated = logits / self.temperature + self.shift
         if self.prior_weight and prior_logits is not None:
             calibrated = calibrated + self.prior_weight * prior_logits
+        if self.offsets:
+            calibrated = calibrated + calibrated.new_tensor(self.offsets)
         return calibrated
 
     def to_dict(self) -> dict[str, Any]:
         """Parameters as plain values, for a configuration file."""
-        return asdict(self)
+        values = asdict(self)
+        offsets = values.pop("offsets")
+        return values | ({"offsets": list(offsets)} if offsets else {})
 
 
 def mean_nll(logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None = None) -> float:
     """Mean negative log-likelihood over images and known labels, optionally weighted by image."""
+    return float(_mean_nll(logits, targets, task, weights))
+
+
+def _mean_nll(logits: Tensor, targets: Tensor, task: Task, weights: Tensor | None) -> Tensor:
     errors = task.loss(logits, targets.to(logits))
     shares = known_shares(targets)
     if weights is None or bool((weights == weights[0]).all()):
-        return float(errors.mean() / shares.mean())
-    return float((weights * errors).sum() / (weights * shares).sum())
+        return errors.mean() / shares.mean()
+    return (weights * errors).sum() / (weights * shares).sum()

@@ -11,13 +11,23 @@ from torch import Tensor
 
 from ..data import PreparedImages, PreparedStream, ValueRange
 from ..data.augmentation import Augment
+from ..errors import InputError
 from ..model import Conditions, DiffMICNetwork, NetworkPlan
 from ..tasks import Task
 from .calibration import Calibration
+from .decisions import (
+    cheapest,
+    moved_thresholds,
+    named_costs,
+    present_by_cost,
+    recentred_cuts,
+)
 from .doubt import Doubt
 from .engine import Engine
 from .evidence import Evidence, SamplingOptions, Stage, encode_images, evidence_of
 from .own_calibration import OwnCalibration
+from .prevalence import log_ratio
+from .thresholds import LARGEST_F1, ThresholdAim
 
 Metrics = dict[str, float]
 AnyCalibration = Calibration | OwnCalibration
@@ -47,6 +57,27 @@ class FitRecord:
     history: list[dict[str, Any]] = field(default_factory=list)
     versions: Mapping[str, str] = field(default_factory=dict)
     label_counts: Mapping[str, dict[str, list[int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """Record of a calibration on other images than those of the fit.
+
+    Attributes
+    ----------
+    n_images : int
+        Number of images on which it was fitted.
+    n_positive : list of int
+        Number of them with each class.
+    nll_before, nll_after : dict of str to float
+        For each stage, the mean negative log-likelihood on these images by the calibration before,
+        and by the new one, cross-fitted: no image is measured by a mapping that was fitted on it.
+    """
+
+    n_images: int
+    n_positive: list[int]
+    nll_before: Mapping[str, float]
+    nll_after: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,8 +111,10 @@ class FittedModel:
         Number of channels of the training images, 1 or 3.
     calibrations : dict of str to Calibration
         Calibration of each trained stage: maps logits to probabilities.
-    thresholds : dict of str to ndarray of shape (L,)
-        Multi-label: decision thresholds on the probabilities, for each stage.
+    thresholds : dict of str to ndarray
+        Decision thresholds of each stage. Multi-label: on the probability of each label, (L,).
+        Ordinal: cut points on the expected grade, (C − 1,). Two classes: on the probability of the
+        second one, (1,), if one was chosen. Other classes: none.
     sampling : SamplingOptions
         Sampling options for which calibrations and thresholds were fitted.
     seed : int
@@ -107,6 +140,14 @@ class FittedModel:
     doubt : Doubt or None
         What is kept of held-out images; None: there was no validation part, or the model was saved
         without it.
+    shares : ndarray of shape (C,) or None
+        Shares of the classes in the population for which the probabilities hold: that of the
+        training images, by their weights, or of the images of a later calibration. For multi-label,
+        the share of images with each label. None: not known, in a model saved without them.
+    aim : ThresholdAim
+        Aim for which the thresholds on probabilities were chosen.
+    recalibration : Recalibration or None
+        Record of a calibration after the fit; None: there was none.
     """
 
     network: DiffMICNetwork
@@ -125,6 +166,9 @@ class FittedModel:
     data_names: tuple[str, ...] | None = None
     alone: Alone | None = None
     doubt: Doubt | None = None
+    shares: NDArray[np.float64] | None = None
+    aim: ThresholdAim = LARGEST_F1
+    recalibration: Recalibration | None = None
 
     @property
     def task(self) -> Task:
@@ -215,17 +259,109 @@ class FittedModel:
             embeddings=embeddings,
         )
 
-    def probabilities(self, evidence: Evidence, stage: Stage) -> NDArray[np.float64]:
-        """Calibrated probabilities (n, C)."""
+    def probabilities(
+        self, evidence: Evidence, stage: Stage, prevalence: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64]:
+        """Calibrated probabilities (n, C), for a population with the shares ``prevalence`` (C,)."""
         logits = self.calibration(stage).logits(
             evidence.logits(stage, self.task), evidence.prior_logits.double()
         )
+        if prevalence is not None:
+            logits = logits + torch.from_numpy(self._log_ratio(prevalence))
         proba: NDArray[np.float64] = self.task.probabilities(logits).numpy()
         return proba
 
-    def decisions(self, proba: NDArray[np.float64], stage: Stage) -> NDArray[Any]:
-        """Predicted labels (n,), or an indicator matrix (n, L), from probabilities."""
-        return self.task.decide(proba, self.classes, self.thresholds_of(stage))
+    def decisions(
+        self,
+        proba: NDArray[np.float64],
+        stage: Stage,
+        prevalence: NDArray[np.float64] | None = None,
+        costs: NDArray[np.float64] | str | None = None,
+    ) -> NDArray[Any]:
+        """Predicted labels (n,), or an indicator matrix (n, L), from probabilities.
+
+        Parameters
+        ----------
+        proba : ndarray of shape (n, C)
+            Probabilities for the shares ``prevalence``.
+        stage : {"diffusion", "prior"}
+        prevalence : ndarray of shape (C,) or None
+            Shares of the classes for which the probabilities hold; None: ``shares``.
+        costs : ndarray, str or None
+            Cost matrix (C, C), for multi-label (L, 2, 2), or the name of one; None: decisions are
+            made by the thresholds, where there are some, or else for the most probable class.
+        """
+        if costs is not None:
+            return self._by_cost(proba, self.shares if prevalence is None else prevalence, costs)
+        return self.task.decide(proba, self.classes, self.thresholds_of(stage, prevalence))
+
+    def _by_cost(
+        self,
+        proba: NDArray[np.float64],
+        shares: NDArray[np.float64] | None,
+        costs: NDArray[np.float64] | str,
+    ) -> NDArray[Any]:
+        exclusive = self.task.exclusive
+        if isinstance(costs, str):
+            if costs == "balanced":
+                shares = self._known(shares)
+                if not (shares > 0).all() or not (exclusive or (shares < 1).all()):
+                    raise InputError(
+                        "costs='balanced' weighs an error by one over the share of the true class, "
+                        f"but some shares are 0{'' if exclusive else ' or 1'}: {shares.tolist()}. "
+                        "Give the costs as a matrix."
+                    )
+            if shares is None:
+                shares = np.full(len(self.classes), 1.0)
+            if not exclusive:
+                pairs = np.column_stack([1 - shares, shares])
+                costs = np.stack([named_costs(costs, pair) for pair in pairs])
+            else:
+                costs = named_costs(costs, shares)
+        if not exclusive:
+            return present_by_cost(proba, costs)
+        decided: NDArray[Any] = self.classes[cheapest(proba, costs)]
+        return decided
+
+    def thresholds_of(
+        self, stage: Stage, prevalence: NDArray[np.float64] | None = None
+    ) -> NDArray[np.float64] | None:
+        """Thresholds of a stage for a population with other shares of the classes; None: none.
+
+        Thresholds on probabilities are moved with them, so that the same images pass, with the same
+        sensitivity and specificity; cut points between grades lie about the new mean grade.
+        """
+        if stage == "diffusion_alone":
+            thresholds = None if self.alone is None else self.alone.thresholds
+        else:
+            thresholds = self.thresholds.get(stage)
+        if thresholds is None or prevalence is None:
+            return thresholds
+        ratio = self._log_ratio(prevalence)
+        if not self.task.exclusive:
+            return moved_thresholds(thresholds, ratio)
+        if len(self.classes) == 2:
+            return moved_thresholds(thresholds, ratio[1:] - ratio[:1])
+        return recentred_cuts(thresholds, prevalence)
+
+    def _log_ratio(self, prevalence: NDArray[np.float64]) -> NDArray[np.float64]:
+        return log_ratio(prevalence, self._known(self.shares), exclusive=self.task.exclusive)
+
+    def _known(self, shares: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """Shares, after a check that they are known.
+
+        Raises
+        ------
+        InputError
+            They are not.
+        """
+        if shares is None:
+            raise InputError(
+                "The shares of the classes for which the probabilities of this model hold are not "
+                "known, because it was saved by an earlier version of diffmic. "
+                "clf.calibrate(X, y) on labelled images makes them known."
+            )
+        return shares
 
     @property
     def stages(self) -> list[Stage]:
@@ -240,9 +376,3 @@ class FittedModel:
             return self.calibrations[stage]
         assert self.alone is not None  # checked by whoever offers the stage
         return self.alone.calibration
-
-    def thresholds_of(self, stage: Stage) -> NDArray[np.float64] | None:
-        """Multi-label: decision thresholds of a stage, (L,)."""
-        if stage != "diffusion_alone":
-            return self.thresholds.get(stage)
-        return None if self.alone is None else self.alone.thresholds

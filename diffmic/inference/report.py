@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -51,8 +51,8 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
         Labels of the images; NaN in an indicator matrix is an unknown label.
     proba : dict of str to ndarray of shape (n, C)
         Probabilities of each stage.
-    thresholds : dict of str to ndarray of shape (L,)
-        Multi-label: decision thresholds of each stage.
+    thresholds : dict of str to ndarray
+        Decision thresholds of each stage, if there are some.
     classes : ndarray of shape (C,)
         Labels of the columns.
     class_names : tuple of str
@@ -62,6 +62,8 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
         Number of the group of each image, such as its patient; groups are resampled as a whole.
     n_bootstrap : int
         Number of resamples; 0: there are no intervals.
+    decided : dict of str to ndarray of shape (n,) or (n, L)
+        Decisions of each stage that were not made by the thresholds, but by cost.
     """
 
     truth: NDArray[Any]
@@ -72,6 +74,7 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
     task: Task
     groups: NDArray[np.int64] | None = None
     n_bootstrap: int = 1000
+    decided: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __getitem__(self, stage: str) -> dict[str, float]:
         return self._metrics[stage]
@@ -218,9 +221,24 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
 
     def _of(self, stage: str, rows: Any = slice(None)) -> dict[str, float]:
         numbers = np.arange(len(self.classes))  # comparing numbers is faster than strings
+        predicted = self._decisions[stage][rows]
         return self.task.metrics(
-            self._numbered[rows], self.proba[stage][rows], numbers, self.thresholds.get(stage)
+            self._numbered[rows], self.proba[stage][rows], numbers, predicted=predicted
         )
+
+    @cached_property
+    def _decisions(self) -> dict[str, NDArray[Any]]:
+        """Decisions of each stage, as numbers of the classes (n,) or indicator rows (n, L)."""
+        numbers = np.arange(len(self.classes))
+        found = {
+            stage: self.task.decide(proba, numbers, self.thresholds.get(stage))
+            for stage, proba in self.proba.items()
+        }
+        for stage, decided in self.decided.items():
+            if self.task.exclusive:
+                decided = (decided[:, None] == self.classes[None]).argmax(axis=1)
+            found[stage] = decided
+        return found
 
     @cached_property
     def _numbered(self) -> NDArray[Any]:
@@ -245,9 +263,7 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
         except InputError:  # no label is known in this resample
             overall = [math.nan] * len(self[stage])
         proba = self.proba[stage][rows]
-        predicted = self.task.decide(
-            proba, np.arange(len(self.classes)), self.thresholds.get(stage)
-        )
+        predicted = self._decisions[stage][rows]
         if predicted.ndim == 1:
             predicted = predicted[:, None] == np.arange(len(self.classes))
         each = class_metrics(self._indicator[rows], proba, predicted)

@@ -1,8 +1,19 @@
 """Types of classification tasks: multi-class, multi-label and ordinal."""
 
 from .class_metrics import CLASS_METRICS, class_metrics
-from .kinds import MULTICLASS, MULTILABEL, ORDINAL, TASKS, Task, known_shares, task_named
-from .metrics import classification_metrics, expected_calibration_error
+from .kinds import (
+    MULTICLASS,
+    MULTILABEL,
+    ORDINAL,
+    TASKS,
+    Task,
+    class_shares,
+    known_shares,
+    learnt,
+    task_named,
+)
+from .metrics import classification_metrics
+from .reliability import ErrorInterval, calibration_errors, expected_calibration_error
 from .words import CLASS_WORDS, METRIC_WORDS
 
 __all__ = [
@@ -13,10 +24,14 @@ __all__ = [
     "MULTILABEL",
     "ORDINAL",
     "TASKS",
+    "ErrorInterval",
     "Task",
+    "calibration_errors",
     "class_metrics",
+    "class_shares",
     "classification_metrics",
     "expected_calibration_error",
     "known_shares",
+    "learnt",
     "task_named",
 ]

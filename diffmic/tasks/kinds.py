@@ -28,7 +28,8 @@ class Task(ABC):
         Whether each image has exactly one class and y one label per image; else y is an indicator
         matrix.
     has_thresholds : bool
-        Whether decisions compare each label's probability with a threshold.
+        Whether ``fit`` chooses thresholds for the decisions: for each label on its probability, or
+        between grades on the expected grade. Two exclusive classes may be given one, too.
     """
 
     name: ClassVar[str]
@@ -51,6 +52,28 @@ class Task(ABC):
         every known label counts alike, whatever else is known of its image.
         """
 
+    def training_loss(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        grade_weight: float = 0.0,
+    ) -> Tensor:
+        """Loss of each row for training, (..., C) → (...): the cross-entropy.
+
+        Ordinal: ``grade_weight`` times the ranked probability score is added to it.
+        """
+        return self.loss(logits, targets, label_smoothing=label_smoothing)
+
+    def usual_thresholds(self, n_classes: int) -> NDArray[np.float64]:
+        """Thresholds before any have been chosen: ½ for each label, or between two grades."""
+        return np.full(n_classes, 0.5)
+
+    def n_thresholds(self, n_classes: int) -> int:
+        """Number of thresholds: one per label, one between each two grades, or one of a pair."""
+        return n_classes if not self.exclusive else n_classes - 1
+
     @abstractmethod
     def confidence(self, logits: Tensor, targets: Tensor) -> Tensor:
         """Probability of the true class, (..., C) → (...); multi-label: mean over known labels."""
@@ -72,8 +95,13 @@ class Task(ABC):
         proba: NDArray[np.float64],
         classes: NDArray[Any],
         thresholds: ArrayLike | None = None,
+        *,
+        predicted: NDArray[Any] | None = None,
     ) -> dict[str, float]:
-        """Metrics of probabilities (n, C) against labels (n,) or an indicator (n, L)."""
+        """Metrics of probabilities (n, C) against labels (n,) or an indicator (n, L).
+
+        ``predicted`` are the decisions; None: those of :meth:`decide` by the thresholds.
+        """
 
     def accuracy(
         self,
@@ -126,7 +154,17 @@ class Multiclass(Task):
     def decide(
         self, proba: NDArray[np.float64], classes: NDArray[Any], thresholds: ArrayLike | None = None
     ) -> NDArray[Any]:
-        predicted: NDArray[Any] = classes[proba.argmax(axis=1)]
+        """The most probable class; with a threshold, of two classes the second one from it on.
+
+        Thresholds of an ordinal task are cut points on the expected position Σ_c c p(c), of shape
+        (C − 1,) or (n, C − 1); of two classes that is the probability of the second one.
+        """
+        if thresholds is None:
+            position = proba.argmax(axis=1)
+        else:
+            expected = proba @ np.arange(proba.shape[1])
+            position = (expected[:, None] >= np.asarray(thresholds)).sum(axis=1)
+        predicted: NDArray[Any] = classes[position]
         return predicted
 
     def metrics(
@@ -135,8 +173,12 @@ class Multiclass(Task):
         proba: NDArray[np.float64],
         classes: NDArray[Any],
         thresholds: ArrayLike | None = None,
+        *,
+        predicted: NDArray[Any] | None = None,
     ) -> dict[str, float]:
-        return multiclass_metrics(y_true, proba, classes)
+        if predicted is None:
+            predicted = self.decide(proba, classes, thresholds)
+        return multiclass_metrics(y_true, proba, classes, predicted=predicted)
 
     def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
         found: NDArray[Any] = classes[targets.argmax(axis=1)]
@@ -144,9 +186,30 @@ class Multiclass(Task):
 
 
 class Ordinal(Multiclass):
-    """Ordinal task: exclusive classes that are grades, in the order of ``classes_``."""
+    """Ordinal task: exclusive classes that are grades, in the order of ``classes_``.
+
+    Probabilities are a softmax, so that the cumulative ones P(grade ≤ c) rise with c whatever the
+    logits are. Decisions are made by cut points on the expected grade.
+    """
 
     name = "ordinal"
+    has_thresholds = True
+
+    def training_loss(
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        *,
+        label_smoothing: float = 0.0,
+        grade_weight: float = 0.0,
+    ) -> Tensor:
+        loss = self.loss(logits, targets, label_smoothing=label_smoothing)
+        if grade_weight:
+            loss = loss + grade_weight * ranked_probability_score(logits, targets)
+        return loss
+
+    def usual_thresholds(self, n_classes: int) -> NDArray[np.float64]:
+        return np.arange(n_classes - 1, dtype=np.float64) + np.float64(0.5)
 
     def metrics(
         self,
@@ -154,8 +217,22 @@ class Ordinal(Multiclass):
         proba: NDArray[np.float64],
         classes: NDArray[Any],
         thresholds: ArrayLike | None = None,
+        *,
+        predicted: NDArray[Any] | None = None,
     ) -> dict[str, float]:
-        return multiclass_metrics(y_true, proba, classes, ordered=True)
+        if predicted is None:
+            predicted = self.decide(proba, classes, thresholds)
+        return multiclass_metrics(y_true, proba, classes, ordered=True, predicted=predicted)
+
+
+def ranked_probability_score(logits: Tensor, targets: Tensor) -> Tensor:
+    """Ranked probability score of each row, (..., C) → (...): Σ_c (P(grade ≤ c) − 1[y ≤ c])².
+
+    A proper score, in which a wrong grade costs more the further it is from the true one (Epstein,
+    1969).
+    """
+    apart = (logits.softmax(dim=-1) - targets).cumsum(dim=-1)[..., :-1]
+    return apart.square().sum(dim=-1)
 
 
 def known_labels(targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,6 +244,23 @@ def known_labels(targets: Tensor) -> tuple[Tensor, Tensor]:
 def known_shares(targets: Tensor) -> Tensor:
     """Share of the labels of each image that are known, (n,), float64; 1 for exclusive classes."""
     return (~targets.isnan()).double().mean(dim=1)
+
+
+def class_shares(targets: Tensor, weights: Tensor, task: Task) -> Tensor:
+    """Share of each class among images, by their weights: (C,), float64.
+
+    Multi-label: among the images for which the label is known; NaN if it is for none.
+    """
+    weighted = weights.double()[:, None] * (~targets.isnan()).double()
+    shares = (weighted * targets.double().nan_to_num()).sum(dim=0) / weighted.sum(dim=0)
+    return shares / shares.sum() if task.exclusive else shares
+
+
+def learnt(targets: Tensor) -> Tensor:
+    """Of which classes there are images, and images without them: (C,), bool."""
+    known = (~targets.isnan()).sum(dim=0)
+    positive = targets.nansum(dim=0)
+    return (positive > 0) & (positive < known)
 
 
 class Multilabel(Task):
@@ -211,8 +305,12 @@ class Multilabel(Task):
         proba: NDArray[np.float64],
         classes: NDArray[Any],
         thresholds: ArrayLike | None = None,
+        *,
+        predicted: NDArray[Any] | None = None,
     ) -> dict[str, float]:
-        return multilabel_metrics(y_true, proba, self.decide(proba, classes, thresholds))
+        if predicted is None:
+            predicted = self.decide(proba, classes, thresholds)
+        return multilabel_metrics(y_true, proba, predicted)
 
     def accuracy(
         self,

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 from ..random import imported
 from .class_metrics import class_metrics
+from .reliability import classwise_calibration_error, expected_calibration_error, top_error
 
 _sklearn = partial(imported, "sklearn.metrics")  # takes a second
 _NOTHING_KNOWN = "No label of any image is known, so that there is nothing to measure."
@@ -43,9 +44,10 @@ def classification_metrics(
         ``accuracy`` (multi-label: fraction of images with all known labels right),
         ``label_accuracy`` (multi-label: fraction of single labels that are right),
         ``balanced_accuracy``, ``macro_f1``, ``auc`` (macro, one-vs-rest), ``kappa`` (quadratic, if
-        ordered), ``nll``, ``brier``, ``ece`` (15 bins of equal width). Classes without positives,
-        or without negatives, are left out of averages for which they are undefined. Unknown labels
-        are left out of every metric.
+        ordered), ``nll``, ``brier``, ``ece`` (15 bins of equal width), ``ece_mass`` (15 bins of
+        equal numbers of images) and ``ece_classwise`` (the mean over classes of the latter).
+        Classes without positives, or without negatives, are left out of averages for which they are
+        undefined. Unknown labels are left out of every metric.
 
     Raises
     ------
@@ -70,15 +72,21 @@ def multiclass_metrics(
     classes: NDArray[Any],
     *,
     ordered: bool = False,
+    predicted: NDArray[Any] | None = None,
 ) -> dict[str, float]:
-    """Multi-class metrics of labels (n,) and probabilities (n, C)."""
+    """Multi-class metrics of labels (n,) and probabilities (n, C).
+
+    ``predicted`` are the decisions (n,); None: the most probable classes. Calibration errors are of
+    the most probable classes, whatever was decided.
+    """
     unknown = np.setdiff1d(truth, classes)
     if len(unknown):
         raise InputError(
             f"y_true holds {unknown.tolist()[:10]}; the classes are {classes.tolist()}."
         )
     onehot = (truth[:, None] == classes[None]).astype(float)
-    predicted = classes[p.argmax(axis=1)]
+    likeliest = classes[p.argmax(axis=1)]
+    predicted = likeliest if predicted is None else predicted
     of_classes = class_metrics(onehot, p, predicted[:, None] == classes[None])
     metrics = {
         "accuracy": float((truth == predicted).mean()),
@@ -90,7 +98,9 @@ def multiclass_metrics(
         metrics["kappa"] = _quadratic_kappa(truth, predicted, classes)
     metrics["nll"] = _log_loss(onehot, p)
     metrics["brier"] = float(((p - onehot) ** 2).sum(axis=1).mean())
-    metrics["ece"] = expected_calibration_error(p.max(axis=1), predicted == truth)
+    metrics["ece"] = expected_calibration_error(p.max(axis=1), likeliest == truth)
+    metrics["ece_mass"] = top_error(onehot, p)
+    metrics["ece_classwise"] = classwise_calibration_error(onehot, p)
     return metrics
 
 
@@ -118,6 +128,8 @@ def multilabel_metrics(
         "nll": float(-np.where(y == 1, np.log(clipped), np.log1p(-clipped)).mean()),
         "brier": float(((all_p - y) ** 2).mean()),
         "ece": expected_calibration_error(all_p, y == 1),
+        "ece_mass": expected_calibration_error(all_p, y == 1, bins="mass"),
+        "ece_classwise": classwise_calibration_error(truth, p),
     }
 
 
@@ -139,31 +151,6 @@ def _mean(values: NDArray[np.float64]) -> float:
     """Mean of the classes for which a metric is defined; NaN if there is none."""
     found = values[~np.isnan(values)]
     return float(found.mean()) if len(found) else float("nan")
-
-
-def expected_calibration_error(
-    confidence: ArrayLike, correct: ArrayLike, *, n_bins: int = 15
-) -> float:
-    """Expected calibration error over bins of equal width (Guo et al., ICML 2017).
-
-    Parameters
-    ----------
-    confidence : array-like of shape (n,)
-        Probability of each prediction, in 0–1.
-    correct : array-like of shape (n,)
-        Whether each prediction is correct.
-    n_bins : int
-        Number of bins.
-
-    Returns
-    -------
-    float
-        Weighted mean of absolute differences of accuracy and confidence over the bins.
-    """
-    confidence, correct = np.asarray(confidence, float), np.asarray(correct, float)
-    bins = np.minimum((confidence * n_bins).astype(int), n_bins - 1)
-    gaps = np.bincount(bins, weights=correct - confidence, minlength=n_bins)
-    return float(np.abs(gaps).sum() / len(confidence))
 
 
 def _quadratic_kappa(truth: NDArray[Any], predicted: NDArray[Any], labels: NDArray[Any]) -> float:

@@ -1,7 +1,7 @@
 """Validation: metrics after each epoch, then calibration and cross-fitted metrics."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -21,14 +21,16 @@ from ..inference import (
     OwnCalibration,
     SamplingOptions,
     Stage,
-    best_thresholds,
+    chosen_thresholds,
     confidence_quantiles,
     encode_images,
     evidence_of,
 )
 from ..inference.calibration import mean_nll
+from ..inference.decisions import kappa_cuts
+from ..inference.prevalence import log_ratio
 from ..model import Conditions, DiffMICNetwork
-from ..tasks import Task, known_shares
+from ..tasks import Task, class_shares, known_shares, learnt
 from .options import TrainingOptions
 
 N_FOLDS = 5
@@ -57,8 +59,8 @@ class Verdict:
     Attributes
     ----------
     calibrations, thresholds : dict of str
-        Calibration and, for multi-label, thresholds of each stage, fitted on the whole validation
-        part.
+        Calibration and, for multi-label and grades, thresholds of each stage, fitted on the whole
+        validation part.
     scores : dict of str to dict of str to float
         Cross-fitted metrics; see :class:`~diffmic.inference.FitRecord`.
     alone : Alone or None
@@ -236,6 +238,9 @@ class Reading:
     weights : Tensor of shape (n,)
         Sample weights.
     task : Task
+    former : Tensor of shape (C,) or None
+        Class shares for which the logits hold, where those of these images may be others: offsets
+        of the classes are then fitted, too. NaN: not known. None: they are the same.
     """
 
     logits: Tensor
@@ -243,11 +248,16 @@ class Reading:
     targets: Tensor
     weights: Tensor
     task: Task
+    former: Tensor | None = None
 
     def __getitem__(self, index: Tensor) -> "Reading":
         prior = None if self.prior_logits is None else self.prior_logits[index]
-        return Reading(
-            self.logits[index], prior, self.targets[index], self.weights[index], self.task
+        return replace(
+            self,
+            logits=self.logits[index],
+            prior_logits=prior,
+            targets=self.targets[index],
+            weights=self.weights[index],
         )
 
     def fitted(self, own: Any = None) -> AnyCalibration:
@@ -267,19 +277,35 @@ class Reading:
             self.task,
             prior_logits=self.prior_logits,
             weights=self.weights,
+            offsets=None if self.former is None else self._expected_offsets(self.former),
         )
+
+    def _expected_offsets(self, former: Tensor) -> Tensor:
+        """Offsets (C,) of the change of shares alone; 0 for classes of which nothing is known."""
+        new = class_shares(self.targets, self.weights, self.task)
+        change = log_ratio(new.numpy(), former.numpy(), exclusive=self.task.exclusive)
+        counts = learnt(self.targets).numpy() & np.isfinite(change)
+        return torch.from_numpy(np.where(counts, change, 0.0))
+
+    def proba(self, calibration: AnyCalibration) -> NDArray[np.float64]:
+        """Probabilities (n, C) by a calibration."""
+        logits = calibration.logits(self.logits, self.prior_logits)
+        found: NDArray[np.float64] = self.task.probabilities(logits).numpy()
+        return found
 
     def confidence(
         self, calibration: AnyCalibration, thresholds: NDArray[np.float64] | None
     ) -> NDArray[np.float64]:
         """Quantiles of the confidence of decisions, (101, 1) or (101, L)."""
-        logits = calibration.logits(self.logits, self.prior_logits)
-        return confidence_quantiles(self.task.probabilities(logits).numpy(), self.task, thresholds)
+        return confidence_quantiles(self.proba(calibration), self.task, thresholds)
 
     def best_thresholds(self, calibration: AnyCalibration) -> NDArray[np.float64]:
-        """Multi-label thresholds that maximise the expected F1, (L,)."""
-        proba = self.task.probabilities(calibration.logits(self.logits, self.prior_logits))
-        return best_thresholds(self.targets.numpy(), proba.numpy())
+        """Thresholds of the largest expected F1, (L,); of grades, of kappa, (C − 1,)."""
+        proba = self.proba(calibration)
+        weights = self.weights.double().numpy()
+        if self.task.exclusive:
+            return kappa_cuts(proba, weights)
+        return chosen_thresholds(self.targets.numpy(), proba, weights=weights).values
 
 
 def cross_fitted(
@@ -300,13 +326,14 @@ def cross_fitted(
     n, task = len(reading.targets), reading.task
     folds = balanced_folds(reading.targets, min(N_FOLDS, n), seed)
     logits = torch.zeros_like(reading.logits)
-    thresholds = np.full(reading.targets.shape, 0.5)
+    usual = task.usual_thresholds(reading.targets.shape[1])
+    thresholds = np.tile(usual, (n, 1)) if task.has_thresholds else None
     for fold in range(int(folds.max()) + 1) if n > 1 else ():
         inside, others = folds == fold, reading[folds != fold]
         calibration = others.fitted(own)
         part = reading[inside]
         logits[inside] = calibration.logits(part.logits, part.prior_logits)
-        if task.has_thresholds:
+        if thresholds is not None:
             thresholds[inside.numpy()] = others.best_thresholds(calibration)
     if n < 2:
         return {}, np.zeros(n)

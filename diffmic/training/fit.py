@@ -102,7 +102,8 @@ def fit_network(
     result.drawing_ratio = None if ratio is None else ratio.numpy()
     result.verdict.calibrations = {stage: Calibration() for stage in stages}
     if network.task.has_thresholds:
-        result.verdict.thresholds = {stage: np.full(network.num_classes, 0.5) for stage in stages}
+        usual = network.task.usual_thresholds(network.num_classes)
+        result.verdict.thresholds = {stage: usual.copy() for stage in stages}
     if "diffusion" in stages:
         result.verdict.alone = Alone(Calibration(), result.verdict.thresholds.get("diffusion"))
     if validation is not None and len(validation) > 1:  # one image calibrates nothing

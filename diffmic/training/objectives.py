@@ -49,7 +49,12 @@ class PriorObjective(nn.Module):
     def _loss(self, logits: Tensor, targets: Tensor) -> Tensor:
         if (own := self.recipe.prior_loss) is not None:
             return own_loss("prior_loss", own, logits, targets)
-        return self.task.loss(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        return self.task.training_loss(
+            logits,
+            targets,
+            label_smoothing=self.recipe.label_smoothing,
+            grade_weight=self.recipe.grade_weight,
+        )
 
 
 class DenoiserObjective(nn.Module):
@@ -119,7 +124,9 @@ class DenoiserObjective(nn.Module):
             wanted = over_positions(targets, noise).expand_as(noise) if classifies else target
             losses = own_loss("denoiser_loss", recipe.denoiser_loss, output, wanted)
         elif classifies:
-            losses = network.task.loss(output, over_positions(targets, noise))
+            losses = network.task.training_loss(
+                output, over_positions(targets, noise), grade_weight=recipe.grade_weight
+            )
         elif network.denoiser.mixes_positions:
             losses = (output - target).square().mean(dim=-1)
         else:

@@ -1,5 +1,6 @@
 """Training recipes: all hyperparameters of the two stages."""
 
+import math
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 from typing import Any, Literal
@@ -53,6 +54,9 @@ class Recipe:
         Class-balanced sampling in stage two: an image of class c is drawn with probability
         ∝ count_c^(−balance); predictions are corrected for this. Images are drawn uniformly if they
         are multi-label or the estimator has a ``class_weight``.
+    grade_weight : float
+        Ordinal tasks: weight of the ranked probability score, which is added to the cross-entropy
+        of the prior, and to that of the denoiser if it predicts probabilities.
     denoiser_epochs : int or None
         Maximum number of epochs of stage two; None: the estimator's ``max_epochs``.
     steps_per_epoch : int
@@ -100,6 +104,7 @@ class Recipe:
     context_dropout: float = 0.5
     feature_noise: float = 4.0
     balance: float = 0.75
+    grade_weight: float = 0.0
     denoiser_epochs: int | None = None
     steps_per_epoch: int = 60
     batch_size: int = 256
@@ -136,6 +141,8 @@ class Recipe:
             if (loss := getattr(self, name)) is not None and not callable(loss):
                 raise InputError(f"{name} is {loss!r}; give None, or a function of output, target.")
         check_calibrator(self.calibration)
+        if not isinstance(self.grade_weight, int | float) or not 0 <= self.grade_weight < math.inf:
+            raise InputError(f"grade_weight is {self.grade_weight!r}; give a number of at least 0.")
         optional = {n: x for n, x in _LEAST_OR_NONE.items() if getattr(self, n) is not None}
         for name, least in (_LEAST | optional).items():
             value = getattr(self, name)

@@ -207,7 +207,10 @@ def test_an_ordered_categorical_gives_the_order_of_grades(kind):
     assert encoding.task is ORDINAL
     assert encoding.classes.tolist() == ["none", "mild", "severe"]
     assert encoding.encode(["severe", "none"]).tolist() == [[0, 0, 1], [1, 0, 0]]
-    assert TargetEncoding.learn(y).classes.tolist() == ["mild", "none", "severe"]
+    assert TargetEncoding.learn(y).task is ORDINAL
+    assert TargetEncoding.learn(y).classes.tolist() == ["none", "mild", "severe"]
+    unasked = TargetEncoding.learn(y, "multiclass")
+    assert unasked.classes.tolist() == ["mild", "none", "severe"]
 
 
 def test_grades_in_words_without_an_order_are_refused_with_the_ways_out():

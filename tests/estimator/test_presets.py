@@ -67,6 +67,7 @@ PAPER_V2 = {
     "context_dropout": 0.0,
     "feature_noise": 0.0,
     "balance": 0.0,
+    "grade_weight": 0.0,
     "denoiser_epochs": 1000,  # 1000 to 2000
     "steps_per_epoch": 60,  # without effect: not cached
     "recipe.batch_size": 32,  # of the denoiser: 32 to 64

@@ -235,6 +235,29 @@ def test_the_given_module_is_left_alone(fitted, tmp_path):
         (lambda c: c.update(drawing_ratio=[1.0]), r"drawing_ratio is \[1\.0\]"),
         (lambda c: c.update(drawing_ratio=[1.0, 0.0, 2.0]), "drawing_ratio"),
         (lambda c: c["parameters"].update(recipe="unknown"), "unknown"),
+        (lambda c: c.update(shares=[0.5, 0.5]), r"shares is \[0\.5, 0\.5\], not the share of each"),
+        (lambda c: c.update(shares=[0.5, 0.6, 0.1]), "shares is"),
+        (lambda c: c.update(shares=[2.0, -1.0, 0.0]), "shares is"),
+        (lambda c: c.update(shares="even"), "shares is"),
+        (lambda c: c.update(aim={"name": "auc"}), "aim is 'auc'"),
+        (lambda c: c.update(aim={"name": "rates", "sensitivity": 7}), "sensitivity is 7"),
+        (lambda c: c.update(aim={"goal": 1}), "goal"),
+        (lambda c: c.update(recalibration={"n_images": 3}), "recalibration is"),
+        (
+            lambda c: c.update(
+                recalibration={
+                    "n_images": 3,
+                    "n_positive": [1, 1, 1],
+                    "nll_before": {"prior": 1.0, "diffusion": 1.0},
+                    "nll_after": {"prior": "1", "diffusion": 1.0},
+                }
+            ),
+            "recalibration is",
+        ),
+        (lambda c: c["calibrations"]["prior"].update(offsets=[0.1]), "offsets are"),
+        (lambda c: c["calibrations"]["prior"].update(offsets=["a", "b", "c"]), "offsets are"),
+        (lambda c: c["calibrations"]["prior"].update(offsets=3), "offsets are"),
+        (lambda c: c.update(thresholds={"prior": [0.5], "diffusion": [0.5]}), "thresholds are of"),
         (lambda c: c["parameters"]["recipe"].update(steps=3), "steps"),
         (
             lambda c: c["network"]["architecture"].update(num_train_timesteps=0),
@@ -248,7 +271,11 @@ def test_the_given_module_is_left_alone(fitted, tmp_path):
         (lambda c: c["calibrations"]["prior"].update(stage="prior"), "stage"),
         (lambda c: c["calibrations"].pop("prior"), r"calibrations are of \['diffusion'\]"),
         (lambda c: c["classes"].append(3), "drawing_ratio"),
-        (lambda c: (c["classes"].append(3), c.update(drawing_ratio=None)), "shape"),
+        (lambda c: (c["classes"].append(3), c.update(drawing_ratio=None)), "shares"),
+        (
+            lambda c: (c["classes"].append(3), c.update(drawing_ratio=None, shares=None)),
+            "shape",
+        ),
         (lambda c: c["network"]["architecture"].update(feature_dim=10**9), "shape"),
         (lambda c: c["network"]["architecture"].update(num_train_timesteps=10**7), "shape"),
         (lambda c: c["network"]["architecture"].update(num_train_timesteps=10**12), "overflow"),
@@ -491,8 +518,11 @@ def test_a_path_that_is_none_is_refused(path):
         (("card",), "base_model"),
         (("calibrations", "diffusion"), "shift"),
         (("parameters",), "task"),
+        ((), "shares"),
+        ((), "aim"),
+        ((), "recalibration"),
     ],
-    ids=lambda value: value if isinstance(value, str) else ".".join(value),
+    ids=lambda value: value if isinstance(value, str) else ".".join(value) or "top",
 )
 def test_what_an_older_file_does_not_have_is_at_its_default(timm_folder, tmp_path, path, name):
     shutil.copytree(timm_folder, tmp_path / "model")

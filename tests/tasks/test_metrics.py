@@ -9,7 +9,11 @@ from hypothesis import strategies as st
 from sklearn import metrics
 
 from diffmic.errors import InputError
-from diffmic.tasks import classification_metrics, expected_calibration_error
+from diffmic.tasks import (
+    calibration_errors,
+    classification_metrics,
+    expected_calibration_error,
+)
 
 RNG = np.random.RandomState(0)
 TRUTH = RNG.randint(0, 4, 200)
@@ -41,6 +45,8 @@ def test_metrics_are_scikit_learns():
         "nll": metrics.log_loss(TRUTH, PROBA),
         "brier": metrics.brier_score_loss(TRUTH, PROBA, scale_by_half=False),
         "ece": ece_loop(PROBA.max(axis=1), predicted == TRUTH),
+        "ece_mass": calibration_errors(TRUTH, PROBA)["ece_mass"].value,
+        "ece_classwise": calibration_errors(TRUTH, PROBA)["ece_classwise"].value,
     }
     assert found == pytest.approx(expected)
     assert list(found) == list(expected)
@@ -62,6 +68,8 @@ def test_multilabel_metrics_are_scikit_learns():
             [metrics.brier_score_loss(LABELS[:, c], LABEL_PROBA[:, c]) for c in columns]
         ),
         "ece": ece_loop(LABEL_PROBA.ravel(), LABELS.ravel()),
+        "ece_mass": calibration_errors(LABELS, LABEL_PROBA)["ece_mass"].value,
+        "ece_classwise": calibration_errors(LABELS, LABEL_PROBA)["ece_classwise"].value,
     }
     assert found == pytest.approx(expected)
 
@@ -77,6 +85,9 @@ def test_two_classes_by_hand():
             "nll": -np.log([0.9, 0.4, 0.8, 0.7]).mean(),
             "brier": 2 * np.mean([0.1**2, 0.6**2, 0.2**2, 0.3**2]),
             "ece": (abs(1 - 0.9) + abs(0 - 0.6) + abs(1 - 0.8) + abs(1 - 0.7)) / 4,
+            # Four bins of one image each; by class 1 they hold 0.1, 0.6, 0.8 and 0.7.
+            "ece_mass": (abs(1 - 0.9) + abs(0 - 0.6) + abs(1 - 0.8) + abs(1 - 0.7)) / 4,
+            "ece_classwise": (0.1 + 0.6 + 0.2 + 0.3) / 4,
         }
     )
 

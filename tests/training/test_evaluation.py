@@ -116,7 +116,7 @@ def test_a_verdict_is_of_what_is_predicted(fitted, n_views):
             prior_logits=evidence.prior_logits if stage == "diffusion" else None,
         )
         found = verdict.calibrations[stage]
-        assert vars(found) == pytest.approx(vars(expected), abs=1e-3, rel=1e-3)
+        assert found.to_dict() == pytest.approx(expected.to_dict(), abs=1e-3, rel=1e-3)
     assert verdict.thresholds == {}
 
 

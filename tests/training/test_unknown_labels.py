@@ -80,7 +80,7 @@ def test_metrics_are_of_known_labels():
             "auc": np.mean([metrics.roc_auc_score(t, p) for t, p in columns]),
             "nll": metrics.log_loss(all_y, all_p),
             "brier": metrics.brier_score_loss(all_y, all_p),
-            "ece": found["ece"],
+            **{name: found[name] for name in ("ece", "ece_mass", "ece_classwise")},
         }
     )
     pandas_like = np.where(np.isnan(y), None, y)
