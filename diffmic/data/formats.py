@@ -1,6 +1,7 @@
 """What a file is that Pillow does not read, by its first bytes, and what to do about it."""
 
 import zlib
+from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
@@ -133,7 +134,8 @@ def _text(head: bytes) -> str:
     if start.startswith(("<!doctype html", "<html")):
         return "it is a web page, perhaps an error of the server it came from. Download it again"
     if start and all(character.isprintable() or character.isspace() for character in text):
-        path = len(text) < 1024 and len(text.splitlines()) == 1
+        one_line = len(text) < 1024 and len(text.splitlines()) == 1
+        path = one_line and ("/" in text or "\\" in text or Path(text).suffix != "")
         return "it is a text" + (
             ". If it is a path in bytes, decode it: os.fsdecode(path)" if path else ""
         )

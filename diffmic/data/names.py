@@ -35,6 +35,7 @@ def dataset_names(
         return None
     names = stated_names(dataset, label_key)
     if names is None:
+        _point_out_nameless_parts(dataset, label_key)
         return None
     if targets.ndim == 2 and targets.shape[1] > 1:
         return names if set(names) == set(range(targets.shape[1])) else None
@@ -57,6 +58,21 @@ def dataset_names(
     return None
 
 
+def _point_out_nameless_parts(dataset: Any, label_key: str | None) -> None:
+    """Warn of joined Datasets of which some name their classes and some do not."""
+    while isinstance(dataset, (DataLoader, Subset)):
+        dataset = dataset.dataset
+    parts = getattr(dataset, "datasets", ())
+    if not isinstance(dataset, (ConcatDataset, ChainDataset)):
+        return
+    nameless = [i for i, part in enumerate(parts) if stated_names(part, label_key) is None]
+    if nameless and len(nameless) < len(parts):
+        warn_user(
+            f"Parts {nameless[:10]} of the {type(dataset).__name__} do not name their classes, as "
+            "others do, so the names are not used. Pass class_names to name the classes."
+        )
+
+
 def stated_names(dataset: Any, label_key: str | None = None) -> Names | None:
     """Names of the labels that a Dataset states, whether or not its items hold such labels.
 
@@ -69,15 +85,16 @@ def stated_names(dataset: Any, label_key: str | None = None) -> Names | None:
         return stated_names(dataset.dataset, label_key)
     if isinstance(dataset, (ConcatDataset, ChainDataset)):
         all_names = [stated_names(part, label_key) for part in dataset.datasets]
-        different = [names for names in all_names if names is not None and names != all_names[0]]
-        if different and all_names[0] is not None:
+        named = [names for names in all_names if names is not None]
+        different = [names for names in named if names != named[0]]
+        if different:
             raise InputError(
                 f"The parts of the {type(dataset).__name__} number their classes differently: "
-                f"{list(all_names[0].items())[:10]} and {list(different[0].items())[:10]}, so one "
+                f"{list(named[0].items())[:10]} and {list(different[0].items())[:10]}, so one "
                 "number would stand for two classes. Give all parts the same class_to_idx, or a "
                 "target_transform that gives names."
             )
-        return all_names[0] if all_names and None not in all_names else None
+        return named[0] if named and len(named) == len(all_names) else None
     features: Any = getattr(dataset, "features", None)
     info = getattr(dataset, "info", None)
     if (key := _column(features, label_key)) is not None:

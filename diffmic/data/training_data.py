@@ -157,7 +157,7 @@ def read_training_data(
         )
         training, validation = (everything.subset(part.tolist()) for part in parts)
     check_known(training, encoding.task, shown)
-    per_class = class_weights(training.targets.numpy(), encoding, class_weight)
+    per_class = class_weights(training.targets.numpy(), encoding, class_weight, shown)
     training = _weighted(training, per_class)
     point_out_lost_classes(training.targets.numpy(), training.weights.numpy(), shown)
     if validation is not None and class_weight is not None:

@@ -43,7 +43,10 @@ def point_out_lost_classes(
 
 
 def class_weights(
-    targets: NDArray[np.float32], encoding: TargetEncoding, class_weight: Any
+    targets: NDArray[np.float32],
+    encoding: TargetEncoding,
+    class_weight: Any,
+    shown: Sequence[str] = (),
 ) -> NDArray[np.float64]:
     """Class weights, (C,).
 
@@ -54,7 +57,10 @@ def class_weights(
         labels that are unknown (NaN) do not count.
     encoding : TargetEncoding
     class_weight : None, "balanced" or dict
-        As in scikit-learn; a class that is not in the dict has weight 1.
+        As in scikit-learn, by label or by display name; a class that is not in the dict has
+        weight 1.
+    shown : sequence of str
+        Display names of the classes.
 
     Raises
     ------
@@ -74,8 +80,12 @@ def class_weights(
     if not isinstance(class_weight, dict):
         raise InputError(f"class_weight is {class_weight!r}; give None, 'balanced' or a dict.")
     unknown = [name for name in class_weight if name not in names]
-    if unknown:
-        raise InputError(f"class_weight contains {unknown}, but the classes are {names}.")
+    named = [*shown] if [*shown] != [*map(str, names)] else []
+    if unknown and set(class_weight) <= set(named):
+        names = named
+    elif unknown:
+        also = f", named {named}" if named else ""
+        raise InputError(f"class_weight contains {unknown}, but the classes are {names}{also}.")
     return _numbers([class_weight.get(name, 1.0) for name in names], "class_weight")
 
 

@@ -130,6 +130,8 @@ def test_datasets_that_number_their_classes_differently_are_refused():
     other = Named(classes=NAMES[::-1])
     with pytest.raises(InputError, match="number their classes differently"):
         names(ConcatDataset([Named(classes=NAMES), other]))
+    with pytest.raises(InputError, match="number their classes differently"):
+        names(ConcatDataset([Named(), Named(classes=NAMES), other]))
     words = Named([NAMES[i] for i in LABELS], classes=NAMES)
     reversed_words = Named([NAMES[i] for i in LABELS], classes=NAMES[::-1])
     assert names(ConcatDataset([words, reversed_words])) is None  # no numbers, nothing to mistake
@@ -261,3 +263,9 @@ class ArrowTable:
 
 def test_columns_of_pyarrow_are_known_by_their_names():
     assert table_names(ArrowTable()) == dict(enumerate(NAMES))
+
+
+def test_parts_without_names_among_others_are_pointed_out():
+    joined = ConcatDataset([Named(classes=NAMES), Named()])
+    with pytest.warns(DiffMICWarning, match=r"Parts \[1\] .* do not name their classes"):
+        assert names(DataLoader(joined, 2)) is None

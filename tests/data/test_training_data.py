@@ -141,6 +141,15 @@ def test_class_weights_of_a_dict_go_with_their_classes():
     np.testing.assert_allclose(ratios, np.array([2, 0.5, 1])[Y], rtol=1e-6)
 
 
+def test_class_weights_may_be_given_by_display_name():
+    named, weight = {"class_names": ["a", "b", "c"]}, {"a": 2, "b": 0.5}
+    by_name = read(class_weight=weight, validation_fraction=None, **named).training.weights
+    by_label = read(class_weight={0: 2, 1: 0.5}, validation_fraction=None, **named).training.weights
+    np.testing.assert_array_equal(by_name, by_label)
+    with pytest.raises(InputError, match=r"contains \['d'\].*named \['a', 'b', 'c'\]"):
+        read(class_weight={"d": 1}, validation_fraction=None, **named)
+
+
 def test_balanced_weights_give_each_class_the_same_sum():
     y = np.repeat([0, 1, 2], [20, 15, 5])
     weights = read(y=y, class_weight="balanced", validation_fraction=None).training.weights
