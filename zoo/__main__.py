@@ -21,6 +21,7 @@ from diffmic import DiffMICClassifier
 from diffmic.datasets import ImageTable, make_lesions, read_csv
 from diffmic.demo import table
 from diffmic.errors import DiffMICError
+from diffmic.estimator.prediction import evidence_for
 from diffmic.hub import check_repository, load_model, push_folder, save_model
 from diffmic.hub.card import Scores
 from diffmic.hub.files import WEIGHTS_FILE, digest
@@ -29,6 +30,7 @@ from diffmic.hub.publish import NOTICE_FILE
 from diffmic.inference import STAGES
 from diffmic.tasks import task_named
 from diffmic.training import resolve_recipe
+from diffmic.training.doubt import with_doubt
 
 from .recipes import ZOO, ZooModel
 
@@ -107,11 +109,17 @@ def convert(
     ] = None,
     models: Models = HERE / "models",
     results: Results = HERE / "results",
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the data sets: what models know of doubt is learnt anew."),
+    ] = None,
 ) -> None:
     """Save trained models, or else the one of the package, in today's file format.
 
     Nothing is trained; card and terms stay. Probabilities of both stages on generated images may
-    not change by more than 0.0001, else the files stay as they are.
+    not change by more than 0.0001, else the files stay as they are. With ``--data``, the confidence
+    of decisions, the reference of embeddings and the calibration of the diffusion alone are learnt
+    on the validation part, as at the end of a fit.
     """
     for name in names or ZOO:
         recipe = chosen(name)
@@ -120,6 +128,9 @@ def convert(
         clf = DiffMICClassifier.from_pretrained(folder, device="cpu")
         card = replace(clf.card_, test_scores=todays(clf.card_.test_scores, clf))
         with_task(clf, recipe)
+        if data is not None:
+            validation = read_csv(data / recipe.folder / "labels.csv").part("val")
+            learn_doubt(clf, validation)
         with tempfile.TemporaryDirectory() as made:
             clf.save_pretrained(Path(made) / name, dtype="float16", card=card)
             new = DiffMICClassifier.from_pretrained(Path(made) / name, device="cpu")
@@ -134,6 +145,15 @@ def convert(
         same = record["weights_sha256"] == before
         told = "the same" if same else f"new, with the SHA-256 {record['weights_sha256']}"
         print(f"{name}: probabilities changed by at most {change:.2g}, the weights are {told}.")
+
+
+def learn_doubt(clf: DiffMICClassifier, images: ImageTable) -> None:
+    """Learn on labelled images what a model knows of its doubt."""
+    model, parameters = clf.model_, clf.get_params(deep=False)
+    evidence = evidence_for(model, parameters, images.paths, "diffusion", embeddings=True)
+    labels = np.asarray(images.labels)
+    truth = labels if labels.ndim == 2 else labels[:, None] == model.classes[None]
+    clf.model_ = with_doubt(model, evidence, torch.from_numpy(truth.astype(np.float32)))
 
 
 def stored(name: str, models: Path, results: Path) -> tuple[Path, dict[str, Any]]:

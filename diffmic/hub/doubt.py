@@ -75,6 +75,11 @@ def plain_doubt(doubt: Doubt | None) -> dict[str, Any] | None:
     }
 
 
+def announced(stored: Mapping[str, Stored], saved: Any) -> dict[str, Stored]:
+    """Stored tensors without those of a doubt of which the configuration says nothing."""
+    return {n: of for n, of in stored.items() if saved is not None or not n.startswith(PREFIX)}
+
+
 def stored_doubt(saved: Any, exclusive: bool, n_classes: int) -> dict[str, Stored]:
     """Shapes and types of the arrays that the configuration announces, after a check.
 

@@ -35,7 +35,15 @@ from ..training import resolve_recipe
 from ..training.precision import to_device
 from .card import ModelCard, card_text, checked_card
 from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
-from .doubt import doubt_tensors, plain_alone, plain_doubt, read_alone, read_doubt, stored_doubt
+from .doubt import (
+    announced,
+    doubt_tensors,
+    plain_alone,
+    plain_doubt,
+    read_alone,
+    read_doubt,
+    stored_doubt,
+)
 from .files import (
     DType,
     check_tensors,
@@ -276,7 +284,7 @@ def load_model(
     finish_save(folder)
     config = read_config(folder, CONFIG_KEYS, optional=OPTIONAL_KEYS)
     own_checksum = config.pop("weights_sha256")
-    stored = check_weights(folder, checksum or own_checksum)
+    stored = announced(check_weights(folder, checksum or own_checksum), config.get("doubt"))
     where = str(folder / CONFIG_FILE)
     check_contents(config, where=where)
     check_parts(config, parts)

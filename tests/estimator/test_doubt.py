@@ -246,7 +246,6 @@ def test_doubt_is_saved_with_the_model(request, name, indicators, images, new_im
         lambda c: c["doubt"]["shapes"].update({"doubt.reference.mean": [10**9]}),
         lambda c: c["doubt"]["shapes"].pop("doubt.reference.mean"),
         lambda c: c["doubt"].update(sampling={"n_draws": 3}),
-        lambda c: c.pop("doubt"),
     ],
 )
 def test_a_configuration_that_misstates_the_doubt_is_refused(fitted, tmp_path, change):
@@ -257,6 +256,15 @@ def test_a_configuration_that_misstates_the_doubt_is_refused(fitted, tmp_path, c
     edit(tmp_path, change)
     with pytest.raises(ModelFileError):
         load(tmp_path, backbone=TinyBackbone())
+
+
+def test_without_a_word_of_it_in_the_configuration_there_is_no_doubt(fitted, tmp_path):
+    from hub.test_saved_model import edit, load
+    from tiny import TinyBackbone
+
+    fitted.save_pretrained(tmp_path)
+    edit(tmp_path, lambda c: c.pop("doubt"))
+    assert load(tmp_path, backbone=TinyBackbone()).model_.doubt is None
 
 
 @pytest.mark.parametrize(

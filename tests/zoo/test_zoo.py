@@ -4,7 +4,7 @@ import importlib
 import json
 import shutil
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
@@ -221,6 +221,27 @@ def test_convert_keeps_weights_probabilities_card_and_terms(zoo, data, tmp_path)
     assert json.loads(record.read_text()) == before
     after = contents(trained)
     assert {file for file in files if after[file] != files[file]} == {"config.json", "README.md"}
+
+
+def test_convert_teaches_doubt_where_there_are_images(zoo, data, tmp_path):
+    name, models, results = "diffmic-v2-stripes", tmp_path / "models", tmp_path / "results"
+    places = ("--models", models, "--results", results)
+    assert run(zoo, "train", name, "--data", data, "--verbose", 0, *places).exit_code == 0
+    clf = DiffMICClassifier.from_pretrained(models / name)
+    trained, clf.model_ = clf.model_, replace(clf.model_, doubt=None, alone=None)
+    clf.save_pretrained(models / name, dtype="float16")
+    record = results / f"{name}.json"
+    weights = digest((models / name / "model.safetensors").read_bytes())
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"weights_sha256": weights}))
+    outcome = run(zoo, "convert", name, *places, "--data", data)
+    assert outcome.exit_code == 0, outcome.output
+    found = DiffMICClassifier.from_pretrained(models / name).model_
+    assert found.alone.calibration.temperature == pytest.approx(
+        trained.alone.calibration.temperature, rel=1e-3
+    )
+    for stage, quantiles in trained.doubt.confidence.items():
+        np.testing.assert_allclose(found.doubt.confidence[stage], quantiles, atol=1e-3)
+    np.testing.assert_allclose(found.doubt.reference.mean, trained.doubt.reference.mean, atol=1e-4)
 
 
 def test_convert_leaves_files_alone_that_would_predict_otherwise(zoo, data, tmp_path, monkeypatch):
