@@ -1,5 +1,6 @@
 """Uncertainty, abstention and prediction sets of the estimator."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from numbers import Real
 from typing import Any, Self
@@ -33,6 +34,7 @@ class Doubts(FittedAttributes):
     """Methods of the estimator that tell the doubt of its predictions."""
 
     get_params: Any  # of BaseEstimator
+    _replaced: Callable[[FittedModel, FittedModel], bool]  # of Engines
 
     @undisturbed
     def predict_uncertainty(
@@ -105,6 +107,8 @@ class Doubts(FittedAttributes):
         ------
         InputError, NotFittedError
             X or y cannot be used; there is no fitted model.
+        RuntimeError
+            A fit has replaced the model meanwhile.
         """
         model, parameters = self._fitted(), self.get_params(deep=False)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
@@ -119,7 +123,8 @@ class Doubts(FittedAttributes):
             for stage in model.stages
         }
         doubt = replace(model.doubt or Doubt(), conformal=ConformalScores(scores, options))
-        self.model_ = replace(model, doubt=doubt)
+        if not self._replaced(model, replace(model, doubt=doubt)):
+            raise RuntimeError("The model has been replaced meanwhile; call conformalize again.")
         return self
 
     @undisturbed
