@@ -228,6 +228,12 @@ OF_REGIONS: dict[str, dict[str, Any]] = {
     "diffusion": diffusion(OURS),
 }
 
+# Losses of stage two for grades: how much the ranked probability score weighs.
+GRADES = {
+    "cross-entropy": diffusion(OURS),
+    **{f"and {w:g} ranked": diffusion(replace(OURS, grade_weight=w)) for w in (0.3, 1.0, 3.0)},
+}
+
 # Ablations along one number, for pictures.
 FACTORS: dict[str, dict[float, str]] = {
     "steps of the sampler": {n: f"{n} steps" for n in (1, 2, 5, 20, 50)}

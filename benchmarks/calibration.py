@@ -1,0 +1,197 @@
+"""Calibration: errors with intervals, other class shares, and decisions for grades.
+
+    python benchmarks/calibration.py errors                  from the kept answers of accuracy.py
+    python benchmarks/calibration.py shifted --data FOLDER   likelihood under other class shares
+    python benchmarks/calibration.py grades --data FOLDER    kappa on the validation part of APTOS
+
+The first two read the test probabilities beside ``results/accuracy.csv`` and train nothing;
+``grades`` uses the networks of ``accuracy.py run`` (``--work``), and trains what is missing.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from accuracy_bench.encoders import Job
+from accuracy_bench.methods import GRADES, METHODS
+from accuracy_bench.results import Answers, Results
+from accuracy_bench.tasks import DATA_SETS, load
+from sklearn.metrics import accuracy_score, cohen_kappa_score
+
+from diffmic.data import TargetEncoding
+from diffmic.datasets import read_csv
+from diffmic.inference.decisions import expected_position, kappa_cuts
+from diffmic.inference.prevalence import estimated_shares, log_ratio
+from diffmic.tasks import calibration_errors
+from diffmic.training.evaluation import Reading, balanced_folds
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results" / "accuracy.csv"
+COMPARED = ("plain", "prior", "diffusion")
+FOLDS = 5
+app = typer.Typer(add_completion=False, help=__doc__)
+File = Annotated[Path, typer.Option(help="CSV file of the results.")]
+Floats = Any
+
+
+@app.command()
+def errors(results: File = RESULTS, n_resamples: int = 500) -> None:
+    """Errors in 15 bins of equal mass on the test parts, means over runs, as Markdown.
+
+    Every method has a temperature from its validation part. In brackets: the mean of the ends of
+    the runs' 95 % intervals over patients, lesions or images; then the mean error of chance.
+    """
+    kept = Results(results)
+    print("| set | method | runs | images | expected calibration error | classwise |")
+    print("|---|---|---|---|---|---|")
+    for name in DATA_SETS:
+        for method in COMPARED:
+            found = answers_of(kept, name, method)
+            if not found:
+                continue
+            measured = [of_run(answers, n_resamples) for answers in found]
+            images = np.mean([len(a.targets) for a in found])
+            cells = [name, method, str(len(found)), f"{images:.0f}"]
+            for metric in ("ece_mass", "ece_classwise"):
+                runs = [m[metric] for m in measured]
+                value, low, high, chance = (
+                    np.mean([getattr(r, field) for r in runs])
+                    for field in ("value", "low", "high", "of_chance")
+                )
+                cells.append(f"{value:.3f} ({low:.3f} to {high:.3f}; chance {chance:.3f})")
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def answers_of(kept: Results, name: str, method: str) -> list[Answers]:
+    """Kept answers of all runs of a method on a set."""
+    seeds = sorted({int(row["seed"]) for row in kept.rows() if row["set"] == name})
+    return [a for seed in seeds if (a := kept.answers(name, seed, method)) is not None]
+
+
+def of_run(answers: Answers, n_resamples: int) -> dict[str, Any]:
+    """Calibration errors of one run."""
+    proba = answers.proba
+    if not answers.multilabel:
+        proba = proba / proba.sum(axis=1, keepdims=True)  # of half precision
+    truth = answers.targets if answers.multilabel else answers.targets.argmax(axis=1)
+    return calibration_errors(truth, proba, n_resamples=n_resamples, groups=answers.groups)
+
+
+@app.command()
+def shifted(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    results: File = RESULTS,
+    method: str = "diffusion",
+) -> None:
+    """Likelihood on test parts in which classes have the shares of the training turned round.
+
+    The rarest class is given the share of the most frequent one, and so on: images are weighted so
+    that their classes have such shares. Probabilities are as they are, corrected for the true
+    shares, and for those that expectation–maximisation finds in the weighted images without labels.
+    """
+    kept = Results(results)
+    print(
+        "| set | runs | as they are | true shares | estimated shares | largest error of a share |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, data_set in DATA_SETS.items():
+        found = [a for a in answers_of(kept, name, method) if not a.multilabel]
+        if not found:
+            continue
+        rows = []
+        for answers in found:
+            shares = training_shares(data / data_set.folder, answers, data_set.task)
+            rows.append(of_shift(answers, shares))
+        means = np.mean(rows, axis=0)
+        print(f"| {name} | {len(found)} | " + " | ".join(f"{x:.3f}" for x in means) + " |")
+
+
+def training_shares(folder: Path, answers: Answers, task: str) -> Floats:
+    """Class shares of the training images; of a split of each run's own, those of all images."""
+    if (file := folder / "pneumoniamnist.npz").is_file():
+        labels = np.load(file)["train_labels"].ravel()
+        return np.bincount(labels) / len(labels)
+    table = read_csv(folder / "labels.csv")
+    encoded = TargetEncoding.learn(table.labels, task).encode(table.labels)
+    part = table.splits == "train"
+    return np.asarray(encoded[part].mean(axis=0), dtype=np.float64)
+
+
+def of_shift(answers: Answers, shares: Floats) -> tuple[float, float, float, float]:
+    """Negative log-likelihoods of one run, and the largest error of an estimated share."""
+    proba = answers.proba.clip(1e-4)
+    proba = proba / proba.sum(axis=1, keepdims=True)
+    y, here = answers.targets.argmax(axis=1), answers.targets.mean(axis=0)
+    other = np.empty_like(shares)
+    other[np.argsort(shares)] = np.sort(shares)[::-1]
+    other = np.where(here > 0, other, 0)
+    other /= other.sum()
+    weights = np.where(here > 0, other / np.maximum(here, 1e-12), 0)[y]
+
+    def nll(p: Floats) -> float:
+        return float(np.average(-np.log(p[np.arange(len(y)), y]), weights=weights))
+
+    def corrected(to: Floats) -> Floats:
+        joint = proba * np.exp(log_ratio(to.clip(1e-6), shares, exclusive=True))
+        return joint / joint.sum(axis=1, keepdims=True)
+
+    estimate = estimated_shares(proba, shares, exclusive=True, weights=weights)[0]
+    return (
+        nll(proba),
+        nll(corrected(other)),
+        nll(corrected(estimate)),
+        np.abs(estimate - other).max(),
+    )
+
+
+@app.command()
+def grades(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    seeds: Annotated[list[int], typer.Option()] = [0],  # noqa: B006
+    name: Annotated[str, typer.Option("--set")] = "aptos",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
+    verbose: int = 1,
+) -> None:
+    """Quadratic kappa on the validation part, cross-fitted, for losses and decisions.
+
+    Losses: the recipe's, and with the ranked probability score at several weights in stage two.
+    Decisions: the most probable grade, the smallest expected quadratic cost, and the cut points.
+    """
+    print("| seed | loss | likelihood | most probable | quadratic cost | cut points | accuracies |")
+    print("|---|---|---|---|---|---|---|")
+    for seed in seeds:
+        job = Job(name, DATA_SETS[name], seed, load(DATA_SETS[name], seed, data), work, verbose)
+        part, task = job.parts["val"], job.parts.task
+        prior = METHODS["prior"].train(job)("val").logits("prior", task)
+        for loss, how in {"prior alone": METHODS["prior"], **GRADES}.items():
+            logits = how.train(job)("val").logits(how.stage, task)
+            beside = prior if how.beside else None
+            reading = Reading(logits, beside, part.targets, part.weights, task)
+            nll, decided = cross_fitted_decisions(reading, seed)
+            y = part.targets.argmax(dim=1).numpy()
+            kappas = [cohen_kappa_score(y, d, weights="quadratic") for d in decided]
+            accuracies = "/".join(f"{accuracy_score(y, d):.3f}" for d in decided)
+            cells = [str(seed), loss, f"{nll:.4f}", *(f"{k:.4f}" for k in kappas), accuracies]
+            print("| " + " | ".join(cells) + " |", flush=True)
+
+
+def cross_fitted_decisions(reading: Reading, seed: int) -> tuple[float, list[Floats]]:
+    """Likelihood, and decisions of the three kinds by mappings fitted on the other folds."""
+    folds = balanced_folds(reading.targets, FOLDS, seed)
+    proba = np.zeros(tuple(reading.targets.shape))
+    cuts = np.zeros((len(proba), proba.shape[1] - 1))
+    for fold in range(FOLDS):
+        inside, others = folds == fold, reading[folds != fold]
+        calibration = others.fitted()
+        proba[inside.numpy()] = reading[inside].proba(calibration)
+        cuts[inside.numpy()] = kappa_cuts(others.proba(calibration))
+    expected = expected_position(proba)
+    y = reading.targets.argmax(dim=1).numpy()
+    nll = float(-np.log(proba[np.arange(len(y)), y]).mean())
+    by_cuts = (expected[:, None] >= cuts).sum(axis=1)
+    return nll, [proba.argmax(axis=1), expected.round().astype(int), by_cuts]
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,66 @@
+"""The calibration benchmark: what it adds up from kept answers is right."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy.stats import norm
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+import calibration  # noqa: E402
+from accuracy_bench.results import Answers, Results  # noqa: E402
+
+from diffmic.tasks import ORDINAL  # noqa: E402
+from diffmic.training.evaluation import Reading  # noqa: E402
+
+pytestmark = pytest.mark.benchmarks
+SHARES = np.array([0.7, 0.2, 0.1])
+
+
+def answers(n=4000, seed=0):
+    """Gaussian classes with their exact probabilities."""
+    rng = np.random.RandomState(seed)
+    y = rng.choice(3, n, p=SHARES)
+    x = 1.5 * y + rng.randn(n)
+    joint = SHARES * norm.pdf(x[:, None] - 1.5 * np.arange(3))
+    proba = joint / joint.sum(axis=1, keepdims=True)
+    return Answers(np.eye(3, dtype=int)[y], proba, np.empty(0), np.arange(n))
+
+
+def test_shares_turned_round_are_corrected_for():
+    as_they_are, true, estimated, error = calibration.of_shift(answers(), SHARES)
+    assert true < as_they_are - 0.2
+    assert estimated == pytest.approx(true, abs=0.02)
+    assert error < 0.05
+
+
+def test_errors_are_printed_for_each_method_that_was_kept(tmp_path, capsys):
+    kept = Results(tmp_path / "accuracy.csv")
+    kept.add({"set": "busi", "seed": 0, "method": "prior", "part": "test"})
+    kept.keep("busi", 0, "prior", answers(300))
+    calibration.errors(tmp_path / "accuracy.csv", n_resamples=20)
+    (line,) = capsys.readouterr().out.splitlines()[2:]
+    assert line.startswith("| busi | prior | 1 | 300 | 0.0")
+    assert line.count("chance") == 2
+
+
+def test_decisions_of_grades_are_cross_fitted():
+    of = answers(600)
+    reading = Reading(
+        torch.from_numpy(np.log(of.proba)),
+        None,
+        torch.from_numpy(of.targets).float(),
+        torch.ones(600),
+        ORDINAL,
+    )
+    nll, decided = calibration.cross_fitted_decisions(reading, seed=0)
+    truth = F.one_hot(torch.from_numpy(of.targets.argmax(axis=1)), 3).double()
+    expected = F.cross_entropy(reading.logits, truth)
+    assert nll == pytest.approx(float(expected), abs=0.03)
+    assert [len(d) for d in decided] == [600] * 3
+    assert all(set(d) <= {0, 1, 2} for d in decided)
+    assert (decided[1] != decided[2]).any()
