@@ -9,6 +9,7 @@ from diffmic.model import Conditions
 from diffmic.tasks import MULTICLASS, MULTILABEL
 
 N, C, K = 3, 2, 4
+SETTINGS = ("exclusive", "crop")
 
 
 @pytest.fixture
@@ -36,19 +37,27 @@ def explained(conditions, sizes, task=MULTICLASS):
 
 
 def test_shapes_are_those_of_the_contract(conditions):
-    found = explained(conditions, [[20, 30]] * N)
+    maps = torch.rand(N, 6, K, C)
+    found = explain(conditions, torch.tensor([[20, 30]] * N), MULTICLASS, noisy=maps, clean=maps)
     assert found.saliency.shape == (N, C, 3, 3)
     assert found.heatmap(0).shape == (C, 20, 30)
     assert len(found) == N
     assert found.boxes.shape == (N, K, 4)
     assert found.attention.shape == (N, K)
     assert found.global_proba.shape == found.local_proba.shape == (N, C)
+    assert found.noisy_maps.shape == found.clean_maps.shape == (N, 6, K, C)
     assert found.exclusive
-    for name, values in vars(found).items():
-        if name == "exclusive":
-            continue
-        assert isinstance(values, np.ndarray)
-        assert values.dtype == (np.int64 if name == "sizes" else np.float32)
+    assert found.crop == "none"
+    arrays = {name: values for name, values in vars(found).items() if name not in SETTINGS}
+    for name, values in arrays.items():
+        assert isinstance(values, np.ndarray), name
+        assert values.dtype == (np.int64 if name == "sizes" else np.float32), name
+
+
+def test_without_a_diffusion_there_are_no_label_maps(conditions):
+    found = explained(conditions, [[20, 30]] * N)
+    assert found.noisy_maps is None
+    assert found.clean_maps is None
 
 
 def test_boxes_are_in_the_pixels_of_each_image(conditions):
