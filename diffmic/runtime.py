@@ -133,10 +133,15 @@ class OnnxClassifier:
     ) -> NDArray[Any]:
         """Labels (n,) of images, or an indicator matrix (n, L); see :meth:`predict_proba`."""
         proba, labels = self.predict_proba(X, stage=stage), self.classes_
+        thresholds = self.metadata_["thresholds"].get(stage)
         if self.task_ == "multilabel":
-            thresholds = self.metadata_["thresholds"].get(stage, 0.5)
-            return (proba >= np.asarray(thresholds)).astype(int)
-        found: NDArray[Any] = labels[proba.argmax(axis=1)]
+            return (proba >= np.asarray(0.5 if thresholds is None else thresholds)).astype(int)
+        if thresholds is None:
+            position = proba.argmax(axis=1)
+        else:  # of two classes, or cut points between grades
+            expected = proba @ np.arange(proba.shape[1])
+            position = (expected[:, None] >= np.asarray(thresholds)).sum(axis=1)
+        found: NDArray[Any] = labels[position]
         return found
 
     def _batches(self, X: Any, batch_size: int) -> Iterator[NDArray[Any]]:

@@ -96,6 +96,17 @@ def test_multilabel_decides_by_its_thresholds(tmp_path):
     assert (exported.predict(X) == clf.predict(X)).mean() > 0.98
 
 
+def test_grades_are_decided_by_their_cut_points(tmp_path):
+    clf, X, _ = fitted(task="ordinal")
+    cuts = np.array([0.2, 0.4])
+    clf.model_ = replace(clf.model_, thresholds={"diffusion": cuts, "prior": cuts})
+    exported = OnnxClassifier(clf.export_onnx(tmp_path / "model.onnx"))
+    for stage in ("diffusion", "prior"):
+        expected = clf.predict(X, stage=stage)
+        assert (expected != clf.predict_proba(X, stage=stage).argmax(axis=1)).any()
+        assert (exported.predict(X, stage=stage) == expected).mean() > 0.98
+
+
 def test_a_range_of_pixel_values_travels(tmp_path):
     X, y = stripes(60)
     deep = X.astype(np.uint16) * 16
