@@ -4,7 +4,8 @@ from .card import ModelCard, card_of_finetuned, checked_card
 from .files import DType
 from .names import check_repository, list_pretrained, locate, origin_of
 from .publish import push_folder
-from .saved_model import SavedModel, load_model, save_model
+from .saved_model import SavedModel, load_model
+from .saving import save_model
 
 __all__ = [
     "DType",

@@ -1,4 +1,4 @@
-"""Saving a fitted model as a folder of files, and loading it."""
+"""A saved model: what its folder holds, and how it is loaded; saving.py writes it."""
 
 import copy
 from collections.abc import Mapping
@@ -33,44 +33,33 @@ from ..random import LocalRNG
 from ..tasks import task_named
 from ..training import resolve_recipe
 from ..training.precision import to_device
-from .card import ModelCard, card_text, checked_card
+from .card import ModelCard, checked_card
 from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
 from .doubt import (
     announced,
-    doubt_tensors,
-    plain_alone,
-    plain_doubt,
     read_alone,
     read_doubt,
     stored_doubt,
 )
 from .files import (
-    DType,
     check_tensors,
     check_weights,
     finish_save,
     load_weights,
-    save_files,
 )
-from .nan import nan_as_none, none_as_nan
+from .nan import none_as_nan
 from .parameters import (
     NO_PARTS,
     OLDEST_ARCHITECTURE,
     chosen_backbone,
-    custom_augment,
     instance,
-    plain_architecture,
-    plain_backbone,
-    plain_classes,
-    plain_parameters,
     read_architecture,
     read_classes,
     read_diffusion,
     read_parameters,
 )
-from .parts import check_parts, own_parts, plain_settings
-from .population import POPULATION_KEYS, plain_population, read_population
-from .target import save_target
+from .parts import check_parts
+from .population import POPULATION_KEYS, read_population
 
 NETWORK_KEYS = ("backbone", "architecture", "diffusion")
 CONFIG_KEYS = {
@@ -112,129 +101,14 @@ class SavedModel:
     card: ModelCard
 
 
-def save_model(
-    folder: str | Path, saved: SavedModel, *, dtype: DType = "float32", name: str | None = None
-) -> None:
-    """Save a model as ``config.json``, ``model.safetensors`` and ``README.md``.
-
-    Parameters
-    ----------
-    folder : str or Path
-        Target folder.
-    saved : SavedModel
-        Model to save.
-    dtype : {"float32", "float16"}
-        Data type of the stored weights.
-    name : str or None
-        Name of the model in the usage example of the card; None: that of the folder.
-
-    Raises
-    ------
-    InputError
-        ``folder`` is no path, is a file, or belongs to something else; the model cannot be
-        represented in the files, or not be loaded from them. What was there before is unchanged.
-    """
-    folder = save_target(folder)
-    model, names = saved.model, _local_names(saved.model)
-    card = replace(saved.card, base_model=saved.card.base_model or _base_model(saved))
-    parameters = plain_parameters({**saved.parameters, "class_names": model.class_names})
-    config: dict[str, Any] = {
-        "task": model.task.name,
-        "classes": plain_classes(model.classes),
-        "network": {
-            "backbone": names.get("backbone", plain_backbone(model.plan.backbone)),
-            "architecture": plain_architecture(model.plan.architecture)
-            | _without(names, "backbone"),
-            "diffusion": plain_settings(model.plan.diffusion),
-        },
-        "preprocessing": _preprocessing(model),
-        "calibrations": {stage: c.to_dict() for stage, c in model.calibrations.items()},
-        "thresholds": {stage: t.tolist() for stage, t in model.thresholds.items()},
-        "diffusion_alone": plain_alone(model),
-        "doubt": plain_doubt(model.doubt),
-        "sampling": asdict(model.sampling),
-        "seed": model.seed,
-        "drawing_ratio": None if model.drawing_ratio is None else model.drawing_ratio.tolist(),
-        "parameters": _without(parameters, "backbone"),
-        "validation_scores": nan_as_none(dict(model.record.validation_scores)),
-        "history": nan_as_none(model.record.history),
-        "versions": dict(model.record.versions),
-        "label_counts": dict(model.record.label_counts),
-        "data_names": None if model.data_names is None else list(model.data_names),
-        "card": nan_as_none(asdict(card)),
-        **plain_population(model),
-    }
-    text = card_text(
-        card,
-        name=name or folder.resolve().name,
-        config=config,
-        validation_scores=model.record.validation_scores,
-    )
-    save_files(
-        folder,
-        config,
-        model.network,
-        card=text,
-        dtype=dtype,
-        check=lambda new: _load(new, saved),
-        extra=doubt_tensors(model.doubt),
-    )
-
-
-def _load(folder: Path, saved: SavedModel) -> SavedModel:
-    """What loading the files of a model gives, with the code that the user would pass again."""
-    backbone = saved.model.plan.backbone
-    return load_model(
-        folder,
-        defaults=saved.parameters,
-        backbone=None if isinstance(backbone, str) else backbone,
-        augment=custom_augment(saved.parameters["augment"]),
-        parts=own_parts(saved.model, saved.parameters),
-        device=torch.device("cpu"),
-    )
-
-
-def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
-
-
-def _encoder(network: DiffMICNetwork) -> Any:
+def encoder_of(network: DiffMICNetwork) -> Any:
     """Backbone of the network that the estimator's ``backbone`` describes."""
     return network.image_encoder or network.prior.backbone
 
 
-def _base_model(saved: SavedModel) -> str:
-    """Repository on the Hub of the weights from which training started; empty if there is none."""
-    if saved.parameters["pretrained"] is not True:
-        return ""
-    encoder = _encoder(saved.model.network)
-    cfg = getattr(getattr(encoder.net, "model", None), "pretrained_cfg", {})
-    return str(cfg.get("hf_hub_id") or "")
-
-
-def _local_names(model: FittedModel) -> dict[str, str]:
-    """timm names for backbones given by ``source:name``, so that loading needs no network."""
-    network, architecture = model.network, model.plan.architecture
-    if architecture.prior is not None:
-        return {}  # of one's own, without named backbones
-    backbones: dict[str, tuple[Any, Any]] = {
-        "backbone": (model.plan.backbone, _encoder(network)),
-        "prior_backbone": (architecture.prior_backbone, network.prior.backbone),
-        "region_backbone": (
-            architecture.region_backbone,
-            getattr(network.prior.regions, "backbone", None),
-        ),
-    }
-    return {
-        name: backbone.net.model.pretrained_cfg["architecture"]
-        for name, (chosen, backbone) in backbones.items()
-        if isinstance(chosen, str) and ":" in chosen
-    }
-
-
-def _preprocessing(model: FittedModel) -> dict[str, Any]:
+def preprocessing_of(model: FittedModel) -> dict[str, Any]:
     """Preprocessing: images are cropped, resized to a square, scaled to 0–1 and normalised."""
-    encoder, value_range = _encoder(model.network), model.value_range
+    encoder, value_range = encoder_of(model.network), model.value_range
     return {
         "image_size": model.image_size,
         "channels": model.channels,
@@ -256,7 +130,7 @@ def load_model(
     parts: Mapping[str, Any] = NO_PARTS,
     checksum: str | None = None,
 ) -> SavedModel:
-    """Load what :func:`save_model` wrote; see ``DiffMICClassifier.from_pretrained``.
+    """Load what :func:`~diffmic.hub.save_model` wrote; see ``DiffMICClassifier.from_pretrained``.
 
     Parameters
     ----------
@@ -314,10 +188,10 @@ def load_model(
     extra = load_weights(folder, network)
     to_device(network, device)
     plan = resolved(plan, network)  # files of format version 1 keep "auto"
-    doubt = read_doubt(config.get("doubt"), extra, _encoder(network).channels, where=where)
+    doubt = read_doubt(config.get("doubt"), extra, encoder_of(network).channels, where=where)
     own: dict[str, Any] = {"network": network, "plan": plan, "engine": Engine(network)}
     model = FittedModel(**own, doubt=doubt, **saved.pop("model"))
-    if (found := _preprocessing(model)) != config["preprocessing"]:
+    if (found := preprocessing_of(model)) != config["preprocessing"]:
         raise ModelFileError(
             f"preprocessing in {where!r} is {config['preprocessing']}, but the weights "
             f"were learnt with {found}. Save the model again."
