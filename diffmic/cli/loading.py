@@ -1,0 +1,136 @@
+"""Models and data that commands are given, and the options that go with them."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .app import say, watched
+
+if TYPE_CHECKING:
+    from ..classifier import DiffMICClassifier
+    from ..image_table import LabelledTable
+    from ..inference import Stage
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        help="Folder of a saved model, a short name (see 'diffmic models'), or org/name on the "
+        "Hugging Face Hub."
+    ),
+]
+DataArgument = Annotated[
+    str,
+    typer.Argument(
+        help="A folder with a folder per class, a CSV file with the columns file and label (or "
+        "columns of 0 and 1), or a set of MedMNIST by name or file (.npz)."
+    ),
+]
+OutModel = Annotated[Path, typer.Option("--out", "-o", help="Folder of the model.")]
+StageOption = Annotated[
+    str | None, typer.Option(help="diffusion, or prior: the probabilities before the diffusion.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+_OF_THE_DATA = "How the data are read"
+Group = Annotated[
+    str | None,
+    typer.Option(
+        help="CSV: column with the patient, whose images stay together.",
+        rich_help_panel=_OF_THE_DATA,
+    ),
+]
+ImageColumn = Annotated[
+    str, typer.Option(help="CSV: column with the files.", rich_help_panel=_OF_THE_DATA)
+]
+LabelColumn = Annotated[
+    str, typer.Option(help="CSV: column with the labels.", rich_help_panel=_OF_THE_DATA)
+]
+ImageFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV: folder that its paths are relative to; without it, that of the CSV.",
+        rich_help_panel=_OF_THE_DATA,
+    ),
+]
+Levels = Annotated[
+    str,
+    typer.Option(
+        help="Folders: what they are from the top, such as label/group or split/label.",
+        rich_help_panel=_OF_THE_DATA,
+    ),
+]
+_OF_MEDMNIST = re.compile(r"([a-z]+)(?:_(28|64|128|224))?")
+
+
+def load(model: str, device: str = "auto") -> "DiffMICClassifier":
+    """A saved model, which shows progress where it can be seen."""
+    from ..classifier import DiffMICClassifier
+
+    clf = DiffMICClassifier.from_pretrained(model, device=device)
+    return clf.set_params(verbose=int(watched()))
+
+
+def stage_of(clf: "DiffMICClassifier", asked: str | None) -> "Stage":
+    """The stage that was asked for; else the diffusion, or the prior of a model without one."""
+    trained = [stage for stage in ("prior", "diffusion") if stage in clf.model_.calibrations]
+    if asked is None:
+        if "diffusion" not in trained:
+            say("the model has no diffusion stage: these are the probabilities of its prior.")
+        asked = trained[-1]
+    if asked not in trained:
+        raise InputError(f"--stage is {asked!r}; the model has {' and '.join(trained)}.")
+    return asked  # type: ignore[return-value]
+
+
+def read_data(
+    data: str,
+    *,
+    image: str = "file",
+    label: str = "label",
+    group: str | None = None,
+    folder: Path | None = None,
+    levels: str = "auto",
+) -> "LabelledTable":
+    """Images and labels: a folder per class, a CSV file, or a set of MedMNIST.
+
+    Raises
+    ------
+    InputError
+        It is none of these, or cannot be read.
+    """
+    from .. import datasets
+
+    path = Path(data).expanduser()
+    if path.is_dir():
+        return datasets.read_folders(path, levels=levels)
+    named: Any = _OF_MEDMNIST.fullmatch((path.stem if path.suffix == ".npz" else data).lower())
+    if named is not None and named[1] in datasets.MEDMNIST:
+        place = path if path.suffix == ".npz" else None
+        return datasets.read_medmnist(named[1], place, size=int(named[2] or 28))
+    if path.is_file() and path.suffix != ".npz":
+        return datasets.read_csv(path, image=image, label=label, group=group, folder=folder)
+    if path.is_file():
+        raise InputError(
+            f"{data!r} is not named as a set of MedMNIST is, such as pneumoniamnist_64.npz. Arrays "
+            "of your own are passed to fit in Python."
+        )
+    raise InputError(
+        f"{data!r} is no folder, no file, and no set of MedMNIST "
+        f"({', '.join(list(datasets.MEDMNIST)[:3])}, …)."
+    )
+
+
+def chosen_part(table: "LabelledTable", split: str | None) -> "LabelledTable":
+    """The split that was asked for, or else the test split; all images, if there are no splits."""
+    if split is not None:
+        return table.part(split)
+    if table.splits is None or len(set(table.splits.tolist())) == 1:
+        return table
+    tests = sorted({s for s in table.splits.tolist() if s.casefold() in ("test", "testing")})
+    if not tests:
+        raise InputError(
+            f"The data have the splits {sorted(set(table.splits.tolist()))}; choose one by --split."
+        )
+    return table.part(*tests)

@@ -1,0 +1,141 @@
+"""``diffmic predict``."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .app import NOT_ALL, say, watched
+from .files import Named, image_files
+from .loading import Device, ModelArgument, StageOption, load, stage_of
+from .writing import format_of, writer
+
+if TYPE_CHECKING:
+    from ..classifier import DiffMICClassifier
+
+_TOLD = 1000  # unreadable files that are kept to be named; more are counted
+
+
+def predict(
+    model: ModelArgument,
+    images: Annotated[
+        list[str],
+        typer.Argument(
+            help="Files, folders, patterns such as `'scans/**/*.dcm'`; `-` reads paths from "
+            "standard input."
+        ),
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", "-o", help="File: .csv, .jsonl or .parquet. Without it: standard output."
+        ),
+    ] = None,
+    format: Annotated[  # the name of the option
+        str | None, typer.Option(help="csv, jsonl or parquet, whatever the suffix.")
+    ] = None,
+    stage: StageOption = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images in a batch.")] = None,
+    workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Predict the class of images, with calibrated probabilities.
+
+    A row for each image: file, predicted, and p_CLASS for each class. Several labels in
+    the column predicted have semicolons between them (multi-label). Images are read in
+    batches, however many there are. Files that cannot be read have no row; they are told
+    at the end, and the exit code is then 3.
+
+    **Examples**
+
+        diffmic predict diffmic-v2-aptos eye.jpg
+        diffmic predict my-model scans/ --out predictions.csv
+        find . -name '*.dcm' -print0 | diffmic predict my-model - --format jsonl | head
+    """
+    kind = format_of(out, format)
+    clf = load(model, device)
+    if batch_size is not None:
+        clf.set_params(batch_size=batch_size)
+    clf.set_params(num_workers=workers)
+    chosen = stage_of(clf, stage)
+    columns = ["file", "predicted", *(f"p_{name}" for name in clf.class_names_)]
+    named = _counted(image_files(images), images)
+    faults: list[Named] = []
+    done = failed = 0
+    with writer(out, kind, columns) as written:
+        # Each call starts the workers anew, so with workers it is given more images.
+        size = clf.batch_size * (16 if workers else 1)
+        while chunk := list(islice(named, size)):
+            found = predicted(clf, chunk, chosen)
+            rows = [row for row in found if isinstance(row, dict)]
+            wrong = [fault for fault in found if isinstance(fault, Named)]
+            faults += wrong[: _TOLD - len(faults)]
+            done, failed = done + len(rows), failed + len(wrong)
+            written.write(rows)
+    for fault in faults:
+        say(f"{fault.name}: {fault.fault}")
+    if failed > len(faults):
+        say(f"… and {failed - len(faults)} more.")
+    if failed:
+        say(f"{failed} of {done + failed} could not be read; {done} predictions were made.")
+        raise typer.Exit(NOT_ALL)
+
+
+def predicted(
+    clf: "DiffMICClassifier", chunk: Sequence[Named], stage: Any
+) -> list[dict[str, Any] | Named]:
+    """Row of each image of a chunk, or what is wrong with it, in their order."""
+    good = [named.name for named in chunk if not named.fault]
+    found = iter(_halved(clf, good, stage) if good else [])
+    return [named if named.fault else next(found) for named in chunk]
+
+
+def _halved(clf: "DiffMICClassifier", names: list[str], stage: Any) -> list[dict[str, Any] | Named]:
+    """Rows of files; if one cannot be read, it is found by halving.
+
+    Probabilities do not depend on the other images of a batch.
+    """
+    try:
+        proba = clf.predict_proba(names, stage=stage)
+    except (InputError, OSError) as reason:
+        if len(names) == 1:
+            return [Named(names[0], _without(names[0], str(reason)))]
+        middle = len(names) // 2
+        return _halved(clf, names[:middle], stage) + _halved(clf, names[middle:], stage)
+    return list(rows_of(clf, names, proba, stage))
+
+
+def rows_of(
+    clf: "DiffMICClassifier", names: Sequence[str], proba: Any, stage: Any
+) -> Iterator[dict[str, Any]]:
+    """Row of each file: its name, what is predicted, and the probability of each class."""
+    classes, model = clf.class_names_, clf.model_
+    decided = model.decisions(proba, stage)
+    known = model.classes.tolist()
+    for name, p, decision in zip(names, proba.tolist(), decided.tolist(), strict=True):
+        if model.task.exclusive:
+            label: Any = classes[known.index(decision)]
+        else:
+            label = [c for c, present in zip(classes, decision, strict=True) if present]
+        row = {"file": name, "predicted": label}
+        yield row | {f"p_{c}": float(f"{v:.7g}") for c, v in zip(classes, p, strict=True)}
+
+
+def _without(name: str, fault: str) -> str:
+    """A message in one line, without the name of the file that it begins with."""
+    told = " ".join(fault.split())
+    return told.removeprefix(f"{name!r}").removeprefix(name).lstrip(": ") or told
+
+
+def _counted(named: Iterable[Named], arguments: Sequence[str]) -> Iterator[Named]:
+    """The files, with progress where it can be seen; a list on standard input has no known end."""
+    if not watched():
+        return iter(named)
+    from tqdm.auto import tqdm
+
+    if "-" not in arguments:
+        named = list(named)
+    return iter(tqdm(named, desc="predicting", unit="image", leave=False))
