@@ -34,6 +34,11 @@ def convert(
 
     Their denoiser is known by its names; --rename says which of our names the encoders and the
     prior have. A folder needs all weights of the network, and --classes.
+
+    **Examples**
+
+        diffmic convert denoiser.pt --to denoiser.safetensors
+        diffmic convert denoiser.pt prior.pt encoder.pt --to my-model --classes 0,1,2,3,4
     """
     from dataclasses import replace
 
