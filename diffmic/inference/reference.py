@@ -20,7 +20,7 @@ class EmbeddingReference:
     """Mean and covariance of the embeddings of held-out images.
 
     The distance of an image is Mahalanobis', d² = (z − μ)ᵀ Σ⁻¹ (z − μ), of its embedding of unit
-    length, z = e / |e| (Lee et al., NeurIPS 2018). Σ is estimated with the shrinkage of Ledoit and
+    length, z = e / ‖e‖ (Lee et al., NeurIPS 2018). Σ is estimated with the shrinkage of Ledoit and
     Wolf (2004), and is kept by its directions of largest variance, Σ = V diag(v − r) Vᵀ + r I, so
     that its size is bounded whatever the number of images.
 
