@@ -116,7 +116,13 @@ def test_public_names_are_there_and_unknown_ones_are_not():
         getattr(diffmic, "no_such_name")  # noqa: B009
 
 
-def test_the_files_that_ci_runs_are_there():
-    named = re.findall(r"tests/[\w/.]+", (ROOT / ".ci" / "run").read_text(encoding="utf-8"))
-    assert len(named) > 5
-    assert [name for name in named if not (ROOT / name).exists()] == []
+RUNS = [".ci/run", ".github/workflows/tests.yml"]
+
+
+@pytest.mark.skipif(not (ROOT / RUNS[0]).exists(), reason="not in the sdist")
+def test_the_files_that_ci_runs_are_there_and_the_workflow_runs_them_too():
+    texts = [(ROOT / name).read_text(encoding="utf-8") for name in RUNS]
+    here, there = [set(re.findall(r"tests/[\w/.]+", text)) for text in texts]
+    assert len(here) > 5
+    assert here == there
+    assert [name for name in here if not (ROOT / name).exists()] == []
