@@ -30,8 +30,8 @@ from diffmic.hub.publish import NOTICE_FILE
 from diffmic.inference import STAGES
 from diffmic.tasks import task_named
 from diffmic.training import resolve_recipe
-from diffmic.training.doubt import with_doubt
 
+from .doubt import with_doubt
 from .recipes import ZOO, ZooModel
 
 HERE = Path(__file__).parent

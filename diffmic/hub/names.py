@@ -42,7 +42,7 @@ class Published:
 REGISTRY = {
     "diffmic-v2-aptos": Published(
         "Grade of diabetic retinopathy, 0 to 4, in fundus photographs.",
-        sha256="e5db322c143025710f1abc8a864e0f3748b5a843438321512f8f641f21206f0f",
+        sha256="9236eb271be741f66b0bd057219a7375dd903ec7aa1d7c34eeab5930c6bcbf03",
     ),
     "diffmic-v2-ham10000": Published(
         "Kind of skin lesion, of 7, in dermatoscopic photographs.",

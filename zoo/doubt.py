@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from ..inference import (
+from diffmic.inference import (
     Alone,
     Calibration,
     Doubt,
@@ -14,6 +14,7 @@ from ..inference import (
     best_thresholds,
     confidence_quantiles,
 )
+from diffmic.inference.decisions import kappa_cuts
 
 
 def with_doubt(
@@ -41,9 +42,11 @@ def with_doubt(
         logits = evidence.logits("diffusion", task)
         calibration = Calibration.fit(logits, targets, task, weights=weights)
         thresholds = None
-        if task.has_thresholds:
+        if model.thresholds_of("diffusion") is not None:  # older models of grades have none
             proba = task.probabilities(calibration.logits(logits)).numpy()
-            thresholds = best_thresholds(targets.numpy(), proba)
+            thresholds = (
+                kappa_cuts(proba) if task.exclusive else best_thresholds(targets.numpy(), proba)
+            )
         alone = Alone(calibration, thresholds)
     model = replace(model, alone=alone)
     sure = {
