@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ..errors import InputError
 from ..generators import seeded
 from ..random import derived_seed
+from .arrays import CHANNELS
 from .items import USUAL_KEYS, Keys, is_single, split_item
 from .loaders import batch_size_of, in_order, is_walked, iterates_itself, makes_batches
 from .skipping import Remaining
@@ -117,7 +118,7 @@ class Stream:
         """Images and targets of a batch, of a list of items, or of a single item."""
         batched = makes_batches(self.loader)
         name = f"{'Batch' if batched else 'Item'} {number}"
-        if _is_list_of_items(batch):
+        if _is_list_of_items(batch) or (batched and _is_list_of_images(batch)):
             pairs = [split_item(item, self.keys, name=name, **how) for item in batch]
             images, targets = ([pair[i] for pair in pairs] for i in (0, 1))
         else:
@@ -208,7 +209,22 @@ def _is_list_of_items(batch: Any) -> bool:
     first = batch[0]
     if isinstance(first, Mapping):
         return all(isinstance(item, Mapping) for item in batch)
+    if isinstance(first, tuple) and len(first) == 1:
+        return all(
+            isinstance(item, tuple) and len(item) == 1 and is_single(item[0]) for item in batch
+        )
     if isinstance(first, (list, tuple)):
         return len(first) > 1 and is_single(first[0]) and not is_single(first[1])
     several = len(batch) > 1 and isinstance(batch, list)
     return several and isinstance(first, (Path, Image.Image)) and is_single(batch[1])
+
+
+def _is_list_of_images(batch: Any) -> bool:
+    """Whether a batch is a list of single images, as ``collate_fn=list`` gives them."""
+    if not isinstance(batch, (list, tuple)) or not batch or not all(map(is_single, batch)):
+        return False
+    if len({getattr(image, "ndim", None) for image in batch}) > 1:  # images (n, H, W) and targets
+        return False
+    shape: Any = getattr(batch[0], "shape", ())
+    # An array alone may also be the images (n, H, W) of a batch.
+    return len(batch) > 1 or len(shape) < 3 or shape[0] in CHANNELS or shape[2] in CHANNELS

@@ -4,11 +4,11 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..diffusion import Denoised
 from ..model import Conditions, DiffMICNetwork
@@ -40,6 +40,17 @@ class Engine:
         """Device of the network."""
         return self.network.forward_noise.device
 
+    @cached_property
+    def _may_draw(self) -> bool:
+        """Whether a module may draw random numbers: one of a user, or one that stays in training.
+
+        It is found out at the first encoding, once for each engine.
+        """
+        return any(
+            module.training or _is_foreign(type(module).__module__)
+            for module in self.network.modules()
+        )
+
     @torch.inference_mode()
     def encode(
         self, images: Tensor, originals: Sequence[Tensor] | None = None, *, seed: int = 0
@@ -57,7 +68,7 @@ class Engine:
             do not depend on the batch.
         """
         with self._arithmetic():
-            if not _may_draw(self.network):
+            if not (self._may_draw or self.network.training):
                 return self.network.encode(images, originals).map(Tensor.float)
             with LocalRNG(seed) as rng:
                 conditions = self.network.encode(images, originals)
@@ -116,13 +127,6 @@ class Engine:
         else:
             with torch.autocast(self.device.type, self.dtype):
                 yield
-
-
-def _may_draw(network: nn.Module) -> bool:
-    """Whether a network may draw random numbers: in a module of a user, or one that is training."""
-    return any(
-        module.training or _is_foreign(type(module).__module__) for module in network.modules()
-    )
 
 
 @lru_cache(maxsize=1000)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, IterableDataset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from diffmic.data import PreparedImages, PreparedStream, Stream, read_inputs
 from diffmic.data.images import as_image
@@ -50,6 +50,47 @@ def test_a_stream_gives_the_images_in_its_order_each_time_it_is_walked(form, loa
         if images.is_floating_point():
             images = (images * 255).round()
         np.testing.assert_array_equal(images, RGB)
+
+
+class ByNumber(Dataset):
+    """The images by number, in whatever ``form`` makes of each."""
+
+    def __init__(self, form):
+        self.form = form
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, index):
+        return self.form(RGB[index])
+
+
+SINGLE = {
+    "array": lambda image: image,
+    "channels last": lambda image: image.transpose(1, 2, 0),
+    "tensor": torch.from_numpy,
+    "gray": lambda image: image[0],
+    "PIL": lambda image: Image.fromarray(image.transpose(1, 2, 0)),
+    "tuple of one": lambda image: (torch.from_numpy(image),),
+}
+
+
+@pytest.mark.parametrize("form", SINGLE.values(), ids=SINGLE)
+@pytest.mark.parametrize("collate_fn", [list, tuple])
+@pytest.mark.parametrize("batch_size", [1, 2, 3, N])
+def test_a_batch_that_is_a_list_of_images_holds_each_of_them(form, collate_fn, batch_size):
+    loader = DataLoader(ByNumber(form), batch_size=batch_size, collate_fn=collate_fn)
+    images = [as_image(image).numpy() for image in Stream.of(loader)]
+    np.testing.assert_array_equal(images, RGB[:, :1] if form is SINGLE["gray"] else RGB)
+
+
+def test_images_and_targets_of_a_batch_are_not_taken_for_two_images():
+    def collated(items):
+        return [np.stack([item[0] for item in items]), np.zeros((len(items), 4))]
+
+    stream = Stream.of(DataLoader(ByNumber(lambda i: i), batch_size=2, collate_fn=collated))
+    images = [as_image(image).numpy() for image in stream]
+    np.testing.assert_array_equal(images, RGB[:, :1])
 
 
 def test_a_stream_leaves_the_global_generator_as_it_was():

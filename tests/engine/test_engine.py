@@ -2,12 +2,14 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from tiny import small, stripes
 from torch import nn
 from torch.testing import assert_close
 
-from diffmic import BackboneError, DiffMICWarning, InputError
+from diffmic import BackboneError, DiffMICClassifier, DiffMICWarning, InputError
 from diffmic.data import PreparedImages, read_inputs
 from diffmic.engine import folding, onednn, prediction_engine
 from diffmic.engine.denoiser import WideTimeGain
@@ -372,3 +374,15 @@ def test_encoding_and_sampling_compile_without_a_graph_break(changes, kind):
         for name, value in vars(conditions).items():
             assert_close(getattr(compiled, name), value)
         assert_close(sample(conditions, noise(original), num_steps=3), scores)
+
+
+def test_whether_the_network_draws_is_found_out_once_for_an_engine(monkeypatch):
+    """The search walks through all modules, which a prediction of one image would notice."""
+    X, y = stripes(30)
+    clf = DiffMICClassifier(**small(max_epochs=1)).fit(X, y)
+    expected, network, walks = clf.predict_proba(X[:2]), clf.model_.engine.network, []
+    walk = network.modules
+    monkeypatch.setattr(network, "modules", lambda: walks.append(1) or walk())
+    for _ in range(3):
+        np.testing.assert_array_equal(clf.predict_proba(X[:2]), expected)
+    assert len(walks) == 0
