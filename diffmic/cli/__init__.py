@@ -5,12 +5,15 @@ from typing import Annotated
 import typer
 
 from .app import Told
+from .calibrating import calibrate
 from .converting import convert
 from .demonstration import demo
 from .evaluating import evaluate
+from .explaining import explain
 from .inspecting import inspect
 from .models import export, info, models, push
 from .predicting import predict
+from .training import train
 
 app = typer.Typer(
     cls=Told,
@@ -44,6 +47,7 @@ def main(
 
         diffmic demo                              # without any data
         diffmic inspect photos/                   # a folder per class
+        diffmic train photos/ --out my-model      # model, card and report
         diffmic predict diffmic-v2-aptos eyes/    # a trained model
 
     **Exit codes**
@@ -59,8 +63,11 @@ def main(
 
 _DATA, _MODEL, _OTHER = "Data and training", "A trained model", "Other"
 app.command(rich_help_panel=_DATA)(inspect)
+app.command(rich_help_panel=_DATA)(train)
 app.command(rich_help_panel=_MODEL)(predict)
 app.command(rich_help_panel=_MODEL)(evaluate)
+app.command(rich_help_panel=_MODEL)(explain)
+app.command(rich_help_panel=_MODEL)(calibrate)
 app.command(rich_help_panel=_MODEL)(info)
 app.command(rich_help_panel=_MODEL)(models)
 app.command(rich_help_panel=_MODEL)(export)

@@ -1,0 +1,86 @@
+"""``diffmic explain``."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import InputError
+from .app import NOT_ALL, say
+from .files import image_files
+from .loading import Device, ModelArgument, load, stage_of
+from .predicting import rows_of
+
+
+def explain(
+    model: ModelArgument,
+    images: Annotated[list[str], typer.Argument(help="As for predict.")],
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Folder for a picture of each image (needs matplotlib)."),
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Show where a model looked: regions, their attention, and pictures of them.
+
+    JSON lines on standard output: as by predict, and regions (x0, y0, x1, y1 in pixels of the
+    image) with their attention. With `--out`, a picture of each image.
+
+    **Examples**
+
+        diffmic explain my-model eye.jpg
+        diffmic explain my-model scans/ --out pictures > regions.jsonl
+    """
+    if out is not None:
+        from ..plots.style import pyplot
+
+        pyplot()  # tells how to install it
+        import matplotlib
+
+        matplotlib.use("Agg")
+        out = out.expanduser()
+        out.mkdir(parents=True, exist_ok=True)
+    clf = load(model, device)
+    stage = stage_of(clf, None)
+    used: set[str] = set()
+    failed = 0
+    for named in image_files(images):
+        fault = named.fault
+        if not fault:
+            try:
+                proba = clf.predict_proba([named.name], stage=stage)
+                found = clf.explain([named.name])
+            except (InputError, OSError) as reason:
+                fault = " ".join(str(reason).split())
+        if fault:
+            failed += 1
+            say(f"{named.name}: {fault}")
+            continue
+        row: dict[str, Any] = next(rows_of(clf, [named.name], proba, stage))
+        row["regions"] = found.boxes[0].round(1).tolist()
+        row["attention"] = found.attention[0].round(4).tolist()
+        if out is not None:
+            row["picture"] = str(_picture(named.name, found, row, out, used))
+        typer.echo(json.dumps(row))
+    if failed:
+        raise typer.Exit(NOT_ALL)
+
+
+def _picture(name: str, found: Any, row: dict[str, Any], out: Path, used: set[str]) -> Path:
+    """Draw an image with its regions into a file of its own."""
+    import matplotlib.pyplot as plt
+
+    from ..plots import plot_regions
+
+    stem = Path(name).name
+    number = 1
+    while (file := f"{stem}{'' if number == 1 else f'-{number}'}.png") in used:
+        number += 1
+    used.add(file)
+    axes = plot_regions(name, found)
+    label = row["predicted"]
+    axes.set_title(", ".join(label) if isinstance(label, list) else label, fontsize=8)
+    plt.savefig(out / file, dpi=150, bbox_inches="tight")
+    plt.close("all")
+    return out / file

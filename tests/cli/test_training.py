@@ -1,0 +1,98 @@
+"""``diffmic train``, ``explain`` and ``calibrate`` as processes."""
+
+import json
+import os
+import re
+import shlex
+
+import pytest
+from PIL import Image
+
+from diffmic import DiffMICClassifier
+
+QUICK = ["--backbone", "test_resnet", "--from-scratch", "--epochs", "1", "--image-size", "32"]
+
+
+@pytest.mark.slow
+def test_train_leaves_model_card_report_and_the_command_that_repeats_it(photos, command, tmp_path):
+    done = command("train", photos, "--out", "made", *QUICK)
+    assert done.returncode == 0, done.stderr
+    made = tmp_path / "made"
+    assert {file.name for file in made.iterdir()} == {
+        *("config.json", "model.safetensors", "README.md", "report.html", "command.txt")
+    }
+    assert "6 test images" in done.stdout
+    assert "| accuracy |" in done.stdout
+    for told in ("24 to learn from", "across: 8, along: 8, plain: 8", "0 to 255", "32 × 32"):
+        assert told in done.stderr
+    assert "time" not in [line.split(" ")[0] for line in done.stderr.splitlines()]  # too short
+    page = (made / "report.html").read_text()
+    assert not re.findall(r'(?:src|href)="(?!data:)', page)  # one file
+    assert page.count("data:image/png;base64,") >= 4
+    for told in ("Reliability", "Confusion", "Worst mistakes", "Not a medical device", "to "):
+        assert told in page
+    assert "6 images" in page
+    assert "photos" in (made / "README.md").read_text()
+    first = DiffMICClassifier.from_pretrained(made)
+    assert first.class_names_ == ["across", "along", "plain"]
+
+    words = shlex.split((made / "command.txt").read_text())
+    words[words.index("made")] = "again"
+    assert command(*words[1:]).returncode == 0
+    second = DiffMICClassifier.from_pretrained(tmp_path / "again")
+    image = next(photos.glob("*/*.png"))
+    assert (first.predict_proba([image]) == second.predict_proba([image])).all()
+
+
+@pytest.mark.slow
+def test_without_matplotlib_there_is_a_report_and_a_line_that_says_so(
+    photos, command, environment, tmp_path
+):
+    (tmp_path / "without" / "matplotlib").mkdir(parents=True)
+    (tmp_path / "without" / "matplotlib" / "__init__.py").write_text("raise ImportError('none')")
+    paths = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "without"), environment["PYTHONPATH"]])}
+    done = command("train", photos, "--out", "made", "--test", 0, *QUICK, env=environment | paths)
+    assert done.returncode == 0, done.stderr
+    assert "pip install 'diffmic[plots]'" in done.stderr
+    page = (tmp_path / "made" / "report.html").read_text()
+    assert "no test part" in page
+    assert "<img" not in page
+
+
+@pytest.mark.slow
+def test_a_plan_is_shown_without_training_and_a_foreign_folder_is_refused_first(
+    photos, command, tmp_path
+):
+    done = command("train", photos, "--out", "made", "--dry-run", *QUICK)
+    assert done.returncode == 0
+    assert "24 to learn from" in done.stderr
+    assert not (tmp_path / "made").exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"model_type": "bert"}')
+    done = command("train", photos, "--out", "other", *QUICK)
+    assert done.returncode == 1
+    assert "bert" in done.stderr
+    assert "to learn from" not in done.stderr
+
+
+@pytest.mark.slow
+def test_explain_tells_regions_and_draws_them(saved, photos, command, tmp_path):
+    image = next(photos.glob("*/*.png"))
+    done = command("explain", saved, image, image, "nowhere.png", "--out", "pictures")
+    assert done.returncode == 3
+    assert "nowhere.png" in done.stderr
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(rows) == 2
+    assert len(rows[0]["regions"]) == len(rows[0]["attention"]) > 0
+    assert rows[0]["picture"] != rows[1]["picture"]
+    with Image.open(tmp_path / rows[0]["picture"]) as picture:
+        assert min(picture.size) > 100
+
+
+@pytest.mark.slow
+def test_calibrate_saves_a_model_with_other_probabilities(saved, photos, command, tmp_path):
+    done = command("calibrate", saved, photos, "--out", "ours")
+    assert done.returncode == 0, done.stderr
+    assert "30 images" in done.stdout
+    assert re.search(r"diffusion: \d\.\d+ → \d\.\d+", done.stdout)
+    assert DiffMICClassifier.from_pretrained(tmp_path / "ours").recalibration_.n_images == 30
