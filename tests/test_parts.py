@@ -292,6 +292,75 @@ def test_a_part_that_fails_later_is_named_and_what_was_learnt_is_kept():
     assert clf.predict(X, stage="prior").shape == Y.shape
 
 
+def breaks_after(calls, function):
+    """A function that fails after a number of calls."""
+    left = [None] * calls
+
+    def broken(*args):
+        left.pop()
+        return function(*args)
+
+    return broken
+
+
+@pytest.mark.parametrize(
+    ("role", "settings", "said"),
+    [
+        ("prior_loss", lambda: {"prior_loss": breaks_after(2, smooth)}, "fails on outputs"),
+        ("denoiser_loss", lambda: {"denoiser_loss": breaks_after(2, smooth)}, "fails on outputs"),
+        ("process", lambda: {"process": broken_process("forward")}, "fails in forward"),
+        ("process", lambda: {"process": broken_process("backward")}, "fails in backward"),
+        ("process", lambda: {"process": broken_process("timesteps")}, "fails in timesteps"),
+        ("process", lambda: {"process": broken_process("noise")}, "fails in noise"),
+        ("sampler", lambda: {"sampler": breaks_after(3, heun)}, "fails on label maps"),
+    ],
+)
+def test_what_a_part_raises_while_training_names_it(role, settings, said):
+    given = settings()
+    of_diffusion = {name: part for name, part in given.items() if name in ("process", "sampler")}
+    recipe = replace(diffusing(**of_diffusion), **{n: p for n, p in given.items() if "loss" in n})
+    with pytest.raises(PartError, match=rf"{role} of your own.*{said}.*IndexError"):
+        fitted(recipe)
+
+
+def broken_process(method):
+    def made(plan):
+        process = FromPrior(plan)
+        object.__setattr__(process, method, breaks_after(3, getattr(process, method)))
+        return process
+
+    return made
+
+
+class Noisy(Pointwise):
+    def forward(self, *args):
+        return nn.functional.dropout(super().forward(*args), training=True)
+
+
+def shaken(denoise, y, schedule, timesteps):
+    return heun(denoise, y, schedule, timesteps) + torch.randn_like(y)
+
+
+def any_noise(plan):
+    """A process that does not draw from the generator it is given."""
+    return Wrong(plan, noise=lambda n_draws, K, C, generator: torch.randn(n_draws, K, C))
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"denoiser": Noisy}, "other outputs"),
+        ({"sampler": shaken}, "other label maps"),
+        ({"process": any_noise}, "other noise"),
+    ],
+)
+def test_parts_that_draw_at_random_in_predictions_are_refused(parts, said):
+    of_diffusion = {name: part for name, part in parts.items() if name != "denoiser"}
+    own = {name: part for name, part in parts.items() if name == "denoiser"}
+    with pytest.raises(PartError, match=f"{next(iter(parts))} of your own.*{said}"):
+        fitted(diffusing(**of_diffusion), **own)
+
+
 def test_a_mixing_denoiser_sees_all_distances_in_order():
     clf = fitted(denoiser=Mixing)
     seen = clf.network_.denoiser.own.seen

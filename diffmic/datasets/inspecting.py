@@ -111,7 +111,7 @@ def inspect(
     [(3, 7)]
     """
     table = X if isinstance(X, LabelledTable) else None
-    if uncertain != "error" and uncertain not in UNCERTAIN:
+    if uncertain not in ("error", *UNCERTAIN):
         raise InputError(f"uncertain is {uncertain!r}; give one of {['error', *UNCERTAIN]}.")
     names = column_names(y) or None
     if table is not None:

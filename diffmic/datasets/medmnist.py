@@ -66,7 +66,7 @@ def read_medmnist(
     if size not in SIZES or isinstance(size, bool):
         raise InputError(f"size is {size!r}; give one of {list(SIZES)}.")
     chosen = [splits] if isinstance(splits, str) or not isinstance(splits, Iterable) else [*splits]
-    if not chosen or not set(chosen) <= set(_SPLITS) or len(set(chosen)) < len(chosen):
+    if not chosen or any(s not in _SPLITS for s in chosen) or len(set(chosen)) < len(chosen):
         raise InputError(f"splits is {splits!r}; give some of {list(_SPLITS)}.")
     root = Path.home() / ".medmnist" if folder is None else as_path(folder, "folder")
     file = root if root.is_file() else root / f"{name}{'' if size == 28 else f'_{size}'}.npz"

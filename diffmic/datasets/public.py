@@ -11,6 +11,7 @@ from ..data.columns import check_lengths
 from ..data.targets import TargetEncoding
 from ..errors import InputError
 from ..image_table import LabelledTable
+from ..random import Seed, draw_seed
 from .splitting import drawn_splits
 
 
@@ -91,7 +92,7 @@ class PublicDataset(LabelledTable):
         validation: float = 0.1,
         test: float | None = None,
         groups: Any = None,
-        random_state: int = 0,
+        random_state: Seed = 0,
     ) -> Self:
         """Divide the images into train, val and test; an official test part is kept.
 
@@ -106,8 +107,8 @@ class PublicDataset(LabelledTable):
         groups : array-like of shape (n,) or None
             Images that must stay together, such as ``inspect(data).groups``, which has copies and
             near copies besides patients. None: the groups of the data set.
-        random_state : int
-            The same number gives the same split.
+        random_state : int, RandomState or None
+            The same number gives the same split; None gives another one each time.
 
         Returns
         -------
@@ -146,7 +147,7 @@ class PublicDataset(LabelledTable):
             targets[free],
             None if groups is None else groups[free],
             encoding.task,
-            np.random.RandomState(random_state),
+            np.random.RandomState(draw_seed(random_state)),
             validation=validation,
             test=test,
         )

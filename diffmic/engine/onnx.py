@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..inference import Engine, Evidence, FittedModel, OwnCalibration, SamplingOptions
 from ..model import Conditions, DiffMICNetwork
-from ..model.own import part_name
+from ..model.part_checks import part_name
 from ..model.zoom import ZoomedCrops, of_one_size
 
 ONNX_FORMAT = 1  # of the metadata

@@ -46,7 +46,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
     resolve_recipe(parameters["recipe"])
     architecture = resolve_architecture(parameters["architecture"])
     check_num_steps(parameters["num_steps"], architecture.num_train_timesteps)
-    if parameters["task"] != "auto" and parameters["task"] not in TASKS:
+    if parameters["task"] not in ("auto", *TASKS):
         raise InputError(f"task is {parameters['task']!r}; give 'auto' or one of {list(TASKS)}.")
     rate = parameters["learning_rate"]
     if not isinstance(rate, (int, float, np.number)) or not 0 < rate < sys.float_info.max:
@@ -106,7 +106,7 @@ def check_precision(precision: Any) -> None:
     InputError
         Unknown precision.
     """
-    if precision != "auto" and precision not in PRECISIONS:
+    if precision not in ("auto", *PRECISIONS):
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
 
 

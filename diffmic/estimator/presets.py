@@ -121,7 +121,7 @@ def preset_parameters(name: str) -> dict[str, Any]:
     InputError
         Unknown preset.
     """
-    if name not in PRESETS:
+    if name not in [*PRESETS]:  # also what cannot be hashed
         close = difflib.get_close_matches(str(name), PRESETS, n=1)
         raise InputError(
             f"There is no preset {name!r}; "

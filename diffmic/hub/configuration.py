@@ -1,7 +1,7 @@
 """Reading and validation of ``config.json``, before anything is built from it."""
 
 import json
-import math
+import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -83,7 +83,7 @@ def read_json(folder: Path) -> dict[str, Any]:
         return config
     try:
         return upgraded(config)
-    except (AttributeError, KeyError, TypeError) as reason:
+    except (AttributeError, LookupError, TypeError, ValueError) as reason:
         raise ModelFileError(
             f"{str(file)!r} is not a valid file of format version {version}: "
             f"{type(reason).__name__}: {reason}. Save the model again."
@@ -135,7 +135,12 @@ def check_contents(config: Mapping[str, Any], *, where: str) -> None:
         for what, holds in _conditions(config):
             if not holds:
                 wrong.append(what)
-    except (AttributeError, KeyError, TypeError) as reason:  # the next value could not be read
+    except (
+        AttributeError,
+        LookupError,
+        TypeError,
+        ValueError,
+    ) as reason:  # the next value could not be read
         wrong.append(f"{type(reason).__name__}: {reason}")
     if wrong:
         raise ModelFileError(
@@ -320,4 +325,4 @@ def _all_are(values: Collection[Any], kind: type) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max

@@ -16,7 +16,7 @@ from torch import nn
 from ..errors import InputError, ModelFileError
 from ..inference import Calibration, SamplingOptions, ThresholdAim
 from ..model import Architecture, DiffusionSettings
-from ..model.own import part_name
+from ..model.part_checks import part_name
 from ..training import Recipe
 from .card import ModelCard
 from .configuration import check_keys

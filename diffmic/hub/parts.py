@@ -8,7 +8,7 @@ from ..errors import InputError, ModelFileError
 from ..inference import OwnCalibration
 from ..inference.fitted import FittedModel
 from ..model import Architecture, DiffusionSettings
-from ..model.own import part_name
+from ..model.part_checks import part_name
 from ..training import Recipe
 
 OF_ARCHITECTURE = ("prior", "region_finder", "denoiser")

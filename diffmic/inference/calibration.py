@@ -1,6 +1,6 @@
 """Calibration: a mapping of logits with a few parameters, fitted on held-out images."""
 
-import math
+import sys
 from dataclasses import asdict, dataclass
 from numbers import Real
 from typing import Any, Self
@@ -51,12 +51,14 @@ class Calibration:
 
     def __post_init__(self) -> None:
         finite = isinstance(self.offsets, tuple | list) and all(
-            isinstance(x, Real) and math.isfinite(x)
+            isinstance(x, Real) and abs(x) <= sys.float_info.max  # whole numbers may be larger
             for x in (self.temperature, self.shift, self.prior_weight, *self.offsets)
         )
         if not finite or self.temperature <= 0:
             raise InputError(f"{self} is no calibration: give finite numbers, temperature above 0.")
-        object.__setattr__(self, "offsets", tuple(self.offsets))  # a list in a file
+        for name in ("temperature", "shift", "prior_weight"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "offsets", tuple(map(float, self.offsets)))  # a list in a file
 
     @classmethod
     def fit(

@@ -12,7 +12,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from ..errors import InputError, ModelFileError, PartError
-from ..model.own import part_name
+from ..model.part_checks import naming, part_name
 from ..tasks import Task
 
 FLOOR = 1e-4  # least probability, so that a class that was never seen is not impossible
@@ -97,13 +97,8 @@ class OwnCalibration:
         truth = targets.double().numpy()
         y = truth.argmax(axis=1) if task.exclusive else truth
         w = np.ones(len(y)) if weights is None else weights.double().numpy()
-        try:
+        with naming("calibration", part, f"cannot be fitted to {len(y)} images"):
             copied.fit(_rows(logits, prior_logits), y, sample_weight=w)
-        except Exception as reason:  # code of the user may raise anything
-            raise PartError(
-                f"The calibration of your own, {part_name(part)}, cannot be fitted to {len(y)} "
-                f"images: {type(reason).__name__}: {reason}"
-            ) from reason
         return cls(copied, task, prior_logits is not None)
 
     def logits(self, logits: Tensor, prior_logits: Tensor | None = None) -> Tensor:
@@ -115,13 +110,8 @@ class OwnCalibration:
             The probabilities are none.
         """
         X, (n, n_classes) = _rows(logits, prior_logits if self.stacked else None), logits.shape
-        try:
+        with naming("calibration", self.part, f"cannot be applied to {n} images"):
             found = np.asarray(self.part.predict_proba(X), float)
-        except Exception as reason:  # code of the user may raise anything
-            raise PartError(
-                f"The calibration of your own, {part_name(self.part)}, cannot be applied: "
-                f"{type(reason).__name__}: {reason}"
-            ) from reason
         told = f"The calibration of your own, {part_name(self.part)}, gave probabilities"
         known = getattr(self.part, "classes_", None)
         if self.task.exclusive and known is not None and found.shape == (n, len(known)):

@@ -144,33 +144,26 @@ def check_choices(settings: Any, *names: str) -> None:
             raise InputError(f"{name} is {getattr(settings, name)!r}; give one of {known}.")
 
 
+# Pixel crops with separate backbones, a wide denoiser (Yang et al., 2025).
+_PAPER = Architecture(
+    prior_backbone="resnet18",
+    region_backbone="resnet18",
+    region_importance="paper",
+    region_map="coarse",
+    crop="square",
+    n_regions=6,
+    region_size=32,
+    feature_dim=6144,
+)
+
 ARCHITECTURES = {
     # One shared backbone, regions as windows of its feature map, a narrow denoiser.
     "default": Architecture(),
     # Regions are crops at the image's own resolution, for large images with small signs.
     "zoom": Architecture(regions="zoom"),
-    # Pixel crops with separate backbones, a wide denoiser (Yang et al., 2025).
-    "paper-v2": Architecture(
-        prior_backbone="resnet18",
-        region_backbone="resnet18",
-        region_importance="paper",
-        region_map="coarse",
-        crop="square",
-        n_regions=6,
-        region_size=32,
-        feature_dim=6144,
-    ),
+    "paper-v2": _PAPER,
     # The same prior beside one image encoder (Yang et al., 2023).
-    "paper-v1": Architecture(
-        prior_backbone="resnet18",
-        region_backbone="resnet18",
-        region_importance="paper",
-        region_map="coarse",
-        crop="square",
-        n_regions=6,
-        region_size=32,
-        feature_dim=6144,
-    ),
+    "paper-v1": _PAPER,
 }
 
 

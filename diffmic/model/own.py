@@ -1,18 +1,18 @@
-"""Parts of one's own in a network: their protocols, and adapters that check what they give."""
+"""Parts of one's own in a network: their protocols, and adapters with the interface of ours."""
 
 import copy
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import DiffMICError, PartError
+from ..errors import PartError
 from .architecture import NetworkPlan
 from .conditions import Conditions
+from .part_checks import check_repeats, checked, made, naming, part_name
 
 _TOLERANCE = 1e-4  # of a box beyond the border of the image
 
@@ -66,9 +66,10 @@ class RegionFinder(Protocol):
 class DenoiserPart(Protocol):
     """Denoiser of the label map: an ``nn.Module``.
 
-    It may have an attribute ``mixes_positions``: whether positions see each other. If so, it is
-    given the map by distance, all K distances in order, in training as in predictions. Else each
-    position stands for itself, and P is any number.
+    It draws nothing at random in evaluation mode, so that a prediction can be repeated. It may have
+    an attribute ``mixes_positions``: whether positions see each other. If so, it is given the map
+    by distance, all K distances in order, in training as in predictions. Else each position stands
+    for itself, and P is any number.
     """
 
     def __call__(
@@ -90,101 +91,6 @@ class DenoiserPart(Protocol):
         Tensor of shape (N, P, C)
         """
         ...
-
-
-def part_name(part: Any) -> str:
-    """Name of the class, or of the function, that a part is."""
-    kind = part if hasattr(part, "__qualname__") else type(part)
-    return f"{kind.__module__}.{kind.__qualname__}"
-
-
-def checked(
-    role: str, part: Any, what: str, value: Any, shape: Sequence[int | str], like: Tensor
-) -> Tensor:
-    """A tensor that a part gives, after a check of its type, shape and values.
-
-    Parameters
-    ----------
-    role : str
-        Role of the part, such as ``"denoiser"``.
-    part : object
-    what : str
-        What the tensor is.
-    value : object
-        What the part gives.
-    shape : sequence of int or str
-        Expected length of each axis; a string stands for any length.
-    like : Tensor
-        Tensor on the expected device.
-
-    Raises
-    ------
-    PartError
-        It is not as expected.
-    """
-    if torch.compiler.is_exporting() and isinstance(value, Tensor):
-        return value  # checked when it was tried out
-    told = f"The {role} of your own, {part_name(part)}, gave {what}"
-    sizes = ", ".join(map(str, shape))
-    expected = f"expected is a tensor of floats of shape ({sizes})"
-    if not isinstance(value, Tensor):
-        raise PartError(f"{told} of the type {type(value).__name__}; {expected}.")
-    fits = value.ndim == len(shape) and all(
-        isinstance(n, str) or n == found for n, found in zip(shape, value.shape, strict=False)
-    )
-    if not fits or not value.is_floating_point():
-        raise PartError(f"{told} of shape {tuple(value.shape)} and type {value.dtype}; {expected}.")
-    if value.device != like.device:
-        raise PartError(f"{told} on {value.device}; {expected} on {like.device}, as its input is.")
-    finite = value.detach().isfinite()
-    if not value.is_meta and not finite.all():
-        first = int((~finite.flatten(1).all(dim=1)).nonzero()[0]) if value.ndim > 1 else 0
-        raise PartError(
-            f"{told} with NaN or infinity, first in row {first} of the batch; {expected}, all of "
-            "them finite. If its weights were finite when training began, lower the learning rate."
-        )
-    return value
-
-
-@contextmanager
-def naming(role: str, part: Any, given: str) -> Iterator[None]:
-    """Context of a call of a part: what it raises becomes an error that names it.
-
-    Raises
-    ------
-    PartError
-        The part raised an error of its own.
-    """
-    try:
-        yield
-    except (DiffMICError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as reason:  # code of the user may raise anything
-        if torch.compiler.is_exporting():
-            raise
-        raise PartError(
-            f"The {role} of your own, {part_name(part)}, fails on {given}: "
-            f"{type(reason).__name__}: {reason}"
-        ) from reason
-
-
-def made(role: str, part: Any, plan: NetworkPlan) -> nn.Module:
-    """Module of a part: a copy of it, or what the class or function makes from the plan."""
-    if isinstance(part, nn.Module):
-        return copy.deepcopy(part)
-    try:
-        made = part(plan)
-    except Exception as reason:  # code of the user may raise anything
-        raise PartError(
-            f"The {role} of your own, {part_name(part)}, could not be made from the network's "
-            f"plan: {type(reason).__name__}: {reason}"
-        ) from reason
-    if not isinstance(made, nn.Module):
-        raise PartError(
-            f"The {role} of your own, {part_name(part)}, made a {type(made).__name__}; expected is "
-            "a torch.nn.Module."
-        )
-    return made
 
 
 class _Pixels(NamedTuple):
@@ -240,7 +146,7 @@ class OwnPrior(nn.Module):
 
     def forward(self, images: Tensor, originals: None = None) -> tuple[Conditions, Tensor]:
         """Conditions, checked, and no cells."""
-        with naming("prior", self.own, f"images of shape {tuple(images.shape)}"):
+        with naming("prior", self.own, f"fails on images of shape {tuple(images.shape)}"):
             found = self.own(images)
         if not isinstance(found, Conditions):
             raise PartError(
@@ -265,7 +171,7 @@ class OwnPrior(nn.Module):
 
     def reread(self, *features: Tensor) -> tuple[Tensor, Tensor]:
         """Global and local logits from changed features."""
-        with naming("prior", self.own, f"reread of {features[0].shape[0]} images"):
+        with naming("prior", self.own, f"fails on reread of {features[0].shape[0]} images"):
             found = self.own.reread(*features)  # type: ignore[operator]
         n = features[0].shape[0]
         if not isinstance(found, tuple) or len(found) != 2:
@@ -292,7 +198,7 @@ class OwnRegions(nn.Module):
     def forward(self, images: Tensor, saliency: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes (B, K, 4) of each image, and the weights (B, K) of its regions, 0–1."""
         shapes = f"images and saliency of shape {tuple(images.shape)} and {tuple(saliency.shape)}"
-        with naming("region_finder", self.own, shapes):
+        with naming("region_finder", self.own, f"fails on {shapes}"):
             found = self.own(images, saliency)
         boxes, weights = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         shape = images.shape[0], self.n_regions
@@ -356,7 +262,7 @@ class OwnDenoiser(nn.Module):
             rows *= noisy.shape[1]
         maps = [x.reshape(rows, -1, n_classes) for x in (guidance.expand_as(noisy), noisy)]
         each = context[:, None].expand(-1, rows // n_images, -1).reshape(rows, -1)
-        with naming("denoiser", self.own, f"maps of shape {tuple(maps[1].shape)}"):
+        with naming("denoiser", self.own, f"fails on maps of shape {tuple(maps[1].shape)}"):
             found = self.own(*maps, timesteps.reshape(rows, -1), each)
         found = checked("denoiser", self.own, "an output", found, tuple(maps[1].shape), noisy)
         return found.to(noisy.dtype).reshape(noisy.shape)
@@ -373,6 +279,8 @@ class OwnDenoiser(nn.Module):
         try:
             maps = torch.rand(2, 2, n_positions if self.positions else 1, self.num_classes)
             maps = maps if self.positions else maps[:, :, 0]
-            self(maps, maps, n_timesteps - 1, torch.rand(2, width))
+            context = torch.rand(2, width)
+            once, again = (self(maps, maps, n_timesteps - 1, context) for _ in range(2))
+            check_repeats("denoiser", self.own, "outputs", once, again)
         finally:
             self.own.train(was_training)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..diffusion import Denoised, NoiseSchedule, Process
 from ..errors import PartError
 from .architecture import NetworkPlan
-from .own import checked, made, naming, part_name
+from .part_checks import check_repeats, checked, made, naming, part_name
 
 Denoise = Callable[[Tensor, int], Denoised]
 
@@ -68,7 +68,7 @@ class OwnSampler:
             callback(int(t), noisy, Denoised(found.label.clamp(-1, 1), found.noise))
             return found
 
-        with naming("sampler", self.own, f"label maps of shape {tuple(y.shape)}"):
+        with naming("sampler", self.own, f"fails on label maps of shape {tuple(y.shape)}"):
             last = self.own(watched, y, schedule, timesteps)
         if not calls:
             raise PartError(
@@ -99,20 +99,23 @@ class OwnProcess(nn.Module):
 
     def forward(self, label: Tensor, noise: Tensor, timesteps: Tensor, guidance: Tensor) -> Tensor:
         """Noisy labels, checked."""
-        found = self.own.forward(label, noise, timesteps, guidance)
+        with naming("process", self.own, f"fails in forward on labels of {tuple(label.shape)}"):
+            found = self.own.forward(label, noise, timesteps, guidance)
         return checked("process", self.own, "noisy labels", found, tuple(noise.shape), noise)
 
     def noise(
         self, n_draws: int, n_positions: int, num_classes: int, generator: torch.Generator
     ) -> Tensor:
         """Noise of a prediction, checked."""
-        found = self.own.noise(n_draws, n_positions, num_classes, generator)
+        with naming("process", self.own, f"fails in noise for {n_draws} draws"):
+            found = self.own.noise(n_draws, n_positions, num_classes, generator)
         shape: tuple[int | str, ...] = (n_draws, *["..."] * (getattr(found, "ndim", 2) - 1))
         return checked("process", self.own, "noise", found, shape, torch.empty(0))
 
     def timesteps(self, num_steps: int) -> list[int]:
         """Timesteps of the sampler, checked."""
-        found = self.own.timesteps(num_steps)
+        with naming("process", self.own, f"fails in timesteps for {num_steps} steps"):
+            found = self.own.timesteps(num_steps)
         largest = self.schedule.num_train_timesteps - 1
         whole = isinstance(found, list) and found and all(type(t) is int for t in found)
         falls = whole and found == sorted(set(found), reverse=True)
@@ -127,14 +130,15 @@ class OwnProcess(nn.Module):
         self, denoise: Denoise, noise: Tensor, guidance: Tensor, timesteps: list[int]
     ) -> tuple[Tensor, Tensor]:
         """Final label map, and the mean of the estimates, checked."""
-        found = self.own.backward(denoise, noise, guidance, timesteps)
+        shape = tuple(guidance.shape)
+        with naming("process", self.own, f"fails in backward on label maps of {shape}"):
+            found = self.own.backward(denoise, noise, guidance, timesteps)
         if not isinstance(found, tuple) or len(found) != 2:
             raise PartError(
                 f"The process of your own, {part_name(self.own)}, gave a {type(found).__name__} "
                 "from backward; expected are two label maps: the last, and the mean of the "
                 "estimates."
             )
-        shape = tuple(guidance.shape)
         last = checked("process", self.own, "a final label map", found[0], shape, guidance)
         return last, checked("process", self.own, "a mean label map", found[1], shape, guidance)
 
@@ -148,12 +152,19 @@ def try_process(process: Process, role: str, part: Any, n_regions: int, num_clas
     PartError
         The part fails, or gives what cannot be used.
     """
-    with naming(role, part, f"label maps of {n_regions} positions"):
-        label = torch.eye(num_classes)[:2]
-        guidance = torch.full((2, n_regions, num_classes), 1 / num_classes)
-        timesteps = torch.zeros(2, n_regions, dtype=torch.long)
-        process.forward(label, torch.ones_like(guidance), timesteps, guidance)
+    label = torch.eye(num_classes)[:2]
+    guidance = torch.full((2, n_regions, num_classes), 1 / num_classes)
+    timesteps = torch.zeros(2, n_regions, dtype=torch.long)
+    process.forward(label, torch.ones_like(guidance), timesteps, guidance)
+    steps = process.timesteps(min(3, process.schedule.num_train_timesteps))
+    guidance = guidance[:, None].expand(-1, 3, -1, -1)
+
+    def sampled() -> tuple[Tensor, Tensor]:
         noise = process.noise(3, n_regions, num_classes, torch.Generator().manual_seed(0))
-        guidance = guidance[:, None].expand(-1, 3, -1, -1)
-        steps = process.timesteps(min(3, process.schedule.num_train_timesteps))
-        process.backward(lambda y, t: Denoised(guidance, y - guidance), noise, guidance, steps)
+        maps = process.backward(
+            lambda y, t: Denoised(guidance, y - guidance), noise, guidance, steps
+        )
+        return noise, torch.stack(maps)
+
+    for what, once, again in zip(("noise", "label maps"), sampled(), sampled(), strict=True):
+        check_repeats(role, part, what, once, again)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import PartError
-from ..model.own import part_name
+from ..model.part_checks import naming, part_name
 from .recipe import Recipe
 
 
@@ -36,9 +36,10 @@ def own_loss(role: str, loss: Any, output: Tensor, target: Tensor) -> Tensor:
     Raises
     ------
     PartError
-        They are not as expected.
+        The loss fails, or they are not as expected.
     """
-    found = loss(output, target)
+    with naming(role, loss, f"fails on outputs and targets of shape {tuple(output.shape)}"):
+        found = loss(output, target)
     shape = tuple(output.shape[:-1])
     expected = (
         f"expected is a tensor of floats of shape {shape}, a loss for each row: the mean over the "
@@ -70,15 +71,7 @@ def try_losses(recipe: Recipe, num_classes: int) -> None:
         output = torch.rand(*leading, num_classes, generator=generator).requires_grad_()
         target = torch.eye(num_classes)[torch.arange(4) % num_classes]
         target = target.view(4, *[1] * (len(leading) - 1), num_classes).expand(*output.shape)
-        try:
-            found = own_loss(role, loss, output, target)
-        except PartError:
-            raise
-        except Exception as reason:  # code of the user may raise anything
-            raise PartError(
-                f"The {role} of your own, {part_name(loss)}, fails on outputs and targets of shape "
-                f"{tuple(output.shape)}: {type(reason).__name__}: {reason}"
-            ) from reason
+        found = own_loss(role, loss, output, target)
         if not found.isfinite().all():
             raise PartError(
                 f"The {role} of your own, {part_name(loss)}, gave NaN or infinity for logits in "

@@ -1,7 +1,7 @@
 """Training recipes: all hyperparameters of the two stages."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from numbers import Integral, Real
 from typing import Any, Literal
 
@@ -201,37 +201,20 @@ PAPER = Recipe(
     half_weights=False,
 )
 
-PAPER_V1 = Recipe(
+# What differs from the recipe of DiffMIC-v2.
+PAPER_V1 = replace(
+    PAPER,
     diffusion=DiffusionSettings(
         process="drift",
         prediction_type="noise",
         guidance="probabilities",
-        timestep_spacing="trailing",
         sampler="ancestral",
         readout="last",
     ),
-    branch_losses=False,
-    label_smoothing=0.0,
-    weight_decay=0.0,
-    schedule="cosine",
-    head_factor=1.0,
-    pretrained_factor=1.0,
-    cached=False,
-    n_cached_views=0,
-    context_dropout=0.0,
-    feature_noise=0.0,
-    balance=0.0,
-    patience=1000,  # all epochs are run, and the best one by validation score is kept
-    denoiser_epochs=1000,
-    batch_size=32,
+    alpha=0.0,
     n_positions=1,
-    denoiser_learning_rate=1e-3,
-    denoiser_weight_decay=0.0,
-    stacked=False,
-    ema=None,
     ema_decay=0.9999,
     joint=True,
-    half_weights=False,
 )
 
 RECIPES = {"default": Recipe(), "paper-v2": PAPER, "paper-v1": PAPER_V1}

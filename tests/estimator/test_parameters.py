@@ -50,8 +50,12 @@ BAD = [
     *[(name, 3, "the key in items that are dicts") for name in ("image_key", "label_key")],
     ("class_names", "abc", "give a list with one name per class, or None"),
     ("class_names", iter("abc"), "give a list with one name per class, or None"),
+    ("task", ["multiclass"], "give 'auto' or one of"),
     ("uncertain", "maybe", r"give one of \['error', 'unknown', 'positive', 'negative'\]"),
-    *[("precision", precision, "give 'auto' or one of") for precision in ("fp8", "no", None, 16)],
+    *[
+        ("precision", precision, "give 'auto' or one of")
+        for precision in ("fp8", "no", None, 16, ["fp32"])
+    ],
 ]
 
 

@@ -229,6 +229,7 @@ def test_changing_what_was_returned_leaves_the_preset_alone():
         ("paper_v2", "did you mean 'paper-v2'"),
         ("v9", "no preset 'v9'; There are: default, paper-v2"),
         (None, "no preset None; There are"),
+        (["paper-v1"], r"no preset \['paper-v1'\]; "),
     ],
 )
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones(name, message):
