@@ -144,7 +144,8 @@ def rows_of(
                 axis=1,
             )
         numbers = np.arange(targets.shape[1])
-        metrics = task.metrics(task.labels(targets, numbers), proba, numbers, thresholds)
+        chosen = thresholds if thresholds.size else None  # None: the most probable class
+        metrics = task.metrics(task.labels(targets, numbers), proba, numbers, chosen)
         beyond = abstaining if task.exclusive else label_sets
         metrics |= beyond(targets, proba, of_draws)
         if part == "test":

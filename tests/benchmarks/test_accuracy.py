@@ -269,6 +269,9 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     accuracy.table(places["results"])
     printed = capsys.readouterr().out
     plain = next(row for row in tested if row["method"] == "plain")
+    of = Results(places["results"]).answers("stripes", 0, "plain")
+    right = of.proba.argmax(axis=1) == of.targets.argmax(axis=1)
+    assert float(plain["accuracy"]) == pytest.approx(right.mean(), abs=1e-5)
     first = f"| {float(plain['macro_f1']):.3f} / {float(plain['nll']):.3f} |"
     assert printed.startswith("| set | plain | plain_tta | prior |")
     assert f"| stripes {first}" in printed

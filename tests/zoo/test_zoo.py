@@ -195,10 +195,10 @@ def test_every_model_of_the_zoo_has_a_name_that_from_pretrained_knows(zoo):
     assert set(zoo.ZOO) - {"diffmic-v2-stripes"} == set(REGISTRY)
 
 
-def forget_doubt(folder, record):
+def forget_doubt(folder, record, **changes):
     """Save a model as one that was trained before models knew of doubt."""
     clf = DiffMICClassifier.from_pretrained(folder)
-    clf.model_ = replace(clf.model_, doubt=None, alone=None)
+    clf.model_ = replace(clf.model_, doubt=None, alone=None, **changes)
     clf.save_pretrained(folder, dtype="float16")
     weights = digest((folder / "model.safetensors").read_bytes())
     told = json.loads(record.read_text()) | {"weights_sha256": weights}
@@ -210,7 +210,7 @@ def test_convert_keeps_weights_probabilities_card_and_terms(zoo, data, tmp_path)
     places = ("--models", models, "--results", results)
     assert run(zoo, "train", name, "--data", data, "--verbose", 0, *places).exit_code == 0
     trained, record = models / name, results / f"{name}.json"
-    forget_doubt(trained, record)
+    forget_doubt(trained, record, thresholds={})  # format version 1 knows no grades
     downgrade(trained, tmp_path / "old")
     shutil.copytree(tmp_path / "old", trained, dirs_exist_ok=True)
     before, files = json.loads(record.read_text()), contents(trained)
