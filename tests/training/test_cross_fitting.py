@@ -47,9 +47,9 @@ def test_no_image_is_measured_by_a_calibration_or_thresholds_that_saw_it(monkeyp
     fitted_on, measured, thresholds_on = [], [], []
     fit, best = Reading.fitted, Reading.best_thresholds
 
-    def watched_fit(self):
+    def watched_fit(self, own=None):
         fitted_on.append(set(self.weights.tolist()))
-        return fit(self)
+        return fit(self, own)
 
     def watched_best(self, calibration):
         thresholds_on.append(set(self.weights.tolist()))
