@@ -133,17 +133,16 @@ class DenoisingDisplay:
         figure, axes = pyplot().subplots(
             2, n_steps, figsize=(1.1 * n_steps + 1.2, 2.9), squeeze=False, layout="constrained"
         )
-        for row, (maps, label) in enumerate(
-            ((self.noisy_maps, "noisy"), (self.clean_maps, "estimate"))
-        ):
+        rows = ((self.noisy_maps, "noisy", (-2, 2)), (self.clean_maps, "estimate", (0, 1)))
+        for row, (maps, label, (low, high)) in enumerate(rows):
             full = expand_distances(torch.from_numpy(maps))[..., self.class_index].numpy()
             for step, ax in enumerate(axes[row]):
-                shown = ax.imshow(full[step], cmap="gray", vmin=0, vmax=1)
+                shown = ax.imshow(full[step], cmap="gray", vmin=low, vmax=high)
                 ax.set_xticks([])
                 ax.set_yticks([])
                 if row == 0:
                     ax.set_title(f"step {step + 1}", fontsize=8)
             axes[row, 0].set_ylabel(label, fontsize=9)
+            figure.colorbar(shown, ax=axes[row])
         figure.suptitle(f"label map, class {self.class_name}", fontsize=10)
-        figure.colorbar(shown, ax=axes, shrink=0.8, label="value")
         return figure  # type: ignore[no-any-return]

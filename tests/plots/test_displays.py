@@ -155,7 +155,7 @@ def test_a_label_map_has_a_column_for_each_step(fitted):
     explanation = clf.explain(X[:3], num_steps=4)
     display = DenoisingDisplay.from_explanation(explanation, 2, class_names=clf.class_names_)
     assert display.noisy_maps.shape[0] == 4
-    assert len(plt.gcf().axes) == 2 * 4 + 1
+    assert len(plt.gcf().axes) == 2 * 4 + 2  # two bars of colours
     first = plt.gcf().axes[0].images[0].get_array()
     assert first[0, 0] == display.noisy_maps[0, 0, display.class_index]  # positions of distance 0
     assert first[0, 1] == first[1, 0] == display.noisy_maps[0, 1, display.class_index]
