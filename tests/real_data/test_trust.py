@@ -35,7 +35,7 @@ def test_coverage_of_sets_lies_in_its_binomial_interval(classifier, held_out, st
         low, high = betabinom(half, rank, half + 1 - rank).ppf([0.005, 0.995]) / half
         assert low <= measured[0]["coverage"] <= high
         assert [row["class"] for row in measured] == [None, 0, 1, 2, 3, 4]
-        assert 1 <= sets.sizes.mean() < 3
+        assert measured[0]["coverage"] <= sets.sizes.mean() < 3  # sets may be empty
 
 
 def test_uncertain_images_are_wrong_more_often(classifier, held_out):
