@@ -44,7 +44,7 @@ from diffmic.data import TargetEncoding
 from diffmic.datasets import read_csv
 from diffmic.inference import Calibration, Evidence
 from diffmic.training import Recipe
-from diffmic.training.evaluation import Reading
+from diffmic.training.readings import Reading
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.csv"

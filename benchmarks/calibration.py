@@ -24,7 +24,7 @@ from diffmic.datasets import read_csv
 from diffmic.inference.decisions import expected_position, kappa_cuts
 from diffmic.inference.prevalence import estimated_shares, log_ratio
 from diffmic.tasks import calibration_errors
-from diffmic.training.evaluation import Reading, balanced_folds
+from diffmic.training.readings import Reading, balanced_folds
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.csv"

@@ -25,7 +25,7 @@ from ..inference import (
 )
 from ..inference.decisions import kappa_cuts
 from ..tasks import Task, class_shares, known_shares, learnt
-from .evaluation import N_FOLDS, Reading, balanced_folds
+from .readings import N_FOLDS, Reading, balanced_folds
 
 FEWEST_IMAGES = 10
 

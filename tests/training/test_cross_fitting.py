@@ -13,7 +13,7 @@ from diffmic.inference import Calibration
 from diffmic.inference.evidence import of_training_population
 from diffmic.tasks import MULTICLASS, MULTILABEL
 from diffmic.training.cache import drawing_chances, drawing_ratio
-from diffmic.training.evaluation import N_FOLDS, Reading, balanced_folds, cross_fitted
+from diffmic.training.readings import N_FOLDS, Reading, balanced_folds, cross_fitted
 
 
 def reading(n=60, *, task=MULTICLASS, seed=0):

@@ -14,7 +14,7 @@ from diffmic import DiffMICClassifier, InputError
 from diffmic.inference import Calibration, best_thresholds
 from diffmic.inference.calibration import mean_nll
 from diffmic.tasks import MULTILABEL, classification_metrics
-from diffmic.training.evaluation import Reading, balanced_folds, cross_fitted
+from diffmic.training.readings import Reading, balanced_folds, cross_fitted
 
 DRAW = torch.Generator().manual_seed(0)
 TRUTH = (torch.rand(80, 3, generator=DRAW) < 0.4).float()
