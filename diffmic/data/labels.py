@@ -133,8 +133,8 @@ def onehot_labels(y: NDArray[Any]) -> NDArray[np.intp]:
         row = y[first].tolist()
         found = f"{int(ones[first].sum())} of them" if known[first].all() else "other values"
         raise InputError(
-            f"y has shape {y.shape}, but the task needs a label per image, of shape (n,), or rows "
-            f"with a single 1. Row {first} has {found}: {row[:20]} ({int(wrong.sum())} such rows). "
+            f"y has shape {y.shape}, but a multiclass or ordinal task needs a label per image, of "
+            f"shape (n,), or rows with a single 1. Row {first} has {found}: {row[:20]} ({int(wrong.sum())} such rows). "
             "Images with several labels, or with none, are a task='multilabel'."
         )
     numbers: NDArray[np.intp] = ones.argmax(axis=1)

@@ -361,7 +361,8 @@ def test_a_worker_that_is_killed_ends_a_fit_whose_epochs_are_kept(images, new_im
     monkeypatch.setattr(EPOCH, "value", 0)
     monkeypatch.setattr(PriorObjective, "train", counting)
     classifier = DiffMICClassifier(**small(num_workers=1))
-    with pytest.raises(RuntimeError, match="worker"):
+    with pytest.raises(InputError, match="num_workers=0") as caught:
         classifier.fit(Killed(images), validation_data=new_images)
+    assert any("1 epochs of the prior" in note for note in caught.value.__notes__)
     assert len(rows(classifier, "prior")) == 1
     assert np.isfinite(classifier.predict_proba(new_images[0], stage="prior")).all()
