@@ -134,7 +134,8 @@ def onehot_labels(y: NDArray[Any]) -> NDArray[np.intp]:
         found = f"{int(ones[first].sum())} of them" if known[first].all() else "other values"
         raise InputError(
             f"y has shape {y.shape}, but a multiclass or ordinal task needs a label per image, of "
-            f"shape (n,), or rows with a single 1. Row {first} has {found}: {row[:20]} ({int(wrong.sum())} such rows). "
+            f"shape (n,), or rows with a single 1. Row {first} has {found}: {row[:20]} "
+            f"({int(wrong.sum())} such rows). "
             "Images with several labels, or with none, are a task='multilabel'."
         )
     numbers: NDArray[np.intp] = ones.argmax(axis=1)
