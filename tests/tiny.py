@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from diffmic.inference import SamplingOptions
 from diffmic.model import Architecture
-from diffmic.training import Recipe
+from diffmic.training import Recipe, TrainingOptions
 
 RECIPE = Recipe(
     n_cached_views=1,
@@ -20,6 +21,22 @@ RECIPE = Recipe(
     batch_size=32,
     n_positions=4,
     denoiser_learning_rate=3e-2,
+)
+
+TRAINING = TrainingOptions(
+    recipe=RECIPE,
+    image_size=32,
+    max_epochs=2,
+    batch_size=16,
+    learning_rate=1e-2,
+    pretrained=False,
+    augment=None,
+    num_workers=0,
+    sampling=SamplingOptions(num_steps=3, n_draws=2),
+    precision="fp32",
+    device=torch.device("cpu"),
+    seed=0,
+    verbose=0,
 )
 
 

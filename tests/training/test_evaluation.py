@@ -6,31 +6,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import RECIPE, TinyBackbone, small, stripes
+from tiny import RECIPE, TRAINING, TinyBackbone, small, stripes
 
 from diffmic import DiffMICClassifier
 from diffmic.data import LabelledImages, PreparedImages, named_augment
 from diffmic.inference import Calibration, SamplingOptions
 from diffmic.tasks import classification_metrics
-from diffmic.training import TrainingOptions
 from diffmic.training.evaluation import Evaluation
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
-OPTIONS = TrainingOptions(
-    recipe=RECIPE,
-    image_size=32,
-    max_epochs=1,
-    batch_size=16,
-    learning_rate=1e-2,
-    pretrained=False,
-    augment=None,
-    num_workers=0,
-    sampling=SamplingOptions(num_steps=3, n_draws=2),
-    precision="fp32",
-    device=torch.device("cpu"),
-    seed=0,
-    verbose=0,
-)
+OPTIONS = replace(TRAINING, max_epochs=1)
 
 
 def part(*, multilabel=False):

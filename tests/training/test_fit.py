@@ -8,35 +8,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import RECIPE, TinyBackbone, stripes
+from tiny import RECIPE, TRAINING, TinyBackbone, stripes
 
 from diffmic.data import LabelledImages
-from diffmic.inference import SamplingOptions
 from diffmic.model import Architecture, NetworkPlan, build_network
 from diffmic.random import LocalRNG
 from diffmic.tasks import MULTICLASS
-from diffmic.training import TrainingOptions, fit_network, resolve_recipe
 from diffmic.training import fit as module
+from diffmic.training import fit_network, resolve_recipe
 from diffmic.training.diffusion_stage import train_denoiser
 from diffmic.training.evaluation import Evaluation
 from diffmic.training.objectives import DenoiserObjective
 from diffmic.training.precision import MixedPrecision
-
-OPTIONS = TrainingOptions(
-    recipe=RECIPE,
-    image_size=32,
-    max_epochs=2,
-    batch_size=16,
-    learning_rate=1e-2,
-    pretrained=False,
-    augment=None,
-    num_workers=0,
-    sampling=SamplingOptions(num_steps=3, n_draws=2),
-    precision="fp32",
-    device=torch.device("cpu"),
-    seed=0,
-    verbose=0,
-)
 
 
 def network(recipe=RECIPE, *, own_encoders=False, feature_dim=16, dropout=0.0):
@@ -64,7 +47,7 @@ def part(n_images=30, seed=0):
 def test_the_papers_arrangement_is_scored_on_the_weights_of_each_epoch():
     """A wide denoiser and encoders of its own: nothing may be remembered of earlier weights."""
     recipe = replace(resolve_recipe("paper-v2"), denoiser_epochs=4, n_positions=9)
-    options = replace(OPTIONS, recipe=recipe, learning_rate=3e-3)
+    options = replace(TRAINING, recipe=recipe, learning_rate=3e-3)
     of = network(recipe, own_encoders=True, feature_dim=1024)
     evaluation, states, history = Evaluation(part(24, seed=1), options), [], []
 
@@ -107,7 +90,7 @@ NOISY = replace(RECIPE, feature_noise=1.0, context_dropout=0.3)
 
 def weights_of_a_fit(seed, of=None):
     of = of or network(NOISY, dropout=0.3)
-    fit_network(of, part(), part(12, seed=1), replace(OPTIONS, recipe=NOISY, seed=seed))
+    fit_network(of, part(), part(12, seed=1), replace(TRAINING, recipe=NOISY, seed=seed))
     return of.state_dict()
 
 
@@ -146,7 +129,7 @@ def test_an_error_in_the_last_calibration_keeps_what_was_learnt(monkeypatch, err
         raise error
 
     monkeypatch.setattr(module.Evaluation, "verdict", fail)
-    result = fit_network(network(), part(), part(12, seed=1), OPTIONS)
+    result = fit_network(network(), part(), part(12, seed=1), TRAINING)
     assert isinstance(result.stopped, error)
     assert [row["stage"] for row in result.history] == ["prior"] * 2 + ["diffusion"] * 2
     assert result.verdict.calibrations.keys() == {"prior", "diffusion"}
@@ -165,7 +148,7 @@ def test_an_error_in_stage_two_keeps_the_stages_that_were_trained(monkeypatch, e
 
     monkeypatch.setattr(DenoiserObjective, "forward", failing)
     of = network()
-    result = fit_network(of, part(), part(12, seed=1), OPTIONS)
+    result = fit_network(of, part(), part(12, seed=1), TRAINING)
     assert isinstance(result.stopped, error)
     assert [row["stage"] for row in result.history] == ["prior"] * 2 + ["diffusion"] * n_complete
     stages = {"prior", "diffusion"} if n_complete else {"prior"}

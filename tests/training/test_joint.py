@@ -6,16 +6,15 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TinyBackbone, stripes
+from tiny import TRAINING, TinyBackbone, stripes
 
 from diffmic.data import LabelledImages
 from diffmic.diffusion import mmd
 from diffmic.errors import InputError
-from diffmic.inference import SamplingOptions
 from diffmic.model import Architecture, NetworkPlan, build_network
 from diffmic.random import LocalRNG
 from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
-from diffmic.training import Recipe, TrainingOptions, evaluation, fit_network, resolve_recipe
+from diffmic.training import Recipe, evaluation, fit_network, resolve_recipe
 from diffmic.training.diffusion_stage import train_denoiser
 from diffmic.training.drift_objective import DriftObjective
 from diffmic.training.joint_stage import DenoiserAverage, JointObjective, train_jointly
@@ -27,21 +26,7 @@ PAPER = replace(resolve_recipe("paper-v1"), denoiser_epochs=None)
 FROZEN = replace(PAPER, joint=False, cached=True, n_cached_views=1, steps_per_epoch=10)
 TARGETS, WEIGHTS = F.one_hot(torch.tensor([0, 1, 2, 0, 1, 2])).float(), torch.ones(6)
 FP32 = MixedPrecision(torch.device("cpu"))
-OPTIONS = TrainingOptions(
-    recipe=PAPER,
-    image_size=32,
-    max_epochs=2,
-    batch_size=16,
-    learning_rate=1e-2,
-    pretrained=False,
-    augment=None,
-    num_workers=0,
-    sampling=SamplingOptions(num_steps=3, n_draws=2),
-    precision="fp32",
-    device=torch.device("cpu"),
-    seed=0,
-    verbose=0,
-)
+OPTIONS = replace(TRAINING, recipe=PAPER)
 
 
 @pytest.fixture(autouse=True)

@@ -7,15 +7,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from tiny import RECIPE, TinyBackbone, stripes
+from tiny import RECIPE, TRAINING, TinyBackbone, stripes
 
 from diffmic import TrainingDivergedError
 from diffmic.data import LabelledImages, named_augment
-from diffmic.inference import SamplingOptions
 from diffmic.model import Architecture, NetworkPlan, build_network
 from diffmic.random import LocalRNG
 from diffmic.tasks import MULTICLASS
-from diffmic.training import Recipe, TrainingOptions, fit_network, resolve_recipe
+from diffmic.training import Recipe, fit_network, resolve_recipe
 from diffmic.training.cache import ConditionCache
 from diffmic.training.diffusion_stage import (
     build_cache,
@@ -27,23 +26,8 @@ from diffmic.training.objectives import DenoiserObjective
 from diffmic.training.precision import MixedPrecision
 from diffmic.training.prior_stage import parameter_groups, train_prior
 
-OPTIONS = TrainingOptions(
-    recipe=RECIPE,
-    image_size=32,
-    max_epochs=2,
-    batch_size=16,
-    learning_rate=1e-2,
-    pretrained=False,
-    augment=None,
-    num_workers=0,
-    sampling=SamplingOptions(num_steps=3, n_draws=2),
-    precision="fp32",
-    device=torch.device("cpu"),
-    seed=0,
-    verbose=0,
-)
 PAPER = replace(resolve_recipe("paper-v2"), n_positions=9, denoiser_epochs=None)
-FP32 = MixedPrecision(OPTIONS.device)
+FP32 = MixedPrecision(TRAINING.device)
 
 
 def network(*, own_encoders=False, recipe=RECIPE):
@@ -96,7 +80,7 @@ def stage_one(of, options, data, *, precision=FP32):
 def test_stage_one_trains_the_prior_alone():
     of = network(own_encoders=True)
     before = state(of)
-    stage_one(of, OPTIONS, part())
+    stage_one(of, TRAINING, part())
     assert {name.split(".")[0] for name in changed(of, before)} == {"prior"}
 
 
@@ -105,7 +89,7 @@ def test_no_batch_of_one_image_reaches_batch_norm(n_images):
     sizes = []
     of = network()
     of.prior.register_forward_hook(lambda module, args, _: sizes.append(len(args[0])))
-    stage_one(of, replace(OPTIONS, max_epochs=1), part(n_images))
+    stage_one(of, replace(TRAINING, max_epochs=1), part(n_images))
     assert min(sizes) > 1
     assert n_images - sum(sizes) <= 1
 
@@ -115,7 +99,7 @@ def test_backbones_and_heads_have_learning_rates_of_their_own():
     of = network(own_encoders=True)
     names = {parameter: name for name, parameter in of.prior.named_parameters()}
     for pretrained, factor in ((True, 0.25), (False, 1.0)):
-        options = replace(OPTIONS, recipe=recipe, learning_rate=0.1, pretrained=pretrained)
+        options = replace(TRAINING, recipe=recipe, learning_rate=0.1, pretrained=pretrained)
         backbones, heads = parameter_groups(of.prior, options)
         assert backbones["lr"] == pytest.approx(0.1 * factor)
         assert heads["lr"] == pytest.approx(0.2)
@@ -133,7 +117,7 @@ def test_backbones_and_heads_have_learning_rates_of_their_own():
 def test_stage_two_leaves_the_prior_as_it_is(recipe, own_encoders):
     of = network(own_encoders=own_encoders, recipe=recipe)
     before = state(of)
-    stage_two(of, replace(OPTIONS, recipe=recipe))
+    stage_two(of, replace(TRAINING, recipe=recipe))
     parts = {name.split(".")[0] for name in changed(of, before)}
     encoders = {"image_encoder", "region_encoder"} if own_encoders else set()
     assert parts == {"context", "denoiser"} | encoders
@@ -145,7 +129,7 @@ def test_what_is_kept_is_the_moving_average():
     trained = []
     for ema in (None, 0.5):
         of = network()
-        stage_two(of, replace(OPTIONS, recipe=replace(RECIPE, ema=ema)))
+        stage_two(of, replace(TRAINING, recipe=replace(RECIPE, ema=ema)))
         trained.append(of.denoiser.out.weight)
     assert not torch.allclose(*trained)
 
@@ -160,7 +144,7 @@ def test_what_is_evaluated_is_what_is_kept(ema):
         return {"score": float(len(seen))}
 
     recipe = replace(RECIPE, ema=ema, half_weights=False, patience=5)
-    stage_two(of, replace(OPTIONS, recipe=recipe, max_epochs=3), evaluate=evaluate)
+    stage_two(of, replace(TRAINING, recipe=recipe, max_epochs=3), evaluate=evaluate)
     assert len(seen) == 3
     assert changed(of, seen[-1]) == set()
 
@@ -185,7 +169,7 @@ def test_a_denoiser_that_diverges_is_left_in_a_good_state(monkeypatch, own_encod
     forward = DenoiserObjective.forward
     monkeypatch.setattr(DenoiserObjective, "forward", lambda *batch: forward(*batch) * math.nan)
     with pytest.raises(TrainingDivergedError):
-        stage_two(of, replace(OPTIONS, recipe=recipe))
+        stage_two(of, replace(TRAINING, recipe=recipe))
     assert changed(of, before) == set()
     assert all(parameter.requires_grad for parameter in of.parameters())
 
@@ -194,7 +178,7 @@ def test_a_denoiser_that_diverges_is_left_in_a_good_state(monkeypatch, own_encod
 def test_the_cache_holds_each_image_as_it_is_and_in_augmented_views(augment, views):
     of = network().eval()
     data = part(10)
-    options = replace(OPTIONS, augment=augment, recipe=replace(RECIPE, n_cached_views=2))
+    options = replace(TRAINING, augment=augment, recipe=replace(RECIPE, n_cached_views=2))
     cache = build_cache(of, data, options)
     assert len(cache.conditions) == 10 * views
     with torch.no_grad():
@@ -235,13 +219,13 @@ def test_stage_two_takes_as_many_steps_as_the_cache_is_worth(monkeypatch):
         "batches",
         lambda cache, n_batches, *rest: asked.append(n_batches) or batches(cache, n_batches, *rest),
     )
-    options = replace(OPTIONS, recipe=replace(RECIPE, steps_per_epoch=50), max_epochs=1)
+    options = replace(TRAINING, recipe=replace(RECIPE, steps_per_epoch=50), max_epochs=1)
     fit_network(network(), part(), None, options)
     assert asked == [20]
 
 
 def test_a_fit_without_validation_calibrates_nothing():
-    result = fit_network(network(), part(), None, OPTIONS)
+    result = fit_network(network(), part(), None, TRAINING)
     assert result.verdict.calibrations.keys() == {"prior", "diffusion"}
     assert {c.temperature for c in result.verdict.calibrations.values()} == {1.0}
     assert result.verdict.scores == {}
@@ -250,7 +234,7 @@ def test_a_fit_without_validation_calibrates_nothing():
 
 
 def test_a_fit_reports_both_stages():
-    result = fit_network(network(), part(), part(12), OPTIONS)
+    result = fit_network(network(), part(), part(12), TRAINING)
     assert [row["stage"] for row in result.history] == ["prior"] * 2 + ["diffusion"] * 2
     scores = result.verdict.scores
     assert scores.keys() == {"prior", "diffusion", "diffusion_alone"}
@@ -277,7 +261,7 @@ def test_an_epoch_on_images_sees_each_once_unless_classes_are_drawn(
     train_denoiser(
         of,
         images,
-        replace(OPTIONS, recipe=recipe, batch_size=8),
+        replace(TRAINING, recipe=recipe, batch_size=8),
         **{"precision": FP32, "rng": LocalRNG(0), "evaluate": None, "history": []},
     )
     assert len(seen) == 32
