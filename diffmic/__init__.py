@@ -1,6 +1,7 @@
 """diffmic: medical image classification by diffusion, behind a scikit-learn style estimator."""
 
 import importlib
+import logging
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .hub import ModelCard, list_pretrained
 
 __version__ = version("diffmic")
+logging.getLogger("diffmic").addHandler(logging.NullHandler())
 
 _ROOMS = {
     "DiffMICClassifier": "classifier",

@@ -114,8 +114,10 @@ class DiffMICClassifier(
         Number of worker processes that load images; 0: they are loaded in the main process.
     random_state : int, RandomState or None, default=None
         Random seed. An integer gives the same model and probabilities again on the same machine.
+    callbacks : Callback, list of Callback or None, default=None
+        Code of one's own at moments of a fit, which can stop it; see ``diffmic.callbacks``.
     verbose : int, default=1
-        Verbosity. 0: silent. 1: progress bars.
+        Verbosity. 0: silent. 1: progress bars. 2: also a line per epoch through ``logging``.
 
     Attributes
     ----------
@@ -179,6 +181,7 @@ class DiffMICClassifier(
         device: str = "auto",
         num_workers: int = 0,
         random_state: Any = None,
+        callbacks: Any = None,
         verbose: int = 1,
     ) -> None:
         self.backbone = backbone
@@ -207,6 +210,7 @@ class DiffMICClassifier(
         self.device = device
         self.num_workers = num_workers
         self.random_state = random_state
+        self.callbacks = callbacks
         self.verbose = verbose
 
     @classmethod

@@ -36,7 +36,6 @@ TRAINING = TrainingOptions(
     precision="fp32",
     device=torch.device("cpu"),
     seed=0,
-    verbose=0,
 )
 
 

@@ -34,6 +34,7 @@ from diffmic.training.options import pixels
 from diffmic.training.precision import to_device, training_precision
 from diffmic.training.prior_stage import train_on_images, train_prior
 from diffmic.training.readings import Reading
+from diffmic.training.watch import Watch
 
 from .tasks import DataSet, Parts
 
@@ -75,7 +76,7 @@ class Job:
             "device": DEVICE,
             "seed": self.seed,
             "pretrained": True,
-            "verbose": self.verbose,
+            "watch": Watch(verbose=self.verbose),
         }
         return TrainingOptions(**chosen)
 

@@ -18,6 +18,7 @@ from ..inference import SamplingOptions
 from ..model import resolve_architecture
 from ..tasks import TASKS
 from ..training import resolve_recipe
+from ..training.callbacks import checked_callbacks
 from ..training.precision import PRECISIONS
 
 ON_ERROR = ("raise", "skip")
@@ -74,6 +75,9 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
             f"on_error is {parameters['on_error']!r}; give one of {list(ON_ERROR)}: whether fit "
             "raises an error for an image that cannot be read, or leaves it out."
         )
+    if not isinstance(parameters["verbose"], bool):
+        check_whole("verbose", parameters["verbose"], least=0)
+    checked_callbacks(parameters["callbacks"])
     keys_of(parameters)
     augment = parameters["augment"]
     known = augment is None or (

@@ -19,6 +19,7 @@ from ..data.sources import is_of_a_dataset
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes
 from ..inference import Engine, FitRecord, FittedModel, SamplingOptions
+from ..logs import tell
 from ..model import (
     Architecture,
     DiffMICNetwork,
@@ -41,7 +42,9 @@ from ..training import (
     resolve_device,
     resolve_recipe,
 )
+from ..training.callbacks import checked_callbacks
 from ..training.own_loss import try_losses
+from ..training.watch import Watch
 from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
 
@@ -129,8 +132,7 @@ def prepare_fit(
     )
     if earlier is not None and not isinstance(p["class_names"], Mapping):
         check_names(data, earlier)
-    if p["verbose"]:
-        _show_unknown(data)
+    _show_unknown(data, shown=bool(p["verbose"]))
     plain_classes(data.encoding.classes)  # labels that cannot be saved are refused before the work
     _warn_of_modules(resolve_architecture(p["architecture"]))
     plan = NetworkPlan(
@@ -159,7 +161,7 @@ def prepare_fit(
         precision=p["precision"],
         device=device,
         seed=seed,
-        verbose=p["verbose"],
+        watch=Watch(checked_callbacks(p["callbacks"]), p["verbose"]),
         crop=plan.architecture.crop,
     )
     # One image, read where all are read, checks the output of augment.
@@ -247,12 +249,13 @@ def _counts(data: TrainingData) -> dict[str, Counts]:
     )
 
 
-def _show_unknown(data: TrainingData) -> None:
-    """Print what is known of each label, if some are unknown."""
+def _show_unknown(data: TrainingData, *, shown: bool) -> None:
+    """Log what is known of each label, if some are unknown."""
     names = data.class_names or data.data_names or data.encoding.classes.tolist()
     for part, counts in _counts(data).items():
         if any(counts["unknown"]):
-            print(f"Labels of the {part} part:\n{counts_table(counts, list(map(str, names)))}")
+            table = counts_table(counts, list(map(str, names)))
+            tell("diffmic.data", f"Labels of the {part} part:\n{table}", shown=shown)
 
 
 def _warn_of_items(images: Tensor) -> None:

@@ -35,6 +35,7 @@ Settings = TypeVar(
 
 # Only for training; values that JSON cannot represent are saved as None, the default.
 TRAINING_PARAMETERS = ("random_state", "class_weight")
+NOT_SAVED = frozenset({"device", "callbacks"})  # of a machine, or of one fit
 
 NO_PARTS: Mapping[str, Any] = {}
 
@@ -60,7 +61,7 @@ def read_parameters(
     InputError
         A value is invalid.
     """
-    surplus = sorted(set(saved) - (set(defaults) - {"device"}))
+    surplus = sorted(set(saved) - (set(defaults) - NOT_SAVED))
     if surplus:
         raise ModelFileError(
             f"The file has the parameters {surplus}, which this version of diffmic does not know. "
@@ -212,7 +213,7 @@ def plain_architecture(architecture: Architecture) -> dict[str, Any]:
 
 def plain_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Constructor parameters as JSON values."""
-    plain = {name: value for name, value in parameters.items() if name != "device"}
+    plain = {name: value for name, value in parameters.items() if name not in NOT_SAVED}
     if (transform := custom_augment(plain["augment"])) is not None:
         plain["augment"] = {"transform": part_name(transform)}
     for name, value in plain.items():

@@ -7,7 +7,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..data import PreparedImages, PreparedStream, unit_range
 from ..data.augmentation import Augment
@@ -119,7 +118,6 @@ def encode_images(
     n_views: int = 1,
     augment: Augment | None = None,
     seed: int = 0,
-    progress: str | None = None,
 ) -> Iterator[tuple[Conditions, Tensor]]:
     """Conditions of each batch, on the engine's device, and original image sizes (B, 2) in pixels.
 
@@ -134,14 +132,12 @@ def encode_images(
     n_views, augment, seed
         Test-time views, as in :func:`~diffmic.data.views_of`, in adjacent rows. The seed is also
         that of :meth:`Engine.encode`.
-    progress : str or None
-        Label of the progress bar; None: no progress bar.
     """
     device = engine.device
     batches = images.batches(
         max(1, batch_size // n_views), num_workers=num_workers, pin_memory=device.type == "cuda"
     )
-    for batch in tqdm(batches, desc=progress, disable=progress is None, leave=False):
+    for batch in batches:
         views, originals = images.views(batch, n_views, augment, seed)
         pixels = unit_range(views.to(device, non_blocking=True))
         pixels = pixels.contiguous(memory_format=torch.channels_last)

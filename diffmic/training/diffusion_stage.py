@@ -106,7 +106,8 @@ def train_denoiser(
                 # The last moving average is used: choosing an epoch by the likelihood of a few
                 # held-out images would favour early epochs, at the expense of rare classes.
                 patience=recipe.patience if state.average is None else None,
-                verbose=options.verbose,
+                n_steps=n_batches,
+                watch=options.watch,
             )
     finally:
         for weight in learnt:  # those of a frozen encoder stay frozen
@@ -119,10 +120,11 @@ def build_cache(
     network: DiffMICNetwork, training: LabelledImages, options: TrainingOptions
 ) -> ConditionCache:
     """Encode each training image once: the original and its augmented cached views."""
-    n_views = 1 if options.augment is None else 1 + options.recipe.n_cached_views
+    n_views = n_cached_views(options)
     kept: Conditions | None = None
     row = 0
     network.eval()
+    options.watch.phase_starts("encoding", n_views)
     for view in range(n_views):
         images = options.prepared(training, augmented=view > 0)
         images.epoch = options.max_epochs + view  # augmentations differ from those of stage one
@@ -132,7 +134,6 @@ def build_cache(
             batch_size=options.batch_size,
             num_workers=options.num_workers,
             seed=options.seed,
-            progress=f"encoding view {view + 1} of {n_views}" if options.verbose else None,
         )
         for conditions, _ in encoded:
             conditions = conditions.without_pictures()
@@ -141,10 +142,16 @@ def build_cache(
             for name, tensor in vars(conditions).items():
                 getattr(rows, name).copy_(tensor)
             row += len(conditions)
+            options.watch.phase_goes_on(0, row / len(training))
     assert kept is not None  # there are training images
     return ConditionCache(
         kept, training.targets.to(options.device), training.weights.to(options.device)
     )
+
+
+def n_cached_views(options: TrainingOptions) -> int:
+    """Number of views of each image in the cache."""
+    return 1 if options.augment is None else 1 + options.recipe.n_cached_views
 
 
 def denoiser_objective(network: DiffMICNetwork, recipe: Recipe) -> DenoiserObjective:

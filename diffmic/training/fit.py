@@ -19,6 +19,7 @@ from .loop import History
 from .options import TrainingOptions
 from .precision import MixedPrecision, to_device, training_precision
 from .prior_stage import train_prior
+from .work import CALIBRATION, phases
 
 
 @dataclass
@@ -81,8 +82,26 @@ def fit_network(
         State of the denoiser if it was trained in an earlier fit.
     """
     result = FitResult()
+    _fit(network, training, validation, options, learnt, result)
+    result.stopped = options.watch.fit_ends(result.verdict.scores, result.stopped)
+    return result
+
+
+def _fit(
+    network: DiffMICNetwork,
+    training: LabelledImages,
+    validation: LabelledImages | None,
+    options: TrainingOptions,
+    learnt: Learnt | None,
+    result: FitResult,
+) -> None:
+    """Train and calibrate; the result is changed step by step, so that nothing is lost."""
     ratio = drawing_ratio(training.targets, options.recipe.balance, network.task)
+    n_validation = 0 if validation is None else len(validation)
     try:
+        options.watch.fit_starts(result.history, phases(options, len(training), n_validation))
+        if options.watch.ended:
+            raise options.watch.ended
         to_device(network, options.device)
         evaluation = None if validation is None else Evaluation(validation, options, ratio)
         rng = LocalRNG(derived_seed(options.seed, 1))
@@ -93,7 +112,7 @@ def fit_network(
             traceback.clear_frames(reason.__traceback__)  # they hold what there was no room for
     network.eval()
     if result.stopped is not None and not result.history:
-        return result
+        return
     stages: tuple[Stage, ...] = STAGES
     if not any(row["stage"] == "diffusion" for row in result.history):
         stages = STAGES if learnt is not None else ("prior",)
@@ -107,11 +126,11 @@ def fit_network(
     if "diffusion" in stages:
         result.verdict.alone = Alone(Calibration(), result.verdict.thresholds.get("diffusion"))
     if validation is not None and len(validation) > 1:  # one image calibrates nothing
+        options.watch.phase_starts(CALIBRATION)
         try:
             result.verdict = Evaluation(validation, options, ratio).verdict(network, stages)
         except BaseException as reason:
             result.stopped = result.stopped or reason
-    return result
 
 
 def _train(
@@ -133,6 +152,8 @@ def _train(
         evaluate=None if evaluation is None else lambda: evaluation.prior(network),
         history=history,
     )
+    if options.watch.ended:
+        return
     train_diffusion = train_jointly if options.recipe.joint else train_denoiser
     train_diffusion(
         network,

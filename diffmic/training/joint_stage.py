@@ -139,7 +139,8 @@ def train_jointly(
                 precision=precision,
                 max_epochs=max_epochs,
                 patience=recipe.patience,
-                verbose=options.verbose,
+                n_steps=len(loader),
+                watch=options.watch,
             )
     finally:
         if recipe.half_weights and state.epoch:

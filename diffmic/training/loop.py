@@ -12,11 +12,11 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
-from tqdm.auto import tqdm
 
 from ..errors import BackboneError, TrainingDivergedError
 from ..random import LocalRNG
 from .precision import MixedPrecision
+from .watch import Watch
 
 History = list[dict[str, Any]]
 State = dict[str, Tensor]
@@ -29,7 +29,7 @@ class LoopState:
     Attributes
     ----------
     stage : str
-        Name of the stage in the history and the progress bar.
+        Name of the stage in the history.
     learner : nn.Module
         Module that is trained.
     optimizer, scheduler : Optimizer, LRScheduler
@@ -144,7 +144,8 @@ def train(
     precision: MixedPrecision,
     max_epochs: int,
     patience: int | None,
-    verbose: int,
+    n_steps: int | None = None,
+    watch: Watch | None = None,
 ) -> None:
     """Minimise an objective, starting from ``state``; the learner ends in its best state.
 
@@ -166,8 +167,11 @@ def train(
     patience : int or None
         Early stopping: number of epochs without a better score after which to stop; None: never
         stop early, and keep the last state.
-    verbose : int
-        Verbosity; 0: no progress bar.
+    n_steps : int or None
+        Number of batches of an epoch, for the progress; None: not known.
+    watch : Watch or None
+        Is told of each step and epoch, and can stop the stage: the epoch under way then ends with
+        the step, is validated and counts.
 
     Raises
     ------
@@ -176,29 +180,23 @@ def train(
         error or interruption, the learner is in its best state; an epoch whose validation was
         interrupted counts as learnt.
     """
+    watch = watch or Watch()
+    watch.stage_starts(state.stage, state.epoch, max_epochs, n_steps)
     try:
-        with tqdm(
-            total=max_epochs,
-            initial=state.epoch,
-            desc=state.stage,
-            unit="epoch",
-            disable=not verbose,
-        ) as bar:
-            for epoch in range(state.epoch + 1, max_epochs + 1):
-                started = time.perf_counter()
-                row, batch = _trained(state, objective, batches(epoch), precision, epoch)
-                state.unjudged = row  # from here on the epoch is kept, whatever happens
-                try:
-                    row |= _validated(objective, evaluate, batch)
-                except BackboneError as reason:
-                    state.unjudged = None
-                    raise TrainingDivergedError(_diverged(state.stage, epoch, _OUTPUTS)) from reason
-                row["seconds"] = round(time.perf_counter() - started, 3)
-                state.keep(row, last=patience is None or evaluate is None)
-                bar.set_postfix({name: f"{value:.3f}" for name, value in _shown(row).items()})
-                bar.update()
-                if patience is not None and epoch - state.best_epoch >= patience:
-                    break
+        for epoch in range(state.epoch + 1, max_epochs + 1):
+            started = time.perf_counter()
+            row, batch, stop = _trained(state, objective, batches(epoch), precision, epoch, watch)
+            state.unjudged = row  # from here on the epoch is kept, whatever happens
+            try:
+                row |= _validated(objective, evaluate, batch)
+            except BackboneError as reason:
+                state.unjudged = None
+                raise TrainingDivergedError(_diverged(state.stage, epoch, _OUTPUTS)) from reason
+            row["seconds"] = round(time.perf_counter() - started, 3)
+            state.keep(row, last=patience is None or evaluate is None)
+            stop |= watch.epoch_ends(row)
+            if stop or (patience is not None and epoch - state.best_epoch >= patience):
+                break
     finally:
         if state.unjudged is not None:
             state.keep(state.unjudged, last=patience is None or evaluate is None)
@@ -207,6 +205,7 @@ def train(
         except BaseException:  # interrupted among its tensors
             state.restore_best()
             raise
+    watch.stage_ends(state.best_epoch)
 
 
 def _trained(
@@ -215,17 +214,24 @@ def _trained(
     batches: Iterable[tuple[Any, ...]],
     precision: MixedPrecision,
     epoch: int,
-) -> tuple[dict[str, Any], tuple[Any, ...]]:
-    """Train on the batches of an epoch; returns the row of the history, and the last batch."""
+    watch: Watch,
+) -> tuple[dict[str, Any], tuple[Any, ...], bool]:
+    """Train on the batches of an epoch.
+
+    Returns the row of the history, the last batch, and whether to stop the stage.
+    """
     objective.train()
     losses: list[Tensor] = []
     batch: tuple[Any, ...] = ()
+    stop = False
     try:
         for batch in batches:
             with state.rng, precision.autocast():
                 loss = objective(*batch)
             state.step(loss)
             losses.append(loss.detach())
+            if stop := watch.step_ends(losses[-1]):
+                break
     except (ArithmeticError, LookupError, RuntimeError, ValueError) as reason:
         # Weights that are not finite make the next batch end in an error about something else.
         if what := _what_is_not_finite(state, losses):
@@ -234,7 +240,7 @@ def _trained(
     if what := _what_is_not_finite(state, losses):
         raise TrainingDivergedError(_diverged(state.stage, epoch, what))
     train_loss = float(torch.stack(losses).mean())
-    return {"stage": state.stage, "epoch": epoch, "train_loss": train_loss}, batch
+    return {"stage": state.stage, "epoch": epoch, "train_loss": train_loss}, batch, stop
 
 
 def _validated(
@@ -275,11 +281,6 @@ def _finite(module: nn.Module, before: State) -> bool:
         or bool((torch.isfinite(tensor) >= torch.isfinite(before[name])).all())
         for name, tensor in module.state_dict().items()
     )
-
-
-def _shown(row: dict[str, Any]) -> dict[str, float]:
-    hidden = {"stage", "epoch", "seconds", "validation_score"}
-    return {name.replace("validation_", "val_"): row[name] for name in row if name not in hidden}
 
 
 _OUTPUTS = "outputs of the {stage} stage in evaluation mode became NaN or infinite"

@@ -1,7 +1,7 @@
 """Training options, and functions that both stages share."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from ..data import LabelledImages, PreparedImages, unit_range
 from ..data.augmentation import Augment
 from ..inference import SamplingOptions
 from .recipe import Recipe
+from .watch import Watch
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class TrainingOptions:
         Side of the squares that are augmented for a zoom, in pixels; None: there is none.
     sampling : SamplingOptions
         Sampling options of the predictions used for calibration and final metrics.
+    watch : Watch
+        What is told of the fit while it runs: progress, log lines, callbacks.
     """
 
     recipe: Recipe
@@ -42,9 +45,9 @@ class TrainingOptions:
     precision: str
     device: torch.device
     seed: int
-    verbose: int
     crop: str = "none"
     zoom_size: int | None = None
+    watch: Watch = field(default_factory=Watch, compare=False)
 
     def prepared(self, part: LabelledImages, *, augmented: bool = False) -> PreparedImages:
         """Images of one part of the data, resized for the network and augmented if requested."""

@@ -117,7 +117,8 @@ def train_on_images(
             precision=precision,
             max_epochs=options.max_epochs,
             patience=options.recipe.patience,
-            verbose=options.verbose,
+            n_steps=len(loader),
+            watch=options.watch,
         )
 
 

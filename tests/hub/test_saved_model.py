@@ -30,7 +30,7 @@ FITTED = (
 )
 
 
-UNSAVED = {"backbone", "device"}  # code, and what belongs to the machine
+UNSAVED = {"backbone", "device", "callbacks"}  # code, and what belongs to the machine or a fit
 
 
 def load(folder, **options):

@@ -13,6 +13,7 @@ from diffmic.random import LocalRNG
 from diffmic.training.diffusion_stage import moving_average
 from diffmic.training.loop import LoopState, train
 from diffmic.training.precision import MixedPrecision
+from diffmic.training.watch import Watch
 
 
 class Counter(nn.Module):
@@ -48,7 +49,9 @@ def state_of(learner, *, history=None, horizon=None):
     )
 
 
-def run(scores=None, *, learner=None, max_epochs=5, patience=10, history=None, batches=None):
+def run(
+    scores=None, *, learner=None, max_epochs=5, patience=10, history=None, batches=None, watch=None
+):
     """Train a Counter, one step an epoch, under given validation scores."""
     learner = Counter() if learner is None else learner
     remaining = None if scores is None else iter(scores)
@@ -60,7 +63,7 @@ def run(scores=None, *, learner=None, max_epochs=5, patience=10, history=None, b
         precision=PRECISION,
         max_epochs=max_epochs,
         patience=patience,
-        verbose=0,
+        watch=watch,
     )
     return learner.weight.item()
 
@@ -150,15 +153,18 @@ def test_an_epoch_whose_validation_is_interrupted_was_learnt(reason, patience, e
     assert "validation_score" not in history[-1]
 
 
-@pytest.mark.parametrize("where", ["set_postfix", "update"])
+@pytest.mark.parametrize("where", ["set_postfix", "refresh"])
 def test_a_progress_bar_that_fails_loses_nothing(where, monkeypatch):
     def failing(*_, **__):
         raise BrokenPipeError
 
-    monkeypatch.setattr(f"diffmic.training.loop.tqdm.{where}", failing)
+    watch = Watch(verbose=1)
+    watch.stage_starts("prior", 0, 2, 1)
+    monkeypatch.setattr(f"diffmic.training.progress.tqdm.{where}", failing)
+    monkeypatch.setattr(watch, "stage_starts", lambda *_: None)
     learner, history = Counter(), []
     with pytest.raises(BrokenPipeError):
-        run([1, 2], max_epochs=2, learner=learner, history=history)
+        run([1, 2], max_epochs=2, learner=learner, history=history, watch=watch)
     assert learner.weight.item() == len(history) >= 1
 
 
@@ -240,7 +246,6 @@ def test_the_moving_average_follows_each_step_and_is_what_is_kept():
         precision=PRECISION,
         max_epochs=3,
         patience=None,
-        verbose=0,
     )
     expected = [1.0]  # the first average is a copy
     for weight in range(2, 7):
@@ -353,7 +358,6 @@ def learn(*, average, go_on=None, stop_after=None, max_epochs=5, scores=(3, 5, 4
                 precision=PRECISION,
                 max_epochs=max_epochs,
                 patience=None if average else 10,
-                verbose=0,
             )
         except Noticed:
             return saved[0]

@@ -162,7 +162,7 @@ def test_half_of_the_labels_are_enough_to_learn_from(capsys):
     assert set(counts) == {"training", "validation"}
     unknown = np.sum([part["unknown"] for part in counts.values()], axis=0)
     np.testing.assert_array_equal(unknown, (~known).sum(axis=0))
-    assert "Labels of the training part:" in capsys.readouterr().out
+    assert "Labels of the training part:" in capsys.readouterr().err
 
     partial = np.where(seen, truth, np.nan)
     found = classifier.evaluate(new, partial)["diffusion"]
