@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from .dicom import dicom_pixels, is_dicom
 from .errors import InputError, ModelFileError
 
 _FORMAT = 1  # of the metadata
@@ -30,9 +31,9 @@ Floats = NDArray[np.float64]
 class OnnxClassifier:
     """Classifier that runs a file of ``DiffMICClassifier.export_onnx`` by ONNX Runtime.
 
-    It reads the usual image files and arrays; for other formats, and for all checks of images, use
-    ``DiffMICClassifier``. Probabilities agree with those of the estimator to about 1e-4 on the
-    same pixels, and to about 1e-3 where images are resized.
+    It reads the usual image files, DICOM (with pydicom), and arrays; for other formats, and for all
+    checks of images, use ``DiffMICClassifier``. Probabilities agree with those of the estimator to
+    about 1e-4 on the same pixels, and to about 1e-3 where images are resized.
 
     Parameters
     ----------
@@ -121,18 +122,27 @@ class OnnxClassifier:
         """
         if stage not in self.metadata_["stages"]:
             raise InputError(f"stage is {stage!r}; this model has {self.metadata_['stages']}.")
+        return np.concatenate([self.run(batch, stage) for batch in self._batches(X, batch_size)])
+
+    def run(
+        self, images: NDArray[Any], stage: Literal["diffusion", "prior"] = "diffusion"
+    ) -> Floats:
+        """Calibrated probabilities (n, C) of images (n, 3, S, S) from :meth:`prepare`."""
         output = "prior_probabilities" if stage == "prior" else "probabilities"
-        name = self._session.get_inputs()[0].name
-        found = [
-            self._session.run([output], {name: batch})[0] for batch in self._batches(X, batch_size)
-        ]
-        return np.concatenate(found).astype(np.float64)
+        found: Floats = self._session.run([output], {self._session.get_inputs()[0].name: images})[0]
+        return found.astype(np.float64)
 
     def predict(
         self, X: Any, *, stage: Literal["diffusion", "prior"] = "diffusion"
     ) -> NDArray[Any]:
         """Labels (n,) of images, or an indicator matrix (n, L); see :meth:`predict_proba`."""
-        proba, labels = self.predict_proba(X, stage=stage), self.classes_
+        return self.decisions(self.predict_proba(X, stage=stage), stage)
+
+    def decisions(
+        self, proba: Floats, stage: Literal["diffusion", "prior"] = "diffusion"
+    ) -> NDArray[Any]:
+        """Labels (n,), or an indicator matrix (n, L), that follow from probabilities (n, C)."""
+        labels = self.classes_
         thresholds = self.metadata_["thresholds"].get(stage)
         if self.task_ == "multilabel":
             return (proba >= np.asarray(0.5 if thresholds is None else thresholds)).astype(int)
@@ -157,15 +167,20 @@ class OnnxClassifier:
             )
         for start in range(0, len(X), batch_size):
             batch = X[start : start + batch_size]
-            yield np.stack([self._prepared(x, start + i) for i, x in enumerate(batch)])
+            yield np.stack([self.prepare(x, f"image {start + i}") for i, x in enumerate(batch)])
 
-    def _prepared(self, value: Any, index: int) -> NDArray[Any]:
-        """Pixels (3, S, S) as the graph takes them."""
-        name = f"image {index}"
+    def prepare(self, value: Any, name: str = "image") -> NDArray[Any]:
+        """Pixels (3, S, S) of one image as the graph takes them; errors call it by its name.
+
+        Raises
+        ------
+        InputError
+            The image cannot be used.
+        """
         if isinstance(value, (str, os.PathLike)):
             name = f"image file {os.fsdecode(value)!r}"
         try:
-            pixels = self._in_range(_pixels(value), name)
+            pixels = self._in_range(self._pixels(value), name)
         except InputError as reason:
             raise InputError(f"{name}: {reason}") from reason
         except Exception as reason:  # Pillow raises many kinds of exceptions
@@ -186,6 +201,31 @@ class OnnxClassifier:
             rounded: NDArray[np.uint8] = np.rint(resized * 255).astype(np.uint8)
             return rounded
         return resized
+
+    def _pixels(self, value: Any) -> NDArray[Any]:
+        """Pixels (C, H, W) of a file, its content, a PIL image or an array."""
+        if isinstance(value, (str, os.PathLike)):
+            with open(Path(value).expanduser(), "rb") as file:
+                return self._decoded(file, os.fsdecode(value))
+        if isinstance(value, bytes):
+            return self._decoded(io.BytesIO(value), "")
+        if isinstance(value, Image.Image):
+            return _of_pillow(value)
+        pixels = np.asarray(value)
+        if pixels.ndim == 2:
+            return pixels[None]
+        if pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3):
+            return np.moveaxis(pixels, 2, 0)
+        return pixels if pixels.ndim == 3 else pixels[(np.newaxis,) * 3]
+
+    def _decoded(self, file: BinaryIO, name: str) -> NDArray[Any]:
+        head = file.read(132)
+        file.seek(0)
+        if is_dicom(head, name):
+            given = self.metadata_["value_range_given"]
+            return dicom_pixels(file, tuple(self.metadata_["value_range"]) if given else None)
+        with Image.open(file) as image:
+            return _of_pillow(image)
 
     def _in_range(self, pixels: NDArray[Any], name: str) -> NDArray[Any]:
         """uint8 as it is, anything else as float32 in 0–1."""
@@ -227,24 +267,6 @@ def _metadata(told: str | None, shown: str) -> dict[str, Any]:
             "Update diffmic, or export the model with this version."
         )
     return found
-
-
-def _pixels(value: Any) -> NDArray[Any]:
-    """Pixels (C, H, W) of a file, its content, a PIL image or an array."""
-    if isinstance(value, (str, os.PathLike)):
-        with Image.open(Path(value).expanduser()) as image:
-            return _of_pillow(image)
-    if isinstance(value, bytes):
-        with Image.open(io.BytesIO(value)) as image:
-            return _of_pillow(image)
-    if isinstance(value, Image.Image):
-        return _of_pillow(value)
-    pixels = np.asarray(value)
-    if pixels.ndim == 2:
-        return pixels[None]
-    if pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3):
-        return np.moveaxis(pixels, 2, 0)
-    return pixels if pixels.ndim == 3 else pixels[(np.newaxis,) * 3]
 
 
 def _of_pillow(image: Image.Image) -> NDArray[Any]:

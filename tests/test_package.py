@@ -6,6 +6,7 @@ import sys
 import tarfile
 import tomllib
 import zipfile
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,15 @@ def test_lower_bounds_are_the_versions_that_are_tested():
     lines = (ROOT / "tests" / "oldest.txt").read_text().splitlines()
     tested = [Requirement(line) for line in lines if not line.startswith("#")]
     assert {r.name: str(r.specifier) for r in tested} == bounds
+
+
+def test_the_container_installs_a_part_of_the_requirements():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    known = {*project["dependencies"], *chain(*project["optional-dependencies"].values())}
+    lines = (ROOT / "requirements-service.txt").read_text().splitlines()
+    listed = {line for line in lines if not line.startswith("#")}
+    assert listed - known == set()
+    assert set(project["optional-dependencies"]["service"]) <= listed
 
 
 def test_no_module_is_longer_than_400_lines():

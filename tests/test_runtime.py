@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +47,18 @@ def test_pictures_are_read_as_the_estimator_reads_them(both, mode, kind, tmp_pat
     X = {"png": path, "image": image, "content": path.read_bytes()}[kind]
     found = OnnxClassifier(file).predict_proba([X])
     np.testing.assert_allclose(found, clf.predict_proba([X]), atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "value_range"), [("CT_small.dcm", (-1000, 1000)), ("693_J2KI.dcm", None)]
+)
+def test_dicom_is_read_as_the_estimator_reads_it(name, value_range, tmp_path):
+    path = pytest.importorskip("pydicom.data").get_testdata_file(name)
+    clf = DiffMICClassifier(**small(max_epochs=1, value_range=value_range)).fit(*stripes(60))
+    runtime = OnnxClassifier(clf.export_onnx(tmp_path / "model.onnx"))
+    expected = clf.predict_proba([path])
+    for given in (path, Path(path).read_bytes()):
+        np.testing.assert_allclose(runtime.predict_proba([given]), expected, atol=2e-3)
 
 
 def test_a_turned_photograph_is_set_upright(both, tmp_path):

@@ -13,6 +13,7 @@ from .explaining import explain
 from .inspecting import inspect
 from .models import export, info, models, push
 from .predicting import predict
+from .serving import serve
 from .training import train
 
 app = typer.Typer(
@@ -71,6 +72,7 @@ app.command(rich_help_panel=_MODEL)(calibrate)
 app.command(rich_help_panel=_MODEL)(info)
 app.command(rich_help_panel=_MODEL)(models)
 app.command(rich_help_panel=_MODEL)(export)
+app.command(rich_help_panel=_MODEL)(serve)
 app.command(rich_help_panel=_MODEL)(push)
 app.command(rich_help_panel=_OTHER)(demo)
 app.command(rich_help_panel=_OTHER)(convert)

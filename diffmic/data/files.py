@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+from ..dicom import dicom_pixels, is_dicom, pixels_module
 from ..errors import InputError
 from .arrays import array_image
 from .depth import cut_to_bytes
-from .dicom import dicom_pixels, is_dicom, pixels_module
 from .formats import told, what_it_is
 from .large import decode_reduced
 from .pillow import deep_png, hidden_depth, pixels_of
@@ -174,7 +175,9 @@ def _decoded(file: BinaryIO, name: str, reading: Reading) -> Tensor:
         return array_image(array, f"array in {name[:1].lower()}{name[1:]}", reading)
     if is_dicom(head, name):
         with _explained(name, head):
-            return dicom_pixels(file, reading)
+            values = reading.value_range
+            given = (values.low, values.high) if values is not None and values.given else None
+            return torch.from_numpy(dicom_pixels(file, given))
     with _image(file, name, head) as image:
         if hidden_depth(image):
             file.seek(0)

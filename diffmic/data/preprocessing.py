@@ -1,6 +1,6 @@
 """Preparation of images for the network: size, three channels, augmentation, batching."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NotRequired, TypedDict
@@ -257,6 +257,32 @@ class PreparedStream(_Batches, IterableDataset[Item]):
             if self.with_targets:
                 item["target"] = as_array(target, "target")
             yield item
+
+
+class PreparedItems(PreparedImages):
+    """Dataset of items that were prepared before, one by one, as those of requests to a service.
+
+    Parameters
+    ----------
+    items : sequence of Item
+        Of :class:`PreparedImages` with these options.
+    image_size, crop, zoom_size
+        As in :class:`PreparedImages`.
+    """
+
+    def __init__(self, items: Sequence[Item], image_size: int, **how: Any) -> None:
+        super().__init__([item["image"] for item in items], image_size, **how)
+        self.ready = items
+
+    def __getitem__(self, index: int) -> Item:
+        return self.ready[index]
+
+
+def noticed(item: Item, value_range: ValueRange | None) -> list[str]:
+    """What was noticed in a prepared image, a sentence or two for each cause."""
+    notes = Notes()
+    notes.add_flags([item["notes"] | int(_darkness(item["image"][None]))])
+    return list(notes.messages(value_range))
 
 
 def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -> Tensor:

@@ -1,7 +1,7 @@
 """What is noticed while images are read, and how it is said: one warning per cause."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntFlag
 
@@ -130,10 +130,15 @@ class Notes:
 
     def warn(self, value_range: ValueRange | None = None) -> None:
         """Say what was noticed, in one warning for each cause."""
+        for message in self.messages(value_range):
+            warn_user(message)
+
+    def messages(self, value_range: ValueRange | None = None) -> Iterator[str]:
+        """What was noticed, in one sentence or two for each cause."""
         shown = "" if value_range is None else f"({value_range.low:g}, {value_range.high:g})"
         images = "image" if self.n_images == 1 else "images"
         for note, meaning in _MEANINGS.items():
             if count := self.counts[note]:
-                warn_user(f"{count} of {self.n_images} {images} {meaning.format(range=shown)}.")
+                yield f"{count} of {self.n_images} {images} {meaning.format(range=shown)}."
         if self.n_images and self.counts[Note.DARK] == self.n_images:
-            warn_user(_DARK.format(self.n_images))
+            yield _DARK.format(self.n_images)

@@ -147,6 +147,19 @@ class ListImages(Source):
         self.read(0, Reading(reading.value_range, reading.raw))
 
 
+class OneImage(Source):
+    """An image of any kind, such as the content of a file; errors call it by its name."""
+
+    def __init__(self, image: Any, name: str) -> None:
+        self.image, self.name = image, name
+
+    def __len__(self) -> int:
+        return 1
+
+    def read(self, index: int, reading: Reading) -> Tensor:
+        return as_image(self.image, name=self.name, reading=reading)
+
+
 def is_path(value: Any) -> bool:
     """Whether a value of a list is the path of a file."""
     return isinstance(value, (str, os.PathLike))

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image, ImageFile
 
 from ..conventions import DICOM_SUFFIXES
+from ..dicom import is_dicom
 
 _NO_PIXELS = {"MPEG", "IPTC"}  # Pillow knows these files, but shows no image of them
 _SYSTEM_FILES = {
@@ -49,8 +50,6 @@ def _shown(name: str) -> bool:
 
 
 def _begins_like_an_image(file: Path) -> bool:
-    from ..data.dicom import is_dicom  # imports torch
-
     image_suffixes()  # loads Pillow's formats
     # A format without a check of the first bytes takes other files for its own.
     formats = [name for name, (_, check) in Image.OPEN.items() if check and _shown(name)]

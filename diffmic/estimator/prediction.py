@@ -1,6 +1,6 @@
 """Conditions and evidence of X, given a model and the estimator's parameters."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -8,13 +8,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..data import Inputs, PreparedImages, PreparedStream, Stream, read_inputs, read_labelled
+from ..data import (
+    Inputs,
+    Item,
+    OneImage,
+    PreparedImages,
+    PreparedItems,
+    PreparedStream,
+    Stream,
+    read_inputs,
+    read_labelled,
+)
 from ..data.columns import check_lengths
 from ..data.inputs import is_dataset, read_before
 from ..data.labels import unseen
 from ..errors import InputError, warn_user
 from ..inference import Evidence, FittedModel, SamplingOptions, Stage
 from ..model import Conditions
+from ..settings import undisturbed
 from .class_names import display_names
 from .parameters import check_prediction, keys_of, sampling_options
 from .preparation import augmentation
@@ -95,6 +106,32 @@ def labelled_evidence(
     evidence = _evidence(model, parameters, prepared, stage, options)
     labels = read_before(X, prepared[0].targets, keys_of(parameters))
     return evidence, labelled_for(model, parameters, labels, None, others=others)[1]
+
+
+def prepared_alone(model: FittedModel, image: Any, name: str) -> Item:
+    """One image of any kind, resized for the network; errors call it by its name.
+
+    Raises
+    ------
+    InputError
+        The image cannot be used.
+    """
+    return PreparedImages(OneImage(image, name), model.image_size, **_preparation(model))[0]
+
+
+@undisturbed
+def evidence_together(
+    model: FittedModel, parameters: Parameters, items: Sequence[Item], stage: Stage
+) -> Evidence:
+    """Uncalibrated evidence for images of :func:`prepared_alone`, in batches."""
+    options = sampling_options(parameters, {}, model.plan.architecture.num_train_timesteps)
+    return model.evidence(
+        PreparedItems(items, model.image_size, **_preparation(model)),
+        stage,
+        options,
+        batch_size=parameters["batch_size"],
+        augment=augmentation(parameters["augment"]) if options.n_views > 1 else None,
+    )
 
 
 def conditions_for(
@@ -194,12 +231,7 @@ def _prepared(
     """X as images resized for the network, and the number of worker processes that load it."""
     check_prediction(parameters)
     value_range = model.value_range
-    how: dict[str, Any] = {
-        "crop": model.crop,
-        "zoom_size": model.zoom_size,
-        "value_range": value_range,
-        "with_targets": with_targets,
-    }
+    how = {**_preparation(model), "with_targets": with_targets}
     keys, num_workers = keys_of(parameters), parameters["num_workers"]
     inputs = Stream.of(X, keys) or read_inputs(
         X,
@@ -212,3 +244,8 @@ def _prepared(
         return PreparedStream(inputs, model.image_size, **how), 0
     images = PreparedImages(inputs.images, model.image_size, seed=model.seed, **how)
     return images, num_workers
+
+
+def _preparation(model: FittedModel) -> dict[str, Any]:
+    """How images are prepared for a model, beside their size."""
+    return {"crop": model.crop, "zoom_size": model.zoom_size, "value_range": model.value_range}

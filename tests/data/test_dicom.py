@@ -12,11 +12,11 @@ from PIL import Image
 from tiny import small, stripes
 
 from diffmic import DiffMICClassifier
-from diffmic.data.dicom import is_dicom
 from diffmic.data.files import check_image_file, read_image
 from diffmic.data.images import as_image
 from diffmic.data.ranges import ValueRange
 from diffmic.data.reading import Reading
+from diffmic.dicom import is_dicom
 from diffmic.errors import InputError
 
 pydicom = pytest.importorskip("pydicom")

@@ -1,18 +1,19 @@
-"""DICOM files as images, with pydicom: units, window, colour. Nothing about patients is read."""
+"""DICOM files as images, with pydicom: units, window, colour. Nothing about patients is read.
+
+It imports no torch: the classifier of exported models reads DICOM by it, too.
+"""
 
 import warnings
 from importlib import import_module
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ..conventions import DICOM_SUFFIXES
-from ..errors import InputError
-from .reading import Reading
+from .conventions import DICOM_SUFFIXES
+from .errors import InputError
 
+Range = tuple[float, float]
 _INSTALL = 'pip install "diffmic[dicom]"'
 _TAGS = [  # the only ones that are read
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
@@ -56,11 +57,11 @@ def pixels_module() -> Any:
         raise InputError(f"It is a DICOM file, which needs pydicom 3: {_INSTALL}") from reason
 
 
-def dicom_pixels(file: BinaryIO, reading: Reading) -> Tensor:
+def dicom_pixels(file: BinaryIO, given: Range | None = None) -> NDArray[Any]:
     """Pixels (C, H, W) of a DICOM file: uint8, float32 in 0–1, or values whose range is open.
 
-    The modality's units, and its window or VOI LUT unless ``reading`` has a range that the user
-    gave; MONOCHROME1 is inverted; palettes and YBR become RGB of 8 bits; padding is black.
+    The modality's units, and its window or VOI LUT unless a range of pixel values was ``given`` by
+    the user; MONOCHROME1 is inverted; palettes and YBR become RGB of 8 bits; padding is black.
 
     Raises
     ------
@@ -95,7 +96,7 @@ def dicom_pixels(file: BinaryIO, reading: Reading) -> Tensor:
         stored = _decoded(dataset)
         try:
             _take_from_groups(dataset)
-            pixels = _shown(stored, dataset, reading)
+            pixels = _shown(stored, dataset, given)
         except InputError:
             raise
         except Exception as reason:
@@ -103,7 +104,7 @@ def dicom_pixels(file: BinaryIO, reading: Reading) -> Tensor:
                 "It is a DICOM file with damaged tables of pixel values "
                 f"({type(reason).__name__}). Read it with pydicom, and pass the array."
             ) from None
-    return torch.from_numpy(np.ascontiguousarray(pixels))
+    return np.ascontiguousarray(pixels)
 
 
 def _decoded(dataset: Any) -> NDArray[Any]:
@@ -155,7 +156,7 @@ def _take_from_groups(dataset: Any) -> None:
                         dataset.add(element)
 
 
-def _shown(stored: Any, dataset: Any, reading: Reading) -> Any:
+def _shown(stored: Any, dataset: Any, given: Range | None) -> Any:
     """Pixels (C, H, W) as they are to be shown."""
     kind = str(dataset.get("PhotometricInterpretation", "MONOCHROME2"))
     bits = int(dataset.get("BitsStored", 16))
@@ -170,13 +171,12 @@ def _shown(stored: Any, dataset: Any, reading: Reading) -> Any:
     values = pixels_module().apply_modality_lut(stored, dataset)
     inverted = kind == "MONOCHROME1" or dataset.get("PresentationLUTShape") == "INVERSE"
     values = _without_padding(values, stored, dataset, inverted)
-    given = reading.value_range is not None and reading.value_range.given
-    windowed = None if given else _windowed(values, dataset)
+    windowed = _windowed(values, dataset) if given is None else None
     if windowed is not None:
         return np.asarray(1 - windowed if inverted else windowed, np.float32)[None]
     if inverted:
-        values = _sum_of_ends(dataset, reading) - values
-    if given:
+        values = _sum_of_ends(dataset, given) - values
+    if given is not None:
         return np.asarray(values, np.float32)[None]
     if stored.dtype == np.uint8 and bits <= 8 and values.min() >= 0 and values.max() < 2**bits:
         return np.rint(values * (255 / (2**bits - 1))).astype(np.uint8)[None]
@@ -222,10 +222,10 @@ def _windowed(values: Any, dataset: Any) -> Any:
     return None if white == black else np.clip((shown - black) / (white - black), 0, 1)
 
 
-def _sum_of_ends(dataset: Any, reading: Reading) -> float:
+def _sum_of_ends(dataset: Any, given: Range | None) -> float:
     """Sum of the values of black and white: subtracted from it, a value is inverted."""
-    if reading.value_range is not None and reading.value_range.given:
-        return reading.value_range.low + reading.value_range.high
+    if given is not None:
+        return sum(given)
     bits = int(dataset.get("BitsStored", 16))
     signed = int(dataset.get("PixelRepresentation", 0)) == 1
     ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
