@@ -8,6 +8,7 @@
     python benchmarks/speed.py fit --json FILE      a fit against plain fine-tuning, anew
     python benchmarks/speed.py memory --json FILE   fits on 1,000 and 20,000 images: minutes more
     python benchmarks/speed.py gpu --json FILE      predictions on a CUDA GPU
+    python benchmarks/speed.py ray                  a worker of Ray Data beside one process
     python benchmarks/speed.py table FILE           the tables again
     python benchmarks/speed.py plot FILE --output docs/speed.png
 
@@ -204,6 +205,20 @@ def gpu(
     report["v1_factors"] = {"steps": Factor.of_v1(settings, rounds).steps()}
     keep(report, json_file)
     print(tables(report))
+
+
+@app.command()
+def ray(
+    images: Annotated[int, typer.Option(help="JPEG files to predict.", min=8)] = 768,
+    workers: Annotated[int, typer.Option(help="Workers of one thread each.", min=1)] = 1,
+    rounds: Annotated[int, typer.Option(help="Turns of each candidate.", min=1)] = 3,
+    quick: Quick = False,
+) -> None:
+    """Images a second of a worker of Ray Data beside those of one process; prints JSON."""
+    from speed_bench.scale import through_ray
+
+    found = through_ray(QUICK if quick else Settings(), images, workers, rounds)
+    print(json.dumps(circumstances() | found, indent=1))
 
 
 def read(file: Path | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from ..errors import InputError
 from .app import NOT_ALL, say
 from .files import image_files
 from .loading import Device, ModelArgument, load, stage_of
-from .predicting import rows_of
+from .predicting import shown
 
 
 def explain(
@@ -41,6 +41,8 @@ def explain(
         matplotlib.use("Agg")
         out = out.expanduser()
         out.mkdir(parents=True, exist_ok=True)
+    from ..estimator.rows import rows_of
+
     clf = load(model, device)
     stage = stage_of(clf, None)
     used: set[str] = set()
@@ -57,7 +59,7 @@ def explain(
             failed += 1
             say(f"{named.name}: {fault}")
             continue
-        row: dict[str, Any] = next(rows_of(clf, [named.name], proba, stage))
+        row: dict[str, Any] = shown(next(rows_of(clf, [named.name], proba, stage)))
         row["regions"] = found.boxes[0].round(1).tolist()
         row["attention"] = found.attention[0].round(4).tolist()
         if out is not None:

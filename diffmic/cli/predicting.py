@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import InputError
+from ..named_files import Named
 from .app import NOT_ALL, say, watched
-from .files import Named, image_files
+from .files import image_files
 from .loading import Device, ModelArgument, StageOption, load, stage_of
 from .writing import format_of, writer
 
@@ -88,46 +88,20 @@ def predicted(
     clf: "DiffMICClassifier", chunk: Sequence[Named], stage: Any
 ) -> list[dict[str, Any] | Named]:
     """Row of each image of a chunk, or what is wrong with it, in their order."""
+    from ..estimator.rows import rows_or_faults
+
     good = [named.name for named in chunk if not named.fault]
-    found = iter(_halved(clf, good, stage) if good else [])
-    return [named if named.fault else next(found) for named in chunk]
+    found = iter(rows_or_faults(clf, good, good, stage))
+    rows: list[dict[str, Any] | Named] = []
+    for named in chunk:
+        row = named.fault or next(found)
+        rows.append(Named(named.name, row) if isinstance(row, str) else row)
+    return rows
 
 
-def _halved(clf: "DiffMICClassifier", names: list[str], stage: Any) -> list[dict[str, Any] | Named]:
-    """Rows of files; if one cannot be read, it is found by halving.
-
-    Probabilities do not depend on the other images of a batch.
-    """
-    try:
-        proba = clf.predict_proba(names, stage=stage)
-    except (InputError, OSError) as reason:
-        if len(names) == 1:
-            return [Named(names[0], _without(names[0], str(reason)))]
-        middle = len(names) // 2
-        return _halved(clf, names[:middle], stage) + _halved(clf, names[middle:], stage)
-    return list(rows_of(clf, names, proba, stage))
-
-
-def rows_of(
-    clf: "DiffMICClassifier", names: Sequence[str], proba: Any, stage: Any
-) -> Iterator[dict[str, Any]]:
-    """Row of each file: its name, what is predicted, and the probability of each class."""
-    classes, model = clf.class_names_, clf.model_
-    decided = model.decisions(proba, stage)
-    known = model.classes.tolist()
-    for name, p, decision in zip(names, proba.tolist(), decided.tolist(), strict=True):
-        if model.task.exclusive:
-            label: Any = classes[known.index(decision)]
-        else:
-            label = [c for c, present in zip(classes, decision, strict=True) if present]
-        row = {"file": name, "predicted": label}
-        yield row | {f"p_{c}": float(f"{v:.7g}") for c, v in zip(classes, p, strict=True)}
-
-
-def _without(name: str, fault: str) -> str:
-    """A message in one line, without the name of the file that it begins with."""
-    told = " ".join(fault.split())
-    return told.removeprefix(f"{name!r}").removeprefix(name).lstrip(": ") or told
+def shown(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose probabilities have seven digits, as people and text files want them."""
+    return {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in row.items()}
 
 
 def _counted(named: Iterable[Named], arguments: Sequence[str]) -> Iterator[Named]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from ..errors import DiffMICError, InputError
+from ..named_files import utf8
 
 Row = Mapping[str, Any]
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
@@ -131,7 +132,7 @@ class _Parquet:
     def write(self, rows: Sequence[Row]) -> None:
         pa, pq = _pyarrow()
         # Names that are no UTF-8 cannot be kept in parquet: their bytes are written out.
-        plain = [{**row, "file": _told(str(row["file"]))} for row in rows]
+        plain = [{**row, "file": utf8(str(row["file"]))} for row in rows]
         table = pa.Table.from_pylist(plain) if plain else None
         if table is None:
             return
@@ -150,14 +151,10 @@ class _Parquet:
                 self._writer.close()
 
 
-def _told(name: str) -> str:
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
 def _pyarrow() -> tuple[Any, Any]:
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as reason:
-        raise DiffMICError("parquet needs pyarrow: pip install pyarrow.") from reason
+        raise DiffMICError('parquet needs pyarrow: pip install "diffmic[parquet]".') from reason
     return pyarrow, pyarrow.parquet

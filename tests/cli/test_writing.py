@@ -32,7 +32,7 @@ def test_unknown_formats_are_refused(out, asked):
 
 def test_parquet_without_pyarrow_is_refused_in_a_line(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
-    with pytest.raises(DiffMICError, match="pip install pyarrow"):
+    with pytest.raises(DiffMICError, match=r"pip install \"diffmic\[parquet\]\""):
         format_of(Path("x.parquet"), None)
     with pytest.raises(InputError, match="--out"):
         format_of(None, "parquet")
