@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .classifier import DiffMICClassifier
     from .errors import (
         BackboneError,
+        CheckpointError,
         DiffMICError,
         DiffMICWarning,
         HubError,
@@ -32,6 +33,7 @@ _ROOMS = {
     **dict.fromkeys(
         (
             "BackboneError",
+            "CheckpointError",
             "DiffMICError",
             "DiffMICWarning",
             "HubError",
@@ -47,6 +49,7 @@ _ROOMS = {
 
 __all__ = [
     "BackboneError",
+    "CheckpointError",
     "DiffMICClassifier",
     "DiffMICError",
     "DiffMICWarning",

@@ -112,6 +112,9 @@ class DiffMICClassifier(
         PyTorch device for training and inference. Auto: a CUDA GPU if available, else the CPU.
     num_workers : int, default=0
         Number of worker processes that load images; 0: they are loaded in the main process.
+    checkpoint_dir : str, Path or None, default=None
+        Folder for checkpoints of a fit, from which ``fit(..., resume=True)`` goes on; one fit at a
+        time. They hold the network, no images. None: none are written.
     random_state : int, RandomState or None, default=None
         Random seed. An integer gives the same model and probabilities again on the same machine.
     callbacks : Callback, list of Callback or None, default=None
@@ -180,6 +183,7 @@ class DiffMICClassifier(
         precision: str = "auto",
         device: str = "auto",
         num_workers: int = 0,
+        checkpoint_dir: str | Path | None = None,
         random_state: Any = None,
         callbacks: Any = None,
         verbose: int = 1,
@@ -209,6 +213,7 @@ class DiffMICClassifier(
         self.precision = precision
         self.device = device
         self.num_workers = num_workers
+        self.checkpoint_dir = checkpoint_dir
         self.random_state = random_state
         self.callbacks = callbacks
         self.verbose = verbose
@@ -235,6 +240,7 @@ class DiffMICClassifier(
         sample_weight: Any = None,
         groups: Any = None,
         validation_data: Any = None,
+        resume: bool = False,
     ) -> Self:
         """Fit the prior (stage one), then the denoiser (stage two), then the calibration of each.
 
@@ -256,6 +262,9 @@ class DiffMICClassifier(
             Group of each image, such as its patient; the validation split never divides a group.
         validation_data : (X, y), Dataset, DataLoader or None
             Held-out images with their targets, used instead of ``validation_fraction``.
+        resume : bool, default=False
+            Whether to go on from the newest checkpoint in ``checkpoint_dir``, of a fit with the
+            same data and parameters, as if it had not been interrupted.
 
         Returns
         -------
@@ -266,6 +275,8 @@ class DiffMICClassifier(
         ------
         InputError
             Images, targets or parameters cannot be used; raised before training starts.
+        CheckpointError
+            The checkpoint is damaged, or of other data, parameters or versions.
         PretrainedWeightsError
             Pretrained weights were requested and cannot be loaded.
         TrainingDivergedError
@@ -280,6 +291,7 @@ class DiffMICClassifier(
             sample_weight=sample_weight,
             groups=groups,
             validation_data=validation_data,
+            resume=resume,
         )
         result = fit_network(
             plan.network,

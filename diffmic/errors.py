@@ -28,6 +28,10 @@ class ModelFileError(DiffMICError, ValueError):
     """A saved model is missing, damaged or does not match what it is loaded for."""
 
 
+class CheckpointError(DiffMICError, ValueError):
+    """A checkpoint is damaged, of another version, or of other data or parameters."""
+
+
 class HubError(DiffMICError, OSError):
     """The Hugging Face Hub cannot be reached or refuses the request."""
 

@@ -137,6 +137,9 @@ class _Loader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         with _explained(self):
             batches = super().__iter__()
+        return self._checked(batches)
+
+    def _checked(self, batches: Iterator[Any]) -> Iterator[Any]:
         while True:
             with _explained(self):
                 batch = next(batches, _END)

@@ -79,6 +79,9 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         check_whole("verbose", parameters["verbose"], least=0)
     checked_callbacks(parameters["callbacks"])
     keys_of(parameters)
+    folder = parameters["checkpoint_dir"]
+    if folder is not None and (not isinstance(folder, str | Path) or not str(folder).strip()):
+        raise InputError(f"checkpoint_dir is {folder!r}; give the path of a folder, or None.")
     augment = parameters["augment"]
     known = augment is None or (
         isinstance(augment, str) and augment in (*AUGMENTS, *PAPERS_AUGMENTS)

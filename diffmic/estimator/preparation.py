@@ -47,6 +47,7 @@ from ..training.own_loss import try_losses
 from ..training.watch import Watch
 from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
+from .resuming import found_checkpoint, seed_of, with_checkpoints
 
 _TRIALS = 3  # readings of one item of a Dataset before a fit
 PACKAGES = ("diffmic", "torch", "timm")
@@ -83,7 +84,13 @@ class FitPlan:
 
 
 def prepare_fit(
-    parameters: Mapping[str, Any], X: Any, y: Any, earlier: FittedModel | None, **given: Any
+    parameters: Mapping[str, Any],
+    X: Any,
+    y: Any,
+    earlier: FittedModel | None,
+    *,
+    resume: bool = False,
+    **given: Any,
 ) -> FitPlan:
     """Read and validate the data, and build the network.
 
@@ -94,6 +101,8 @@ def prepare_fit(
     X, y : as in ``DiffMICClassifier.fit``
     earlier : FittedModel or None
         Model that the estimator holds; a warm start continues from it.
+    resume : bool
+        Whether the fit goes on from the newest checkpoint.
     **given
         Other arguments of ``fit``.
 
@@ -112,7 +121,8 @@ def prepare_fit(
         )
     check_n_views(p["n_views"], p["augment"])
     recipe = _recipe(p)
-    device, seed = resolve_device(p["device"]), draw_seed(p["random_state"])
+    device, saved = resolve_device(p["device"]), found_checkpoint(p, resume)
+    seed = seed_of(p, draw_seed(p["random_state"]), saved)
     data = read_training_data(
         X,
         y,
@@ -170,6 +180,7 @@ def prepare_fit(
     batch = next(one.batches(trials, num_workers=options.num_workers))
     _warn_of_items(batch["image"])
     check_augment(options.augment, one.to_augment(batch)[0], seed)
+    options = with_checkpoints(options, p, saved, data, plan, goes_on=learnt is not None)
     with LocalRNG(derived_seed(seed, 0)):
         network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
     same, known = learnt is not None and same_classes(learnt, data), None

@@ -1,7 +1,7 @@
 """Stage two: training of the denoiser on conditions of the frozen prior, usually cached."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from ..data import LabelledImages
 from ..inference import Engine, encode_images
 from ..model import Conditions, DiffMICNetwork
 from ..random import LocalRNG
+from .batches import Batch, ImageBatches
 from .cache import ConditionCache, drawing_chances, room_for
 from .drift_objective import DriftObjective
 from .loop import History, LoopState, train
@@ -25,7 +26,7 @@ from .recipe import Recipe
 MOST_PASSES = 4
 FEWEST_STEPS = 20  # per epoch, unless the recipe has fewer
 
-Batches = Callable[[int], Iterable[tuple[Any, ...]]]
+Batches = Callable[[int], Iterable[Batch]]
 
 
 def train_denoiser(
@@ -62,6 +63,7 @@ def train_denoiser(
     recipe = options.recipe
     own_encoders = [m for m in (network.image_encoder, network.region_encoder) if m is not None]
     objective = denoiser_objective(network, recipe)
+    batches: Batches | ImageBatches
     if recipe.cached:
         cache = cache or build_cache(network, training, options)
         objective.feature_scales = cache.feature_scales()
@@ -70,7 +72,8 @@ def train_denoiser(
         chances = drawing_chances(training.targets, recipe.balance, network.task)
         batches = _cached_batches(cache, chances, recipe, n_batches, rng)
     else:
-        batches, n_batches = _encoded_batches(network, training, options, precision, rng)
+        batches = _encoded_batches(network, training, options, precision, rng)
+        n_batches = len(batches)
     max_epochs = recipe.denoiser_epochs or options.max_epochs
     total_steps = max_epochs * n_batches
     learner = nn.ModuleList([network.context, network.denoiser, *own_encoders])
@@ -108,6 +111,7 @@ def train_denoiser(
                 patience=recipe.patience if state.average is None else None,
                 n_steps=n_batches,
                 watch=options.watch,
+                checkpoints=options.checkpoints,
             )
     finally:
         for weight in learnt:  # those of a frozen encoder stay frozen
@@ -221,7 +225,7 @@ def _encoded_batches(
     options: TrainingOptions,
     precision: MixedPrecision,
     rng: LocalRNG,
-) -> tuple[Batches, int]:
+) -> ImageBatches:
     """Batches encoded in each epoch, so that encoders not shared with the prior are trained."""
     images = options.prepared(training, augmented=True)
     chances = drawing_chances(training.targets, options.recipe.balance, network.task)
@@ -230,25 +234,24 @@ def _encoded_batches(
         sampler = WeightedRandomSampler(chances.tolist(), len(images), generator=rng.generator())
     else:  # each image once in an epoch, as in the paper
         sampler = RandomSampler(images, generator=rng.generator())
-    loader = images.loader(
-        min(options.batch_size, options.recipe.batch_size, len(images)),
-        sampler=sampler,
+
+    def encoded(batch: dict[str, Any]) -> Batch:
+        with rng, precision.autocast():
+            conditions = network.encode(
+                pixels(batch["image"], options.device), *originals(batch, options)
+            )
+        return conditions.map(Tensor.float), *training.labels(batch["index"], options.device)
+
+    return ImageBatches(
+        images,
+        sampler,
+        encoded,
+        options,
+        rng,
+        batch_size=min(options.batch_size, options.recipe.batch_size, len(images)),
         drop_last=True,
-        num_workers=options.num_workers,
-        pin_memory=options.device.type == "cuda",
-        generator=rng.generator(),
+        first=options.max_epochs,
     )
-
-    def batches(epoch: int) -> Iterator[tuple[Conditions, Tensor, Tensor]]:
-        images.epoch = options.max_epochs + epoch
-        for batch in loader:
-            with rng, precision.autocast():
-                conditions = network.encode(
-                    pixels(batch["image"], options.device), *originals(batch, options)
-                )
-            yield conditions.map(Tensor.float), *training.labels(batch["index"], options.device)
-
-    return batches, len(loader)
 
 
 def _with_parts(network: DiffMICNetwork, parts: nn.Module) -> DiffMICNetwork:

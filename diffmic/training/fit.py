@@ -99,6 +99,8 @@ def _fit(
     ratio = drawing_ratio(training.targets, options.recipe.balance, network.task)
     n_validation = 0 if validation is None else len(validation)
     try:
+        if options.checkpoints is not None:
+            options.checkpoints.begin(network, result.history)
         options.watch.fit_starts(result.history, phases(options, len(training), n_validation))
         if options.watch.ended:
             raise options.watch.ended
@@ -141,27 +143,33 @@ def _train(
     history: History,
     rng: LocalRNG,
 ) -> None:
-    """Both stages, one after the other."""
+    """Both stages, one after the other; without those that a checkpoint has complete."""
     precision = training_precision(options.precision, options.device, network.prior)
-    train_prior(
-        network,
-        training,
-        options,
-        precision=precision,
-        rng=rng,
-        evaluate=None if evaluation is None else lambda: evaluation.prior(network),
-        history=history,
-    )
+    checkpoints = options.checkpoints
+    done: tuple[str, ...] = () if checkpoints is None else checkpoints.done
+    if "prior" not in done:
+        train_prior(
+            network,
+            training,
+            options,
+            precision=precision,
+            rng=rng,
+            evaluate=None if evaluation is None else lambda: evaluation.prior(network),
+            history=history,
+        )
     if options.watch.ended:
         return
-    train_diffusion = train_jointly if options.recipe.joint else train_denoiser
-    train_diffusion(
-        network,
-        training,
-        options,
-        # With cached conditions this stage is too cheap to gain from mixed precision.
-        precision=MixedPrecision(options.device) if options.recipe.cached else precision,
-        rng=rng,
-        evaluate=None if evaluation is None else evaluation.diffusion,
-        history=history,
-    )
+    if "diffusion" not in done:
+        train_diffusion = train_jointly if options.recipe.joint else train_denoiser
+        train_diffusion(
+            network,
+            training,
+            options,
+            # With cached conditions this stage is too cheap to gain from mixed precision.
+            precision=MixedPrecision(options.device) if options.recipe.cached else precision,
+            rng=rng,
+            evaluate=None if evaluation is None else evaluation.diffusion,
+            history=history,
+        )
+        if checkpoints is not None and not options.watch.ended:
+            checkpoints.write_trained()

@@ -1,6 +1,6 @@
 """Stage two of DiffMIC (v1): the denoiser and the prior, trained together on images."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.swa_utils import AveragedModel
+from torch.utils.data import RandomSampler
 
 from ..data import LabelledImages
 from ..model import DiffMICNetwork
 from ..random import LocalRNG
+from .batches import Batch, ImageBatches
 from .diffusion_stage import denoiser_objective, moving_average
 from .loop import History, LoopState, train
 from .objectives import PriorObjective
@@ -99,16 +101,23 @@ def train_jointly(
     recipe = options.recipe
     images = options.prepared(training, augmented=True)
     batch_size = min(options.batch_size, recipe.batch_size)
-    loader = images.loader(
-        batch_size,
-        shuffle=True,
+
+    def convert(batch: dict[str, Any]) -> Batch:
+        labels = training.labels(batch["index"], options.device)
+        return pixels(batch["image"], options.device), *labels, *originals(batch, options)
+
+    batches = ImageBatches(
+        images,
+        RandomSampler(images, generator=rng.generator()),
+        convert,
+        options,
+        rng,
+        batch_size=batch_size,
         drop_last=len(images) > 1 and len(images) % batch_size == 1,  # as in stage one
-        num_workers=options.num_workers,
-        pin_memory=options.device.type == "cuda",
-        generator=rng.generator(),
+        first=options.max_epochs,
     )
     max_epochs = recipe.denoiser_epochs or options.max_epochs
-    total_steps = max_epochs * len(loader)
+    total_steps = max_epochs * len(batches)
     optimizer = AdamW(joint_groups(network, options))
     state = LoopState(
         "diffusion",
@@ -123,12 +132,6 @@ def train_jointly(
         history=history,
     )
 
-    def batches(epoch: int) -> Iterator[tuple[Any, ...]]:
-        images.epoch = options.max_epochs + epoch  # augmentations differ from those of stage one
-        for batch in loader:
-            labels = training.labels(batch["index"], options.device)
-            yield pixels(batch["image"], options.device), *labels, *originals(batch, options)
-
     try:
         with precision.loop():
             train(
@@ -139,8 +142,9 @@ def train_jointly(
                 precision=precision,
                 max_epochs=max_epochs,
                 patience=recipe.patience,
-                n_steps=len(loader),
+                n_steps=len(batches),
                 watch=options.watch,
+                checkpoints=options.checkpoints,
             )
     finally:
         if recipe.half_weights and state.epoch:

@@ -15,11 +15,35 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..errors import BackboneError, TrainingDivergedError
 from ..random import LocalRNG
+from .batches import Batch, ImageBatches
+from .checkpoint import Checkpoints
 from .precision import MixedPrecision
 from .watch import Watch
 
 History = list[dict[str, Any]]
 State = dict[str, Tensor]
+
+
+@dataclass
+class Begun:
+    """An epoch that has begun.
+
+    Attributes
+    ----------
+    rng : dict
+        State of the source of randomness at the start of the epoch, which gives the order.
+    losses : list of Tensor
+        Losses of the batches that were trained on.
+    seconds : float
+        Duration before the fit went on from a checkpoint.
+    """
+
+    rng: State
+    losses: list[Tensor] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.started = time.perf_counter() - self.seconds
 
 
 @dataclass
@@ -48,6 +72,8 @@ class LoopState:
         One row per epoch.
     unjudged : dict or None
         Row of an epoch that has been trained, but not yet validated and kept.
+    begun : Begun or None
+        Epoch that has begun and is not complete.
     """
 
     stage: str
@@ -63,6 +89,7 @@ class LoopState:
     best: State = field(default_factory=dict)
     history: History = field(default_factory=list)
     unjudged: dict[str, Any] | None = None
+    begun: Begun | None = None
 
     def __post_init__(self) -> None:
         self.best = self.best or copied(self.kept)
@@ -102,7 +129,7 @@ class LoopState:
             self.best_score, self.best_epoch = score, row["epoch"]
         if not self.history or self.history[-1] is not row:
             self.history.append(row)
-        self.epoch, self.unjudged = row["epoch"], None
+        self.epoch, self.unjudged, self.begun = row["epoch"], None, None
 
     def restore_best(self) -> None:
         """Load the best state into the learner."""
@@ -110,6 +137,7 @@ class LoopState:
 
     def state_dict(self) -> dict[str, Any]:
         """State as tensors and plain values."""
+        begun = self.begun if self.begun is not None and self.begun.losses else None
         return {
             "learner": self.learner.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -122,14 +150,26 @@ class LoopState:
             "best_epoch": self.best_epoch,
             "best": self.best,
             "history": [dict(row) for row in self.history],
+            "begun": begun
+            and {
+                "rng": begun.rng,
+                "losses": torch.stack(begun.losses),
+                "seconds": time.perf_counter() - begun.started,
+            },
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a saved state."""
         for name in ("learner", "optimizer", "scheduler", "rng", "scaler"):
             getattr(self, name).load_state_dict(state[name])
+        for weight, moments in self.optimizer.state.items():
+            for name, moment in moments.items():
+                if moment.shape == weight.shape:  # in the weight's memory layout, as steps need it
+                    moments[name] = torch.empty_like(weight, requires_grad=False).copy_(moment)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
+        begun = state["begun"]
+        self.begun = begun and Begun(begun["rng"], [*begun["losses"]], begun["seconds"])
         self.epoch, self.best_score = state["epoch"], state["best_score"]
         self.best_epoch, self.best = state["best_epoch"], dict(state["best"])
         self.history[:] = state["history"]
@@ -138,7 +178,7 @@ class LoopState:
 def train(
     state: LoopState,
     objective: nn.Module,
-    batches: Callable[[int], Iterable[tuple[Any, ...]]],
+    batches: Callable[[int], Iterable[Batch]] | ImageBatches,
     *,
     evaluate: Callable[[], dict[str, float]] | None,
     precision: MixedPrecision,
@@ -146,6 +186,7 @@ def train(
     patience: int | None,
     n_steps: int | None = None,
     watch: Watch | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Minimise an objective, starting from ``state``; the learner ends in its best state.
 
@@ -156,7 +197,8 @@ def train(
     objective : nn.Module
         Training objective: ``objective(*batch)`` is the loss.
     batches : callable
-        Function from an epoch number to the batches of the epoch.
+        Function from an epoch number to the batches of the epoch. Of :class:`ImageBatches` there
+        are checkpoints within long epochs, too.
     evaluate : callable or None
         Function that returns validation metrics, including a ``"score"`` (higher is better). None:
         the last state is the best.
@@ -172,20 +214,31 @@ def train(
     watch : Watch or None
         Is told of each step and epoch, and can stop the stage: the epoch under way then ends with
         the step, is validated and counts.
+    checkpoints : Checkpoints or None
+        Where the state is written; if a fit goes on in this stage, it starts from what is there.
 
     Raises
     ------
+    CheckpointError
+        The checkpoint to go on from does not fit.
     TrainingDivergedError
         The loss, a weight or the outputs in evaluation mode are not finite. As after any other
         error or interruption, the learner is in its best state; an epoch whose validation was
         interrupted counts as learnt.
     """
+    if checkpoints is not None:
+        checkpoints.restore(state)
     watch = watch or Watch()
     watch.stage_starts(state.stage, state.epoch, max_epochs, n_steps)
     try:
         for epoch in range(state.epoch + 1, max_epochs + 1):
-            started = time.perf_counter()
-            row, batch, stop = _trained(state, objective, batches(epoch), precision, epoch, watch)
+            if patience is not None and state.epoch - state.best_epoch >= patience:
+                break
+            row, batch, stop = _trained(
+                state, objective, batches, precision, epoch, watch, checkpoints
+            )
+            assert state.begun is not None
+            started = state.begun.started
             state.unjudged = row  # from here on the epoch is kept, whatever happens
             try:
                 row |= _validated(objective, evaluate, batch)
@@ -194,8 +247,9 @@ def train(
                 raise TrainingDivergedError(_diverged(state.stage, epoch, _OUTPUTS)) from reason
             row["seconds"] = round(time.perf_counter() - started, 3)
             state.keep(row, last=patience is None or evaluate is None)
-            stop |= watch.epoch_ends(row)
-            if stop or (patience is not None and epoch - state.best_epoch >= patience):
+            if checkpoints is not None:
+                checkpoints.write(state)
+            if watch.epoch_ends(row) or stop:
                 break
     finally:
         if state.unjudged is not None:
@@ -211,27 +265,39 @@ def train(
 def _trained(
     state: LoopState,
     objective: nn.Module,
-    batches: Iterable[tuple[Any, ...]],
+    batches: Callable[[int], Iterable[Batch]] | ImageBatches,
     precision: MixedPrecision,
     epoch: int,
     watch: Watch,
-) -> tuple[dict[str, Any], tuple[Any, ...], bool]:
+    checkpoints: Checkpoints | None,
+) -> tuple[dict[str, Any], Batch, bool]:
     """Train on the batches of an epoch.
 
     Returns the row of the history, the last batch, and whether to stop the stage.
     """
     objective.train()
-    losses: list[Tensor] = []
-    batch: tuple[Any, ...] = ()
+    batch: Batch = ()
     stop = False
+    source: Iterable[Batch]
+    if state.begun is not None and isinstance(batches, ImageBatches):  # goes on in its middle
+        losses, now = state.begun.losses, state.rng.state_dict()
+        state.rng.load_state_dict(state.begun.rng)
+        source = batches.rest(epoch, len(losses), now)
+    else:
+        state.begun = Begun(state.rng.state_dict())
+        losses, source = state.begun.losses, batches(epoch)
     try:
-        for batch in batches:
+        for batch in source:
             with state.rng, precision.autocast():
                 loss = objective(*batch)
             state.step(loss)
             losses.append(loss.detach())
             if stop := watch.step_ends(losses[-1]):
                 break
+            if checkpoints is None or not isinstance(batches, ImageBatches):
+                continue
+            if len(losses) < len(batches):
+                checkpoints.write_in_time(state)
     except (ArithmeticError, LookupError, RuntimeError, ValueError) as reason:
         # Weights that are not finite make the next batch end in an error about something else.
         if what := _what_is_not_finite(state, losses):

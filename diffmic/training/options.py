@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, OneCycleLR
 from ..data import LabelledImages, PreparedImages, unit_range
 from ..data.augmentation import Augment
 from ..inference import SamplingOptions
+from .checkpoint import Checkpoints
 from .recipe import Recipe
 from .watch import Watch
 
@@ -31,6 +32,8 @@ class TrainingOptions:
         Sampling options of the predictions used for calibration and final metrics.
     watch : Watch
         What is told of the fit while it runs: progress, log lines, callbacks.
+    checkpoints : Checkpoints or None
+        Checkpoints of the fit; None: none are written.
     """
 
     recipe: Recipe
@@ -48,6 +51,7 @@ class TrainingOptions:
     crop: str = "none"
     zoom_size: int | None = None
     watch: Watch = field(default_factory=Watch, compare=False)
+    checkpoints: Checkpoints | None = None
 
     def prepared(self, part: LabelledImages, *, augmented: bool = False) -> PreparedImages:
         """Images of one part of the data, resized for the network and augmented if requested."""

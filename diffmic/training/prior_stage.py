@@ -1,14 +1,16 @@
 """Stage one: training of the prior on augmented images."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from torch import nn
 from torch.optim import AdamW
+from torch.utils.data import RandomSampler
 
 from ..data import LabelledImages
 from ..model import DiffMICNetwork
 from ..random import LocalRNG
+from .batches import Batch, ImageBatches
 from .loop import History, LoopState, train
 from .objectives import PriorObjective
 from .options import TrainingOptions, learning_rate_schedule, originals, pixels
@@ -81,17 +83,23 @@ def train_on_images(
         The loss is not finite; the learner is in its last good state.
     """
     images = options.prepared(training, augmented=True)
-    loader = images.loader(
-        options.batch_size,
-        shuffle=True,
+
+    def convert(batch: dict[str, Any]) -> Batch:
+        labels = training.labels(batch["index"], options.device)
+        return pixels(batch["image"], options.device), *labels, *originals(batch, options)
+
+    batches = ImageBatches(
+        images,
+        RandomSampler(images, generator=rng.generator()),
+        convert,
+        options,
+        rng,
+        batch_size=options.batch_size,
         # Batch norm cannot compute a variance from a last batch of one image.
         drop_last=len(images) > 1 and len(images) % options.batch_size == 1,
-        num_workers=options.num_workers,
-        pin_memory=options.device.type == "cuda",
-        generator=rng.generator(),
     )
     optimizer = AdamW(parameter_groups(learner, options), weight_decay=options.recipe.weight_decay)
-    total_steps = options.max_epochs * len(loader)
+    total_steps = options.max_epochs * len(batches)
     state = LoopState(
         stage,
         learner,
@@ -102,12 +110,6 @@ def train_on_images(
         history=history,
     )
 
-    def batches(epoch: int) -> Iterator[tuple[Any, ...]]:
-        images.epoch = epoch
-        for batch in loader:
-            labels = training.labels(batch["index"], options.device)
-            yield pixels(batch["image"], options.device), *labels, *originals(batch, options)
-
     with precision.loop():
         train(
             state,
@@ -117,8 +119,9 @@ def train_on_images(
             precision=precision,
             max_epochs=options.max_epochs,
             patience=options.recipe.patience,
-            n_steps=len(loader),
+            n_steps=len(batches),
             watch=options.watch,
+            checkpoints=options.checkpoints,
         )
 
 

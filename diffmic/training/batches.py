@@ -1,0 +1,104 @@
+"""Batches of training images, epoch by epoch; an epoch can go on in its middle."""
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from ..data import PreparedImages
+from ..random import LocalRNG
+from .options import TrainingOptions
+
+Batch = tuple[Any, ...]
+
+
+class _Rest(Sampler[int]):
+    """Order of the images, without the first ones of an epoch that were trained on before."""
+
+    def __init__(self, order: Sampler[int]) -> None:
+        self.order, self.n_done = order, 0
+        self.when_done: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self.order)  # type: ignore[arg-type]
+
+    def __iter__(self) -> Iterator[int]:
+        indices = iter(self.order)
+        if self.n_done:
+            for _ in islice(indices, self.n_done):
+                pass
+            self.n_done = 0
+            self.when_done()
+        yield from indices
+
+
+class ImageBatches:
+    """Batches of training images by the number of the epoch.
+
+    Parameters
+    ----------
+    images : PreparedImages
+    order : Sampler
+        Order of the images in an epoch, drawn from the generator of ``rng``.
+    convert : callable
+        Function from a batch of the images to one of the objective.
+    options : TrainingOptions
+    rng : LocalRNG
+        Source of the order, and of whatever else is random in the loop.
+    batch_size : int
+    drop_last : bool
+    first : int
+        Number of the epoch before the first, for augmentations that differ from those of others.
+    """
+
+    def __init__(
+        self,
+        images: PreparedImages,
+        order: Sampler[int],
+        convert: Callable[[dict[str, Any]], Batch],
+        options: TrainingOptions,
+        rng: LocalRNG,
+        *,
+        batch_size: int,
+        drop_last: bool,
+        first: int = 0,
+    ) -> None:
+        self.images, self.convert, self.rng, self.first = images, convert, rng, first
+        self.batch_size, self.order = batch_size, _Rest(order)
+        self.loader = images.loader(
+            batch_size,
+            sampler=self.order,
+            drop_last=drop_last,
+            num_workers=options.num_workers,
+            pin_memory=options.device.type == "cuda",
+            generator=rng.generator(),
+        )
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        self.images.epoch = self.first + epoch
+        yield from map(self.convert, self.loader)
+
+    def rest(self, epoch: int, n_done: int, then: dict[str, Tensor]) -> Iterator[Batch]:
+        """Batches of an epoch after the first ``n_done``, whose images are not read.
+
+        Parameters
+        ----------
+        epoch : int
+        n_done : int
+            Fewer than there are in an epoch.
+        then : dict
+            State of ``rng`` after these batches; now it must be that at the start of the epoch.
+        """
+        self.images.epoch = self.first + epoch
+        # From the last index on, the sampler draws again: where it stood, it goes on.
+        self.order.n_done = n_done * self.batch_size
+        self.order.when_done = lambda: self.rng.load_state_dict(then)
+        batches = iter(self.loader)
+        if self.loader.num_workers:  # which were asked for as many batches ahead as there were then
+            self.rng.load_state_dict(then)
+        yield from map(self.convert, batches)

@@ -1,0 +1,233 @@
+"""Checkpoints: the whole state of a fit, in files that are written whole or not at all.
+
+A checkpoint is one file, ``checkpoint-N.safetensors``. The largest N is the newest; the one before
+it is kept.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor, nn
+
+from ..errors import CheckpointError, InputError, warn_user
+from .checkpoint_file import STAGES, UNFIT, DamagedError, Saved, packed, read, write_whole
+
+if TYPE_CHECKING:
+    from .loop import LoopState
+
+History = list[dict[str, Any]]
+EVERY = 300.0  # seconds between checkpoints within an epoch
+_NAME = re.compile(r"checkpoint-(\d{1,9})\.safetensors")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Checkpoints:
+    """Checkpoints of one fit.
+
+    Attributes
+    ----------
+    folder : Path
+    told : dict
+        Data and parameters of the fit.
+    seed : int
+    saved : Saved or None
+        Checkpoint from which the fit goes on; None: it starts from the beginning.
+    """
+
+    folder: Path
+    told: dict[str, Any]
+    seed: int
+    saved: Saved | None = None
+    done: tuple[str, ...] = field(init=False, default=())  # stages that are complete
+
+    def __post_init__(self) -> None:
+        numbers = _numbers(self.folder)
+        self._next = max(numbers, default=0) + 1
+        self._good = max(numbers, default=None)  # to be kept until another one is written
+        self._failed = False
+        before = 0.0
+        if self.saved is not None:
+            self._good = _number(self.saved.file)
+            self.done, before = STAGES[self.saved.stage], self.saved.seconds
+        self._started = time.monotonic() - before
+        self._written = time.monotonic()
+
+    def begin(self, network: nn.Module, history: History) -> None:
+        """Put what the checkpoint holds into a network and a history.
+
+        Raises
+        ------
+        CheckpointError
+            They do not fit.
+        """
+        self._network, self._history = network, history
+        if self.saved is None:
+            return
+        with _fitting(self.saved):
+            network.load_state_dict(self.saved.network)
+        history[:] = self.saved.history
+        log.info("goes on from %s, %s", self.saved.file, where(self.saved))
+        if self.saved.loop is None:
+            self.saved = None
+
+    def restore(self, state: "LoopState") -> None:
+        """Put what the checkpoint holds into the state of a loop, if it is of that loop's stage.
+
+        Raises
+        ------
+        CheckpointError
+            They do not fit.
+        """
+        saved, self.saved = self.saved, None
+        if saved is None or saved.loop is None or saved.stage != state.stage:
+            return
+        try:
+            with _fitting(saved):
+                state.load_state_dict({**saved.loop, "best": state.best, "history": saved.history})
+        except CheckpointError:
+            self._history.clear()  # nothing was learnt
+            raise
+
+    def write(self, state: "LoopState") -> None:
+        """Write the state of a loop; if that fails, warn and go on."""
+        loop = state.state_dict()
+        del loop["history"], loop["best"]
+        own = state.learner.state_dict(keep_vars=True)
+        best = {id(tensor): state.best[name] for name, tensor in own.items()}
+        network = self._network.state_dict(keep_vars=True)
+        self._write(state.stage, loop, {n: best.get(id(t), t) for n, t in network.items()})
+
+    def write_in_time(self, state: "LoopState") -> None:
+        """Write the state within an epoch, if the last checkpoint is :data:`EVERY` seconds old."""
+        if time.monotonic() - self._written >= EVERY:
+            self.write(state)
+
+    def write_trained(self) -> None:
+        """Write the state after both stages, of which only the calibration is left."""
+        self._write("trained", None, self._network.state_dict())
+
+    def _write(self, stage: str, loop: Any, network: Mapping[str, Tensor]) -> None:
+        values = {
+            "told": self.told,
+            "seed": self.seed,
+            "stage": stage,
+            "seconds": time.monotonic() - self._started,
+            "history": self._history,
+            "loop": loop,
+            "network": dict(network),
+        }
+        file = self.folder / f"checkpoint-{self._next}.safetensors"
+        try:
+            write_whole(file, packed(values))
+        except (OSError, MemoryError) as reason:
+            if not self._failed:
+                left = "there is none" if self._good is None else f"the last is {self._good}"
+                warn_user(
+                    f"The checkpoint {str(file)!r} cannot be written: {_told(reason)}. The fit "
+                    f"goes on and tries again later; until then {left}. Free space, or make the "
+                    "folder writable."
+                )
+            self._failed = True
+            return
+        finally:
+            self._written = time.monotonic()
+        before, self._good, self._failed = self._good, self._next, False
+        self._next += 1
+        for number in _numbers(self.folder):
+            if number not in (before, self._good):
+                with suppress(OSError):
+                    (self.folder / f"checkpoint-{number}.safetensors").unlink()
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make the folder of checkpoints, and see that files can be written there.
+
+    Raises
+    ------
+    InputError
+        They cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for left in folder.glob("checkpoint-*.tmp"):  # of a process that was killed
+            left.unlink()
+        write_whole(folder / "checkpoint-trial", b"trial")
+        (folder / "checkpoint-trial").unlink()
+    except (OSError, ValueError) as reason:
+        raise InputError(
+            f"checkpoint_dir is {str(folder)!r}, in which no file can be written: {_told(reason)}. "
+            "Give another folder, or None."
+        ) from reason
+
+
+def newest(folder: Path) -> Saved | None:
+    """The newest checkpoint of a folder that can be read; None: there is none.
+
+    Raises
+    ------
+    CheckpointError
+        There are only damaged ones, or the newest is of another version.
+    """
+    reasons: list[str] = []
+    for number in sorted(_numbers(folder), reverse=True):
+        file = folder / f"checkpoint-{number}.safetensors"
+        try:
+            saved = read(file)
+        except DamagedError as reason:
+            reasons.append(str(reason))
+            continue
+        if reasons:
+            warn_user(f"{' '.join(reasons)} The one before it is used, {where(saved)}.")
+        return saved
+    if reasons:
+        raise CheckpointError(
+            f"{' '.join(reasons)} There is no other: fit with resume=False, which starts from the "
+            "beginning."
+        )
+    return None
+
+
+def where(saved: Saved) -> str:
+    """Where in the fit a checkpoint is, in words."""
+    if saved.loop is None:
+        return "with both stages complete"
+    return f"after epoch {saved.loop['epoch']} of the {saved.stage} stage"
+
+
+@contextmanager
+def _fitting(saved: Saved) -> Iterator[None]:
+    """Context in which an error means that the checkpoint does not fit."""
+    try:
+        yield
+    except UNFIT as reason:
+        raise CheckpointError(
+            f"The checkpoint {str(saved.file)!r} does not fit the network or its optimizer: "
+            f"{str(reason)[:300]}. Fit with resume=False, which starts from the beginning."
+        ) from reason
+
+
+def _numbers(folder: Path) -> list[int]:
+    """Numbers of the checkpoints in a folder."""
+    try:
+        names = [entry.name for entry in folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return [int(found[1]) for name in names if (found := _NAME.fullmatch(name))]
+
+
+def _number(file: Path) -> int:
+    found = _NAME.fullmatch(file.name)
+    assert found is not None  # it was found by that name
+    return int(found[1])
+
+
+def _told(reason: BaseException) -> str:
+    return f"{type(reason).__name__}: {reason}"
