@@ -124,12 +124,16 @@ class Checkpoints:
             "loop": loop,
             "network": dict(network),
         }
-        file = self.folder / f"checkpoint-{self._next}.safetensors"
+        file = self._file(self._next)
         try:
             write_whole(file, packed(values))
         except (OSError, MemoryError) as reason:
             if not self._failed:
-                left = "there is none" if self._good is None else f"the last is {self._good}"
+                left = (
+                    "there is none"
+                    if self._good is None
+                    else f"the last is {str(self._file(self._good))!r}"
+                )
                 warn_user(
                     f"The checkpoint {str(file)!r} cannot be written: {_told(reason)}. The fit "
                     f"goes on and tries again later; until then {left}. Free space, or make the "
@@ -144,7 +148,10 @@ class Checkpoints:
         for number in _numbers(self.folder):
             if number not in (before, self._good):
                 with suppress(OSError):
-                    (self.folder / f"checkpoint-{number}.safetensors").unlink()
+                    self._file(number).unlink()
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"checkpoint-{number}.safetensors"
 
 
 def prepare_folder(folder: Path) -> None:
@@ -210,7 +217,8 @@ def _fitting(saved: Saved) -> Iterator[None]:
     except UNFIT as reason:
         raise CheckpointError(
             f"The checkpoint {str(saved.file)!r} does not fit the network or its optimizer: "
-            f"{str(reason)[:300]}. Fit with resume=False, which starts from the beginning."
+            f"{' '.join(str(reason).split())[:300]}. Fit with resume=False, which starts from the "
+            "beginning."
         ) from reason
 
 

@@ -164,7 +164,9 @@ class LoopState:
             getattr(self, name).load_state_dict(state[name])
         for weight, moments in self.optimizer.state.items():
             for name, moment in moments.items():
-                if moment.shape == weight.shape:  # in the weight's memory layout, as steps need it
+                if moment.ndim:  # in the weight's memory layout, as steps need it
+                    if moment.shape != weight.shape:
+                        raise ValueError(f"{name} of the optimizer is {tuple(moment.shape)}")
                     moments[name] = torch.empty_like(weight, requires_grad=False).copy_(moment)
         if self.average is not None:
             self.average.load_state_dict(state["average"])
