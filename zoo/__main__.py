@@ -28,7 +28,7 @@ from diffmic.hub.files import WEIGHTS_FILE, digest
 from diffmic.hub.names import BUNDLED, said_by_the_hub
 from diffmic.hub.publish import NOTICE_FILE
 from diffmic.inference import STAGES
-from diffmic.tasks import task_named
+from diffmic.tasks import class_shares, task_named
 from diffmic.training import resolve_recipe
 
 from .doubt import with_doubt
@@ -111,15 +111,16 @@ def convert(
     results: Results = HERE / "results",
     data: Annotated[
         Path | None,
-        typer.Option(help="Folder with the data sets: what models know of doubt is learnt anew."),
+        typer.Option(help="Folder with the data sets: class shares and doubt are learnt anew."),
     ] = None,
 ) -> None:
     """Save trained models, or else the one of the package, in today's file format.
 
     Nothing is trained; card and terms stay. Probabilities of both stages on generated images may
-    not change by more than 0.0001, else the files stay as they are. With ``--data``, the confidence
-    of decisions, the reference of embeddings and the calibration of the diffusion alone are learnt
-    on the validation part, as at the end of a fit.
+    not change by more than 0.0001, else the files stay as they are. With ``--data``, the class
+    shares are those of the training part, and the confidence of decisions, the reference of
+    embeddings and the calibration of the diffusion alone are learnt on the validation part, as at
+    the end of a fit.
     """
     for name in names or ZOO:
         recipe = chosen(name)
@@ -129,8 +130,9 @@ def convert(
         card = replace(clf.card_, test_scores=todays(clf.card_.test_scores, clf))
         with_task(clf, recipe)
         if data is not None:
-            validation = read_csv(data / recipe.folder / "labels.csv").part("val")
-            learn_doubt(clf, validation)
+            images = read_csv(data / recipe.folder / "labels.csv")
+            learn_shares(clf, images.part("train"))
+            learn_doubt(clf, images.part("val"))
         with tempfile.TemporaryDirectory() as made:
             clf.save_pretrained(Path(made) / name, dtype="float16", card=card)
             new = DiffMICClassifier.from_pretrained(Path(made) / name, device="cpu")
@@ -147,13 +149,25 @@ def convert(
         print(f"{name}: probabilities changed by at most {change:.2g}, the weights are {told}.")
 
 
+def learn_shares(clf: DiffMICClassifier, images: ImageTable) -> None:
+    """Learn the class shares for which a model's probabilities hold from its training images."""
+    model, targets = clf.model_, truth(images, clf.classes_)
+    shares = class_shares(targets, torch.ones(len(targets)), model.task).numpy()
+    clf.model_ = replace(model, shares=shares)
+
+
 def learn_doubt(clf: DiffMICClassifier, images: ImageTable) -> None:
     """Learn on labelled images what a model knows of its doubt."""
     model, parameters = clf.model_, clf.get_params(deep=False)
     evidence = evidence_for(model, parameters, images.paths, "diffusion", embeddings=True)
+    clf.model_ = with_doubt(model, evidence, truth(images, model.classes))
+
+
+def truth(images: ImageTable, classes: NDArray[Any]) -> torch.Tensor:
+    """One-hot or indicator targets (n, C) of labelled images."""
     labels = np.asarray(images.labels)
-    truth = labels if labels.ndim == 2 else labels[:, None] == model.classes[None]
-    clf.model_ = with_doubt(model, evidence, torch.from_numpy(truth.astype(np.float32)))
+    targets = labels if labels.ndim == 2 else labels[:, None] == classes[None]
+    return torch.from_numpy(targets.astype(np.float32))
 
 
 def stored(name: str, models: Path, results: Path) -> tuple[Path, dict[str, Any]]:

@@ -46,15 +46,15 @@ REGISTRY = {
     ),
     "diffmic-v2-ham10000": Published(
         "Kind of skin lesion, of 7, in dermatoscopic photographs.",
-        sha256="38de7af006e4faac77b5c59ee6e32f0fe06211953b9875301217f88929fd1d25",
+        sha256="9c9d0e8a2161dd17c027c51daef9fc6932dfe6ab9d8d737ff3de7cb5fab999b2",
     ),
     "diffmic-v2-chestxray14": Published(
         "Presence of 14 findings in chest X-rays (multi-label).",
-        sha256="f7f79d0e72774dbf05e14cc70ea2fd4df95ef2e3157c82f89f8e8bcf9e04f4e3",
+        sha256="59523ffc94029e0b6008078989d2ff91b369eba7d2c504dd49931662c6c764a7",
     ),
     "diffmic-v2-busi": Published(
         "Benign, malignant or normal, in ultrasound of the breast.",
-        sha256="bee55e4c6d114a0f3b08233ddc4220ccc49aa2d3e584c1757d46b223dac9f243",
+        sha256="0e43c668ef1baa6daeee56cb2eabda386e724614f4d435a15def001963b0e932",
     ),
 }
 

@@ -198,7 +198,7 @@ def test_every_model_of_the_zoo_has_a_name_that_from_pretrained_knows(zoo):
 def forget_doubt(folder, record, **changes):
     """Save a model as one that was trained before models knew of doubt."""
     clf = DiffMICClassifier.from_pretrained(folder)
-    clf.model_ = replace(clf.model_, doubt=None, alone=None, **changes)
+    clf.model_ = replace(clf.model_, doubt=None, alone=None, shares=None, **changes)
     clf.save_pretrained(folder, dtype="float16")
     weights = digest((folder / "model.safetensors").read_bytes())
     told = json.loads(record.read_text()) | {"weights_sha256": weights}
@@ -234,7 +234,7 @@ def test_convert_keeps_weights_probabilities_card_and_terms(zoo, data, tmp_path)
     assert {file for file in files if after[file] != files[file]} == {"config.json", "README.md"}
 
 
-def test_convert_teaches_doubt_where_there_are_images(zoo, data, tmp_path):
+def test_convert_teaches_doubt_and_shares_where_there_are_images(zoo, data, tmp_path):
     name, models, results = "diffmic-v2-stripes", tmp_path / "models", tmp_path / "results"
     places = ("--models", models, "--results", results)
     assert run(zoo, "train", name, "--data", data, "--verbose", 0, *places).exit_code == 0
@@ -249,6 +249,7 @@ def test_convert_teaches_doubt_where_there_are_images(zoo, data, tmp_path):
     for stage, quantiles in trained.doubt.confidence.items():
         np.testing.assert_allclose(found.doubt.confidence[stage], quantiles, atol=1e-3)
     np.testing.assert_allclose(found.doubt.reference.mean, trained.doubt.reference.mean, atol=1e-4)
+    np.testing.assert_allclose(found.shares, trained.shares, atol=1e-6)
 
 
 def test_convert_leaves_files_alone_that_would_predict_otherwise(zoo, data, tmp_path, monkeypatch):
