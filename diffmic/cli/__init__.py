@@ -15,6 +15,7 @@ from .models import export, info, models, push
 from .predicting import predict
 from .serving import serve
 from .training import train
+from .web_page import app as page
 
 app = typer.Typer(
     cls=Told,
@@ -68,6 +69,7 @@ app.command(rich_help_panel=_DATA)(train)
 app.command(rich_help_panel=_MODEL)(predict)
 app.command(rich_help_panel=_MODEL)(evaluate)
 app.command(rich_help_panel=_MODEL)(explain)
+app.command("app", rich_help_panel=_MODEL)(page)
 app.command(rich_help_panel=_MODEL)(calibrate)
 app.command(rich_help_panel=_MODEL)(info)
 app.command(rich_help_panel=_MODEL)(models)

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,18 +20,25 @@ if TYPE_CHECKING:
 
 _MISTAKES = 12  # that are shown
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;
-  color: #1b1f24; background: #fff }
-h1, h2 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid #d0d7de }
+:root { color-scheme: light dark; --text: #1b1f24; --back: #fff; --line: #d0d7de; --faint: #4b545e;
+  --box: #f3f5f7; --note: #fdf6ef }
+@media (prefers-color-scheme: dark) { :root { --text: #e6e9ec; --back: #15181c; --line: #3a424b;
+  --faint: #a9b2bc; --box: #21262c; --note: #2c2218 } }
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 64rem; margin: 2rem auto; padding: 0 1rem;
+  color: var(--text); background: var(--back); overflow-wrap: break-word }
+h1, h2 { line-height: 1.2 } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line) }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem }
-th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid #e4e8ec;
-  vertical-align: top } td { font-variant-numeric: tabular-nums }
-.note { border-left: 4px solid #c25e00; padding: .3rem .8rem; background: #fdf6ef }
-figure { margin: 0; display: inline-block; vertical-align: top; max-width: 100% }
-figure img { max-width: 100% } figcaption { font-size: .85rem; color: #4b545e }
-.mistakes { display: grid; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); gap: 1rem }
+th, td { text-align: left; padding: .25rem .8rem .25rem 0; border-bottom: 1px solid var(--line);
+  vertical-align: top } td { font-variant-numeric: tabular-nums } td span { white-space: nowrap }
+.note { border-left: 4px solid #c25e00; padding: .3rem .8rem; background: var(--note) }
+figure { margin: 0 1rem 1.2rem 0; display: inline-block; vertical-align: top; max-width: 100% }
+figure img { max-width: 100%; background: #fff }
+figcaption { font-size: .85rem; color: var(--faint) }
+.mistakes { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)) }
+.mistakes figure { margin: 0 } .mistakes img { width: 100% }
 .mistakes figcaption { overflow-wrap: anywhere }
-pre { overflow-x: auto; background: #f3f5f7; padding: .8rem; white-space: pre-wrap }
+pre { overflow-x: auto; background: var(--box); padding: .8rem; white-space: pre-wrap }
 """
 
 
@@ -100,12 +108,17 @@ def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     top = "".join(f"<th>{html.escape(cell)}</th>" for cell in heading)
     body = "".join(
         f"<tr><th>{html.escape(first)}</th>"
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in rest)
+        + "".join(f"<td>{_cell(cell)}</td>" for cell in rest)
         + "</tr>"
         for first, *rest in rows
     )
     head = f"<tr>{top}</tr>" if top else ""
     return f'<div class="wide"><table>{head}{body}</table></div>'
+
+
+def _cell(text: str) -> str:
+    """A cell in which an interval, as of ``0.8 (0.7 to 0.9)``, is not broken over lines."""
+    return re.sub(r" (\(\S+ to \S+\))$", r" <span>\1</span>", html.escape(text))
 
 
 def _measured(report: "EvaluationReport") -> Iterator[str]:

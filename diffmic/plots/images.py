@@ -191,16 +191,17 @@ def _bars(
 
 def _show(ax: "Axes", image: Any) -> None:
     """Show an image; positions are its own pixels, also if it is large and shown reduced."""
-    pixels, (height, width) = _pixels(image)
+    pixels, (height, width) = shown_pixels(image)
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
 
 
-def _pixels(image: Any) -> tuple[NDArray[Any], tuple[int, int]]:
-    """Pixels of an image for matplotlib, (H, W) or (H, W, 3), in 0–1; and its height and width.
+def shown_pixels(image: Any, side: int = _SHOWN) -> tuple[NDArray[Any], tuple[int, int]]:
+    """Pixels of an image to look at, (H, W) or (H, W, 3), in 0–1; and its height and width.
 
-    Integers of more than 8 bits and values in other units are stretched to their own range.
+    Integers of more than 8 bits and values in other units are stretched to their own range. A
+    shorter side of more than twice ``side`` is reduced.
     """
-    reading = Reading(raw=True, side=_SHOWN)
+    reading = Reading(raw=True, side=side)
     try:
         pixels = as_image(image, reading=reading)
         low, high = reading.extremes or ((0.0,), (1.0 if pixels.is_floating_point() else 255.0,))
@@ -212,7 +213,7 @@ def _pixels(image: Any) -> tuple[NDArray[Any], tuple[int, int]]:
         pixels = as_image(image, reading=Reading(own))
         low, high = (0.0,), (1.0,)
     size = reading.size_of(pixels)
-    step = max(1, min(pixels.shape[1:]) // (2 * _SHOWN))  # a figure has far fewer pixels
+    step = max(1, min(pixels.shape[1:]) // (2 * side))  # a figure has far fewer pixels
     shown = pixels[:, ::step, ::step].permute(1, 2, 0).numpy()
     scaled = (shown - float(low[0])) / max(float(high[0]) - float(low[0]), 1e-9)
     return (scaled[..., 0] if scaled.shape[2] == 1 else scaled), size
