@@ -5,5 +5,6 @@ saved, and results do not depend on them unless they stop the fit.
 """
 
 from .training.callbacks import Callback, Moment, StopTraining
+from .training.trackers import Trackers
 
-__all__ = ["Callback", "Moment", "StopTraining"]
+__all__ = ["Callback", "Moment", "StopTraining", "Trackers"]

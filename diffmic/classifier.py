@@ -120,7 +120,7 @@ class DiffMICClassifier(
     callbacks : Callback, list of Callback or None, default=None
         Code of one's own at moments of a fit, which can stop it; see ``diffmic.callbacks``.
     verbose : int, default=1
-        Verbosity. 0: silent. 1: progress bars. 2: also a line per epoch through ``logging``.
+        Verbosity. 0: silent. 1: progress bars. 2: lines through ``logging``, too.
 
     Attributes
     ----------

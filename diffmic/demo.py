@@ -8,6 +8,7 @@ import numpy as np
 from .classifier import DiffMICClassifier
 from .datasets import LESION_CLASSES, make_lesions
 from .inference import STAGES
+from .logs import tell
 from .tasks import classification_metrics
 
 
@@ -56,7 +57,8 @@ def _draw(clf: DiffMICClassifier, X: np.ndarray, y: np.ndarray, proba: dict, fil
     try:
         import matplotlib
     except ImportError:
-        print("matplotlib is not installed, so there is no picture: pip install 'diffmic[plots]'")
+        told = "matplotlib is not installed, so there is no picture: pip install 'diffmic[plots]'"
+        tell("diffmic.demo", told, shown=True)
         return
     matplotlib.use("Agg")
     from .plots import plot_predictions

@@ -6,6 +6,11 @@ import sys
 from tqdm.auto import tqdm
 
 
+def bars_shown(verbose: int) -> bool:
+    """Whether progress bars are drawn: at 1; at 2, beside lines, in a terminal alone."""
+    return verbose == 1 or (verbose > 1 and sys.stderr.isatty())
+
+
 class _Screen(logging.Handler):
     """Writes messages to standard error, above progress bars."""
 

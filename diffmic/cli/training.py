@@ -103,7 +103,7 @@ def train(
         random_state=seed,
         num_workers=workers,
         device=device,
-        verbose=int(watched()),
+        verbose=1 if watched() else 2,  # a bar, or lines that a file can hold
     )
     how: dict[str, Any] = {
         "backbone": backbone, "task": task, "image-size": side, "epochs": epochs,

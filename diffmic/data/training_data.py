@@ -71,7 +71,7 @@ def read_training_data(
     uncertain: str = "error",
     class_names: Any = None,
     inherited: bool = False,
-    verbose: int = 0,
+    verbose: bool = False,
     value_range: ValueRange | None = None,
     on_error: str = "raise",
     keys: Keys = USUAL_KEYS,
@@ -98,7 +98,7 @@ def read_training_data(
     inherited : bool
         Whether the task is that of a model from which the fit starts; if it does not suit the
         labels, "auto" takes its place.
-    verbose : int
+    verbose : bool
         Whether to show progress while images are read and checked.
     value_range : ValueRange or None
         Range of pixel values; None: that of integers of more than 8 bits is found over X.

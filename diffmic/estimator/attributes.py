@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
 from ..errors import InputError
-from ..inference import STAGES, AnyCalibration, FittedModel, Stage
+from ..inference import STAGES, AnyCalibration, FitHistory, FittedModel, Stage
 from ..model import DiffMICNetwork
 from ..tasks import Task
 
@@ -86,7 +86,7 @@ class FittedAttributes:
         return self._fitted().record.validation_scores
 
     @property
-    def history_(self) -> list[dict[str, Any]]:
+    def history_(self) -> FitHistory:
         """One row per epoch of each stage: training loss, validation metrics, seconds."""
         return self._fitted().record.history
 

@@ -18,8 +18,8 @@ from ..data.known import Counts, counts_table, label_counts
 from ..data.sources import is_of_a_dataset
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes
-from ..inference import Engine, FitRecord, FittedModel, SamplingOptions
-from ..logs import tell
+from ..inference import Engine, FitHistory, FitRecord, FittedModel, SamplingOptions
+from ..logs import bars_shown, tell
 from ..model import (
     Architecture,
     DiffMICNetwork,
@@ -135,7 +135,7 @@ def prepare_fit(
         rng=np.random.RandomState(seed),
         keys=keys_of(p),
         num_workers=p["num_workers"],
-        verbose=p["verbose"],
+        verbose=bars_shown(p["verbose"]),
         value_range=ValueRange.of(p["value_range"]),
         on_error=p["on_error"],
         **given,
@@ -215,7 +215,9 @@ def fitted_model(plan: FitPlan, result: FitResult) -> FittedModel:
         seed=options.seed,
         engine=Engine(plan.network),
         drawing_ratio=result.drawing_ratio,
-        record=FitRecord(verdict.scores, result.history, plan.versions, _counts(plan.data)),
+        record=FitRecord(
+            verdict.scores, FitHistory(result.history), plan.versions, _counts(plan.data)
+        ),
         class_names=plan.class_names,
         data_names=plan.data_names,
         value_range=plan.data.training.value_range,

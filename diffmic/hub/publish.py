@@ -1,9 +1,8 @@
 """Publishing a saved model on the Hugging Face Hub."""
 
-import warnings
 from pathlib import Path
 
-from ..errors import DiffMICWarning, HubError
+from ..errors import HubError, warn_user
 from .configuration import CONFIG_FILE
 from .files import CARD_FILE, WEIGHTS_FILE, written_by_a_person
 from .names import said_by_the_hub
@@ -65,10 +64,8 @@ def push_folder(
         if not _has_card_of_a_person(api, repository, found.sha):
             names.append(CARD_FILE)
         elif told:
-            warnings.warn(
-                f"{repository} has a card that a person wrote: it stays, and card=... is not used.",
-                DiffMICWarning,
-                stacklevel=3,
+            warn_user(
+                f"{repository} has a card that a person wrote: it stays, and card=... is not used."
             )
         commit = api.create_commit(
             repository,

@@ -17,6 +17,7 @@ from ..inference import (
     AnyCalibration,
     Calibration,
     Engine,
+    FitHistory,
     FitRecord,
     FittedModel,
     OwnCalibration,
@@ -247,7 +248,7 @@ def _read(
         "drawing_ratio": None if drawing_ratio is None else np.asarray(drawing_ratio, float),
         "record": FitRecord(
             none_as_nan(config["validation_scores"]),
-            none_as_nan(config["history"]),
+            FitHistory(none_as_nan(config["history"])),
             config["versions"],
             config.get("label_counts") or {},
         ),

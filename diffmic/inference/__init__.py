@@ -14,7 +14,8 @@ from .evidence import (
     over_views,
 )
 from .explanation import Explanation, explain
-from .fitted import Alone, AnyCalibration, FitRecord, FittedModel, Recalibration
+from .fitted import Alone, AnyCalibration, FittedModel, Recalibration
+from .history import FitHistory, FitRecord
 from .own_calibration import OwnCalibration
 from .prevalence import PrevalenceEstimate
 from .reference import EmbeddingReference
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluationReport",
     "Evidence",
     "Explanation",
+    "FitHistory",
     "FitRecord",
     "FittedModel",
     "Measured",

@@ -25,38 +25,12 @@ from .decisions import (
 from .doubt import Doubt
 from .engine import Engine
 from .evidence import Evidence, SamplingOptions, Stage, encode_images, evidence_of
+from .history import FitRecord
 from .own_calibration import OwnCalibration
 from .prevalence import log_ratio
 from .thresholds import LARGEST_F1, ThresholdAim
 
-Metrics = dict[str, float]
 AnyCalibration = Calibration | OwnCalibration
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """Record of the fit that produced a model.
-
-    Attributes
-    ----------
-    validation_scores : dict of str to dict of str to float
-        Cross-fitted metrics on the validation part for ``"prior"``, ``"diffusion"`` and
-        ``"diffusion_alone"``, the diffusion without the logits of the prior. Empty without a
-        validation part.
-    history : list of dict
-        One row per epoch of each stage.
-    versions : dict of str to str
-        Versions of the packages used for the fit.
-    label_counts : dict of str to dict of str to list of int
-        For the ``"training"`` and the ``"validation"`` part, the number of images for which each
-        class is known to be present (``"positive"``), to be absent (``"negative"``), or is
-        ``"unknown"``, in the order of the classes. Empty for a model saved without them.
-    """
-
-    validation_scores: Mapping[str, Metrics] = field(default_factory=dict)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    versions: Mapping[str, str] = field(default_factory=dict)
-    label_counts: Mapping[str, dict[str, list[int]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..logs import tell
+from ..logs import bars_shown, tell
 from .callbacks import Callback, Moment, StopTraining, asked
 from .progress import Phase, Progress
 
@@ -31,7 +31,7 @@ class Watch:
     def __init__(self, callbacks: Sequence[Callback] = (), verbose: int = 0) -> None:
         self.callbacks = tuple(callbacks)
         self.verbose = int(verbose)
-        self.progress = Progress(shown=self.verbose > 0)
+        self.progress = Progress(shown=bars_shown(self.verbose))
         self.asks_at_steps = any(
             getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
             for callback in self.callbacks
@@ -133,6 +133,7 @@ class Watch:
     def phase_starts(self, name: str, rounds: int = 1) -> None:
         """Before work that is no stage: encoding, calibration."""
         self.progress.enter(name, rounds)
+        self._say(f"{name} starts after {self.progress.seconds:.0f} s")
 
     def phase_goes_on(self, rounds: float, share: float) -> None:
         """So many rounds of the work are done, and a share of the next."""
