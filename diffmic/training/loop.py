@@ -288,6 +288,7 @@ def _trained(
     else:
         state.begun = Begun(state.rng.state_dict())
         losses, source = state.begun.losses, batches(epoch)
+    watch.epoch_starts(len(losses))
     try:
         for batch in source:
             with state.rng, precision.autocast():

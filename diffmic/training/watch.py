@@ -91,6 +91,10 @@ class Watch:
         self._step, self._n_steps = 0, n_steps
         self.progress.enter(stage, max_epochs, epoch)
 
+    def epoch_starts(self, n_done: int) -> None:
+        """Before the steps of an epoch, of which some may have been done before."""
+        self._step = n_done
+
     def step_ends(self, loss: Tensor) -> bool:
         """After a step, with the loss (a scalar); whether to stop the stage."""
         if self.idle:
@@ -115,11 +119,11 @@ class Watch:
         if self.callbacks:
             self._rows = tuple(dict(row) for row in self._history)
             stop = self._ask("on_epoch_end", self._moment(metrics, self._epoch))
-        self._step = 0
         return stop
 
     def stage_ends(self, best_epoch: int) -> None:
         """After a stage, whose best state has been restored."""
+        self._step = 0
         self.progress.leave()
         self._say(f"{self._stage} ended with the state of epoch {best_epoch} of {self._epoch}")
         if self.callbacks:
