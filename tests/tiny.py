@@ -80,6 +80,12 @@ class DenseBackbone(nn.Module):
         return features
 
 
+def learnt(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Parameters by name, without biases that a batch norm takes away again."""
+    named = module.named_parameters()
+    return [(name, weight) for name, weight in named if not name.endswith("_projection.bias")]
+
+
 def stripes(
     n_samples: int = 60, *, n_classes: int = 3, size: int | Sequence[int] = 32, seed: int = 0
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:

@@ -59,6 +59,10 @@ class ContextFusion(nn.Module):
         self.region_projection = nn.Linear(region_channels, feature_dim)
         self.image_norm = nn.BatchNorm1d(feature_dim)
         self.region_norm = nn.BatchNorm1d(feature_dim)
+        for projection in (self.image_projection, self.region_projection):
+            # Batch norm takes a bias away again: its gradient is nothing but rounding errors,
+            # along which the optimizer would move it, at random and at full speed.
+            projection.bias.requires_grad_(False)
         self.fusion_logits = nn.Parameter(torch.zeros(feature_dim, n_regions + 1))
         self.dropout = nn.Dropout(dropout)
 

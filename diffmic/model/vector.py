@@ -37,6 +37,7 @@ class ImageContext(nn.Module):
         super().__init__()
         self.image_projection = nn.Linear(image_channels, feature_dim)
         self.image_norm = nn.BatchNorm1d(feature_dim)
+        self.image_projection.bias.requires_grad_(False)  # as in ContextFusion
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, image_features: Tensor) -> Tensor:
