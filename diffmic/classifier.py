@@ -115,6 +115,9 @@ class DiffMICClassifier(
     checkpoint_dir : str, Path or None, default=None
         Folder for checkpoints of a fit, from which ``fit(..., resume=True)`` goes on; one fit at a
         time. They hold the network, no images. None: none are written.
+    distributed : bool, default=False
+        Whether the processes that ``torchrun`` or ``accelerate launch`` started fit one model
+        together, each on its share of every batch; ``batch_size`` is that of all.
     random_state : int, RandomState or None, default=None
         Random seed. An integer gives the same model and probabilities again on the same machine.
     callbacks : Callback, list of Callback or None, default=None
@@ -184,6 +187,7 @@ class DiffMICClassifier(
         device: str = "auto",
         num_workers: int = 0,
         checkpoint_dir: str | Path | None = None,
+        distributed: bool = False,
         random_state: Any = None,
         callbacks: Any = None,
         verbose: int = 1,
@@ -214,6 +218,7 @@ class DiffMICClassifier(
         self.device = device
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir
+        self.distributed = distributed
         self.random_state = random_state
         self.callbacks = callbacks
         self.verbose = verbose
@@ -308,7 +313,8 @@ class DiffMICClassifier(
         if result.stopped is not None:
             result.stopped.add_note(what_was_kept(result))
             raise result.stopped
-        report(self.model_, result)
+        if plan.options.processes.is_main:
+            report(self.model_, result)
         return self
 
     @undisturbed

@@ -2,6 +2,9 @@
 
 import inspect
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 
 class DiffMICError(Exception):
@@ -40,8 +43,25 @@ class TrainingDivergedError(DiffMICError, RuntimeError):
     """The loss or a weight became NaN or infinite; the estimator keeps the last good state."""
 
 
+class ProcessesError(DiffMICError, RuntimeError):
+    """Another process of the same fit failed or no longer answers, so this one cannot go on."""
+
+
 class DiffMICWarning(UserWarning):
     """A result may not be as expected, e.g. a weak diffusion stage or a missing calibration."""
+
+
+_QUIET = ContextVar("quiet", default=False)
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Context in which :func:`warn_user` says nothing, as another process does."""
+    before = _QUIET.set(True)
+    try:
+        yield
+    finally:
+        _QUIET.reset(before)
 
 
 _SKIPPED = ("diffmic.", "sklearn.")  # the latter calls the estimator, and wraps its transform
@@ -49,6 +69,8 @@ _SKIPPED = ("diffmic.", "sklearn.")  # the latter calls the estimator, and wraps
 
 def warn_user(message: str) -> None:
     """Issue a warning that points at the line of user code that called into diffmic."""
+    if _QUIET.get():
+        return
     level, frame = 1, inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").startswith(_SKIPPED):
         level, frame = level + 1, frame.f_back

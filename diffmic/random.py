@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .errors import InputError
+from .rows import Rows
 
 Seed = int | np.random.RandomState | None
 
@@ -70,6 +71,17 @@ class LocalRNG(TorchFunctionMode):
         super().__init__()
         self.seed = seed
         self.generators: dict[str, torch.Generator] = {}
+        self.rows: Rows | None = None
+
+    @contextmanager
+    def of_rows(self, rows: Rows | None) -> Iterator[None]:
+        """Context of a forward pass on some rows of a batch, whose others are elsewhere."""
+        self.rows = rows
+        try:
+            with self:
+                yield
+        finally:
+            self.rows = None
 
     def generator(self, device: torch.device | str = "cpu") -> torch.Generator:
         """The generator of a device, created on first use."""
@@ -93,8 +105,9 @@ class LocalRNG(TorchFunctionMode):
 
     def load_state_dict(self, states: dict[str, Tensor]) -> None:
         """Restore saved generator states."""
-        for name, state in states.items():
-            self.generator(name).set_state(state)
+        for name, state in states.items():  # of a GPU: that which is used now
+            used = f"cuda:{torch.cuda.current_device()}" if "cuda" in name else name
+            self.generator(used).set_state(state)
 
     def __torch_function__(
         self,
@@ -109,6 +122,8 @@ class LocalRNG(TorchFunctionMode):
                 device = _device_of(args, kwargs)
                 if device.type != "meta":  # meta tensors hold no values
                     kwargs = {**kwargs, "generator": self.generator(device)}
+                    if self.rows is not None:
+                        return self.rows.drawn(func, args, kwargs)
         elif func in _DROPOUTS:
             return self._dropout(_DROPOUTS[func], *args, **kwargs)
         elif func in _WITHOUT_GENERATOR and not _draws_nothing(func, kwargs):
@@ -129,8 +144,12 @@ class LocalRNG(TorchFunctionMode):
         if not training or p == 0:
             return input
         shape = input.shape[:2] + (1,) * (input.ndim - 2) if whole_channels else input.shape
-        kept = torch.empty(shape, dtype=input.dtype, device=input.device)
-        kept.bernoulli_(1 - p, generator=self.generator(input.device))
+        generator = self.generator(input.device)
+        if self.rows is not None:
+            kept = self.rows.kept(shape, input, 1 - p, generator)
+        else:
+            kept = torch.empty(shape, dtype=input.dtype, device=input.device)
+            kept.bernoulli_(1 - p, generator=generator)
         scaled = kept.div_(1 - p) if p < 1 else kept
         return input.mul_(scaled) if inplace else input * scaled
 
@@ -141,6 +160,10 @@ class LocalRNG(TorchFunctionMode):
         owner: Any = torch.cuda if device.type == "cuda" else torch
         where = (device,) if device.type == "cuda" else ()
         own = self.generator(device if device.type == "cuda" else "cpu")
+        if self.rows is not None:  # other processes draw for other rows, as many as they have
+            drawn = torch.randint(2**62, (), generator=own, device=own.device)
+            seed = derived_seed(int(drawn), self.rows.index[0])
+            own = torch.Generator(own.device).manual_seed(seed)
         with global_generators():
             before = owner.get_rng_state(*where)
             owner.set_rng_state(own.get_state(), *where)

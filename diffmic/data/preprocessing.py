@@ -64,8 +64,8 @@ class _Batches(Dataset[Item]):
         self.notes = Notes()
         self.targets: list[Any] = []
 
-    def items(self) -> Iterator[Item]:
-        """All items, in order."""
+    def items(self, only: Sequence[int] | None = None) -> Iterator[Item]:
+        """All items, in order; or ``only`` those with given indices."""
         raise NotImplementedError
 
     def loader(
@@ -80,19 +80,28 @@ class _Batches(Dataset[Item]):
         return workers.open(self, batch_size, collate, **options)
 
     def batches(
-        self, batch_size: int, *, num_workers: int = 0, pin_memory: bool = False
+        self,
+        batch_size: int,
+        *,
+        num_workers: int = 0,
+        pin_memory: bool = False,
+        only: Sequence[int] | None = None,
     ) -> Iterator[dict[str, Tensor]]:
         """All batches in order, for predictions: a dict of tensors; see :class:`Item`.
 
-        Batches for a zoom have no more than :data:`ZOOM_BATCH` images.
+        Batches for a zoom have no more than :data:`ZOOM_BATCH` images. ``only``: indices of some
+        images, not of a stream.
         """
         batches: Iterator[dict[str, Any]]
         if self.zoom_size is not None:
             batch_size = min(batch_size, ZOOM_BATCH)
         if workers_of(self.images, num_workers).num_workers > 0 or pin_memory:
-            batches = iter(self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory))
+            some = {} if only is None else {"sampler": only}
+            batches = iter(
+                self.loader(batch_size, num_workers=num_workers, pin_memory=pin_memory, **some)
+            )
         else:  # a DataLoader costs half a millisecond, a lot for a single image
-            items = self.items()
+            items = self.items(only)
             batches = map(collate, iter(lambda: list(islice(items, batch_size)), []))
         for batch in batches:
             self.notes.add_flags((batch["notes"] | _darkness(batch["image"])).tolist())
@@ -210,8 +219,8 @@ class PreparedImages(_Batches):
             item["target"] = as_array(target, "target")
         return item
 
-    def items(self) -> Iterator[Item]:
-        return (self[index] for index in range(len(self)))
+    def items(self, only: Sequence[int] | None = None) -> Iterator[Item]:
+        return (self[index] for index in (range(len(self)) if only is None else only))
 
 
 class PreparedStream(_Batches, IterableDataset[Item]):
@@ -248,7 +257,8 @@ class PreparedStream(_Batches, IterableDataset[Item]):
         # Every worker has the whole stream, so only the first may read it.
         return iter(()) if worker is not None and worker.id > 0 else self.items()
 
-    def items(self) -> Iterator[Item]:
+    def items(self, only: Sequence[int] | None = None) -> Iterator[Item]:
+        assert only is None  # of a stream all images are read
         pairs = self.images.labelled() if self.with_targets else ((x, None) for x in self.images)
         for index, (value, target) in enumerate(pairs):
             reading = Reading(self.value_range, side=self.zoom_size or self.image_size)

@@ -43,11 +43,13 @@ from ..training import (
     resolve_recipe,
 )
 from ..training.callbacks import checked_callbacks
+from ..training.distributed import Processes
 from ..training.own_loss import try_losses
 from ..training.watch import Watch
 from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
 from .resuming import found_checkpoint, seed_of, with_checkpoints
+from .together import prepared_together
 
 _TRIALS = 3  # readings of one item of a Dataset before a fit
 PACKAGES = ("diffmic", "torch", "timm")
@@ -111,7 +113,25 @@ def prepare_fit(
     InputError, PretrainedWeightsError
         As in ``DiffMICClassifier.fit``.
     """
-    p = dict(parameters)
+    return prepared_together(
+        parameters,
+        lambda p, processes: _prepared(
+            p, X, y, earlier, processes, resume=resume, seeded=parameters, **given
+        ),
+    )
+
+
+def _prepared(
+    p: dict[str, Any],
+    X: Any,
+    y: Any,
+    earlier: FittedModel | None,
+    processes: Processes,
+    *,
+    resume: bool,
+    seeded: Mapping[str, Any],
+    **given: Any,
+) -> FitPlan:
     learnt = earlier if p["warm_start"] else None
     check_parameters(p)
     if p["batch_size"] < 2 and not isinstance(X, DataLoader):  # which has a batch size of its own
@@ -122,7 +142,7 @@ def prepare_fit(
     check_n_views(p["n_views"], p["augment"])
     recipe = _recipe(p)
     device, saved = resolve_device(p["device"]), found_checkpoint(p, resume)
-    seed = seed_of(p, draw_seed(p["random_state"]), saved)
+    seed = seed_of(seeded, draw_seed(p["random_state"]), saved)
     data = read_training_data(
         X,
         y,
@@ -173,6 +193,7 @@ def prepare_fit(
         seed=seed,
         watch=Watch(checked_callbacks(p["callbacks"]), p["verbose"]),
         crop=plan.architecture.crop,
+        processes=processes,
     )
     # One image, read where all are read, checks the output of augment.
     trials = _TRIALS if is_of_a_dataset(data.training.images) else 1

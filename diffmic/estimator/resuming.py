@@ -99,7 +99,10 @@ def with_checkpoints(
     if saved is not None:
         check_same(saved.told, told, str(saved.file))
     return replace(
-        options, checkpoints=Checkpoints(Path(folder).expanduser(), told, options.seed, saved)
+        options,
+        checkpoints=Checkpoints(
+            Path(folder).expanduser(), told, options.seed, saved, options.processes.is_main
+        ),
     )
 
 

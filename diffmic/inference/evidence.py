@@ -118,6 +118,7 @@ def encode_images(
     n_views: int = 1,
     augment: Augment | None = None,
     seed: int = 0,
+    only: Sequence[int] | None = None,
 ) -> Iterator[tuple[Conditions, Tensor]]:
     """Conditions of each batch, on the engine's device, and original image sizes (B, 2) in pixels.
 
@@ -132,10 +133,15 @@ def encode_images(
     n_views, augment, seed
         Test-time views, as in :func:`~diffmic.data.views_of`, in adjacent rows. The seed is also
         that of :meth:`Engine.encode`.
+    only : sequence of int or None
+        Indices of some of the images, which must not be a stream; None: all of them.
     """
     device = engine.device
     batches = images.batches(
-        max(1, batch_size // n_views), num_workers=num_workers, pin_memory=device.type == "cuda"
+        max(1, batch_size // n_views),
+        num_workers=num_workers,
+        pin_memory=device.type == "cuda",
+        only=only,
     )
     for batch in batches:
         views, originals = images.views(batch, n_views, augment, seed)

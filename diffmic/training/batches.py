@@ -5,10 +5,12 @@ from itertools import islice
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import Sampler
+from torch.utils.data import BatchSampler, Sampler
 
 from ..data import PreparedImages
 from ..random import LocalRNG
+from ..rows import Rows
+from .distributed import Processes
 from .options import TrainingOptions
 
 Batch = tuple[Any, ...]
@@ -34,6 +36,45 @@ class _Rest(Sampler[int]):
         yield from indices
 
 
+class Part(Batch):
+    """What one of several processes has of a batch.
+
+    Attributes
+    ----------
+    rows : Rows or None
+        Which rows it has; None: all.
+    """
+
+    rows: Rows | None = None
+
+    @classmethod
+    def of(cls, batch: Batch, rows: Rows | None) -> "Part":
+        """A batch of which only some rows are here."""
+        part = cls(batch)
+        part.rows = rows
+        return part
+
+
+def rows_of(batch: Batch) -> Rows | None:
+    """Which rows of a batch this process has; None: all."""
+    return batch.rows if isinstance(batch, Part) else None
+
+
+class _Shares(Sampler[list[int]]):
+    """Of each batch what this process has of it, so that no other reads the same images."""
+
+    def __init__(self, batches: BatchSampler, processes: Processes) -> None:
+        self.batches, self.processes = batches, processes
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in self.batches:
+            rows = self.processes.rows(len(batch))
+            yield batch if rows is None else [batch[position] for position in rows.index]
+
+
 class ImageBatches:
     """Batches of training images by the number of the epoch.
 
@@ -43,11 +84,13 @@ class ImageBatches:
     order : Sampler
         Order of the images in an epoch, drawn from the generator of ``rng``.
     convert : callable
-        Function from a batch of the images to one of the objective.
+        Function from a batch of the images, and the rows that it has of the whole one, to one of
+        the objective.
     options : TrainingOptions
     rng : LocalRNG
         Source of the order, and of whatever else is random in the loop.
     batch_size : int
+        Of all processes together.
     drop_last : bool
     first : int
         Number of the epoch before the first, for augmentations that differ from those of others.
@@ -57,7 +100,7 @@ class ImageBatches:
         self,
         images: PreparedImages,
         order: Sampler[int],
-        convert: Callable[[dict[str, Any]], Batch],
+        convert: Callable[[dict[str, Any], Rows | None], Batch],
         options: TrainingOptions,
         rng: LocalRNG,
         *,
@@ -67,10 +110,11 @@ class ImageBatches:
     ) -> None:
         self.images, self.convert, self.rng, self.first = images, convert, rng, first
         self.batch_size, self.order = batch_size, _Rest(order)
+        self.processes = options.processes
+        whole = BatchSampler(self.order, batch_size, drop_last)
         self.loader = images.loader(
-            batch_size,
-            sampler=self.order,
-            drop_last=drop_last,
+            1,  # the default, beside a sampler of batches
+            batch_sampler=_Shares(whole, options.processes),
             num_workers=options.num_workers,
             pin_memory=options.device.type == "cuda",
             generator=rng.generator(),
@@ -81,7 +125,7 @@ class ImageBatches:
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         self.images.epoch = self.first + epoch
-        yield from map(self.convert, self.loader)
+        yield from self._converted(iter(self.loader), 0)
 
     def rest(self, epoch: int, n_done: int, then: dict[str, Tensor]) -> Iterator[Batch]:
         """Batches of an epoch after the first ``n_done``, whose images are not read.
@@ -101,4 +145,10 @@ class ImageBatches:
         batches = iter(self.loader)
         if self.loader.num_workers:  # which were asked for as many batches ahead as there were then
             self.rng.load_state_dict(then)
-        yield from map(self.convert, batches)
+        yield from self._converted(batches, n_done)
+
+    def _converted(self, batches: Iterator[dict[str, Any]], n_done: int) -> Iterator[Batch]:
+        for number, batch in enumerate(batches, n_done):
+            total = min(self.batch_size, len(self.order) - number * self.batch_size)
+            rows = self.processes.rows(total)
+            yield Part.of(self.convert(batch, rows), rows)

@@ -12,7 +12,11 @@ from torch import Tensor
 from ..errors import InputError
 from ..model import Conditions
 from ..random import LocalRNG
+from ..rows import Rows
 from ..tasks import Task
+from .batches import Part
+from .distributed import ALONE, Processes
+from .synchronised_norm import pooled_moments
 
 LARGEST_IN_MEMORY = 2**25  # bytes; larger caches are stored on disk and memory-mapped
 LARGEST_SHARE = 0.5  # of a GPU's free memory; larger caches are kept on the CPU
@@ -27,40 +31,77 @@ class ConditionCache:
     conditions : Conditions
         Conditions of n·V rows: all images in their first view, then in their second, and so on.
         They are stored where :func:`room_for` puts them; batches move to the device of the targets.
+        One of several processes has those of its share of the images.
     targets : Tensor of shape (n, C)
         Targets, on the device of training.
     weights : Tensor of shape (n,)
         Sample weights of the loss, on the device of training.
+    processes : Processes
+        Processes that have the cache together.
     """
 
     conditions: Conditions
     targets: Tensor
     weights: Tensor
+    processes: Processes = ALONE
+
+    @property
+    def n_own(self) -> int:
+        """Number of images whose conditions are in this process."""
+        return len(self.processes.share(len(self.targets)))
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows, n·V, of all processes together."""
+        return len(self.targets) * (len(self.conditions) // self.n_own)
 
     def batches(
         self, n_batches: int, batch_size: int, chances: Tensor, rng: LocalRNG
-    ) -> Iterator[tuple[Conditions, Tensor, Tensor]]:
-        """Random batches: images in proportion to ``chances`` (n,), in random cached views."""
-        n_images, device = len(self.targets), self.targets.device
-        n_views = len(self.conditions) // n_images
+    ) -> Iterator[Part]:
+        """Random batches: images in proportion to ``chances`` (n,), in random cached views.
+
+        All processes draw the same; of each batch they have those images that are in their share.
+        """
+        n_own, device = self.n_own, self.targets.device
+        n_views = len(self.conditions) // n_own
         chances = chances.to(self.conditions.image_features.device)
         generator = rng.generator(chances.device)
         for _ in range(n_batches):
             images = torch.multinomial(chances, batch_size, replacement=True, generator=generator)
             views = torch.randint(n_views, images.shape, device=images.device, generator=generator)
-            conditions = self.conditions[views * n_images + images]
+            rows: Rows | None = None
+            if self.processes.count > 1:
+                images, views, rows = self._mine(images, views)
+            conditions = self.conditions[views * n_own + images // self.processes.count]
             images = _moved(images, device)
-            yield (
+            batch = (
                 conditions.map(lambda tensor: _moved(tensor, device)),
                 self.targets[images],
                 self.weights[images],
             )
+            yield Part.of(batch, rows)
+
+    def _mine(self, images: Tensor, views: Tensor) -> tuple[Tensor, Tensor, Rows]:
+        """Those of the images drawn that are in this process, or one that does not count."""
+        rank, count = self.processes.rank, self.processes.count
+        mine = (images % count == rank).nonzero().flatten()
+        if len(mine) == 0:
+            return images.new_tensor([rank]), views[:1], Rows(len(images), (0,), counts=False)
+        return images[mine], views[mine], Rows(len(images), tuple(mine.tolist()))
 
     def feature_scales(self) -> tuple[Tensor, Tensor]:
         """Standard deviations of the features of images (D,) and of regions (D',)."""
         regions = self.conditions.region_features.flatten(0, 1)
-        scales = self.conditions.image_features.std(dim=0), regions.std(dim=0)
+        scales = self._scale(self.conditions.image_features), self._scale(regions)
         return scales[0].to(self.targets.device), scales[1].to(self.targets.device)
+
+    def _scale(self, features: Tensor) -> Tensor:
+        """Standard deviation over all rows, those of other processes included."""
+        if self.processes.count == 1:
+            return features.std(dim=0)
+        var, mean = torch.var_mean(features, dim=0, correction=0)
+        total, _, var = pooled_moments(self.processes.reduce, len(features), mean, var)
+        return (var * (total / (total - 1))).sqrt().to(features)
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:

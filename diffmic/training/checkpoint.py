@@ -40,12 +40,15 @@ class Checkpoints:
     seed : int
     saved : Saved or None
         Checkpoint from which the fit goes on; None: it starts from the beginning.
+    writes : bool
+        Whether this process writes; of several, one does.
     """
 
     folder: Path
     told: dict[str, Any]
     seed: int
     saved: Saved | None = None
+    writes: bool = True
     done: tuple[str, ...] = field(init=False, default=())  # stages that are complete
 
     def __post_init__(self) -> None:
@@ -98,6 +101,8 @@ class Checkpoints:
 
     def write(self, state: "LoopState") -> None:
         """Write the state of a loop; if that fails, warn and go on."""
+        if not self.writes:
+            return
         loop = state.state_dict()
         del loop["history"], loop["best"]
         own = state.learner.state_dict(keep_vars=True)
@@ -112,7 +117,8 @@ class Checkpoints:
 
     def write_trained(self) -> None:
         """Write the state after both stages, of which only the calibration is left."""
-        self._write("trained", None, self._network.state_dict())
+        if self.writes:
+            self._write("trained", None, self._network.state_dict())
 
     def _write(self, stage: str, loop: Any, network: Mapping[str, Tensor]) -> None:
         values = {

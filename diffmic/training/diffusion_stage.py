@@ -13,6 +13,7 @@ from ..data import LabelledImages
 from ..inference import Engine, encode_images
 from ..model import Conditions, DiffMICNetwork
 from ..random import LocalRNG
+from ..rows import Rows
 from .batches import Batch, ImageBatches
 from .cache import ConditionCache, drawing_chances, room_for
 from .drift_objective import DriftObjective
@@ -67,7 +68,7 @@ def train_denoiser(
     if recipe.cached:
         cache = cache or build_cache(network, training, options)
         objective.feature_scales = cache.feature_scales()
-        n_batches = cached_steps(len(cache.targets), len(cache.conditions), recipe)
+        n_batches = cached_steps(len(cache.targets), cache.n_rows, recipe)
         # From targets on the CPU, since not every device supports float64.
         chances = drawing_chances(training.targets, recipe.balance, network.task)
         batches = _cached_batches(cache, chances, recipe, n_batches, rng)
@@ -92,6 +93,7 @@ def train_denoiser(
         precision.scaler(),
         moving_average(learner, recipe.ema, total_steps, decay=recipe.ema_decay),
         history=history,
+        processes=options.processes,
     )
     learnt = [weight for weight in network.prior.parameters() if weight.requires_grad]
     network.prior.requires_grad_(False)
@@ -123,7 +125,18 @@ def train_denoiser(
 def build_cache(
     network: DiffMICNetwork, training: LabelledImages, options: TrainingOptions
 ) -> ConditionCache:
-    """Encode each training image once: the original and its augmented cached views."""
+    """Encode each training image once: the original and its augmented cached views.
+
+    Each of several processes encodes its share of the images.
+    """
+    processes = options.processes
+    return processes.each(lambda: _built_cache(network, training, options))
+
+
+def _built_cache(
+    network: DiffMICNetwork, training: LabelledImages, options: TrainingOptions
+) -> ConditionCache:
+    share = options.processes.share(len(training))
     n_views = n_cached_views(options)
     kept: Conditions | None = None
     row = 0
@@ -135,21 +148,25 @@ def build_cache(
         encoded = encode_images(
             Engine(network),
             images,
-            batch_size=options.batch_size,
+            batch_size=options.own_batch_size,
             num_workers=options.num_workers,
             seed=options.seed,
+            only=share,
         )
         for conditions, _ in encoded:
             conditions = conditions.without_pictures()
-            kept = kept or room_for(n_views * len(training), like=conditions)
+            kept = kept or room_for(n_views * len(share), like=conditions)
             rows = kept[slice(row, row + len(conditions))]
             for name, tensor in vars(conditions).items():
                 getattr(rows, name).copy_(tensor)
             row += len(conditions)
-            options.watch.phase_goes_on(0, row / len(training))
+            options.watch.phase_goes_on(0, row / len(share))
     assert kept is not None  # there are training images
     return ConditionCache(
-        kept, training.targets.to(options.device), training.weights.to(options.device)
+        kept,
+        training.targets.to(options.device),
+        training.weights.to(options.device),
+        options.processes,
     )
 
 
@@ -235,8 +252,8 @@ def _encoded_batches(
     else:  # each image once in an epoch, as in the paper
         sampler = RandomSampler(images, generator=rng.generator())
 
-    def encoded(batch: dict[str, Any]) -> Batch:
-        with rng, precision.autocast():
+    def encoded(batch: dict[str, Any], rows: Rows | None) -> Batch:
+        with options.processes.forward(rows, rng), precision.autocast():
             conditions = network.encode(
                 pixels(batch["image"], options.device), *originals(batch, options)
             )

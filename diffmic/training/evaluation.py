@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -115,6 +116,11 @@ class Evaluation:
         self._conditions = None
         last: Stage = "diffusion" if "diffusion" in stages else "prior"
         evidence = self._evidence(last, network, self.options.sampling, embeddings=True)
+        return self.options.processes.from_main(lambda: self._verdict(network, stages, evidence))
+
+    def _verdict(
+        self, network: DiffMICNetwork, stages: Sequence[Stage], evidence: Evidence
+    ) -> Verdict:
         readings = {stage: self._reading(stage, evidence, network.task) for stage in stages}
         found = Verdict()
         for stage, reading in readings.items():
@@ -152,6 +158,9 @@ class Evaluation:
     def _metrics(self, stage: Stage, network: DiffMICNetwork, *, frozen: bool) -> dict[str, float]:
         task = network.task
         evidence = self._evidence(stage, network, frozen=frozen)
+        return self.options.processes.from_main(lambda: self._measured(stage, task, evidence))
+
+    def _measured(self, stage: Stage, task: Task, evidence: Evidence) -> dict[str, float]:
         reading = self._reading(stage, evidence, task)
         # At the best temperature, so that a network is not judged by its confidence.
         logits = reading.fitted().logits(reading.logits, reading.prior_logits)
@@ -179,13 +188,33 @@ class Evaluation:
         frozen: bool = True,
         embeddings: bool = False,
     ) -> Evidence:
+        """Evidence of all images, of which each process computes that of its share."""
+        processes, n = self.options.processes, len(self.part)
+        found = processes.together(
+            lambda: self._own_evidence(stage, network, sampling, frozen, embeddings)
+        )
+        order = [i for rank in range(processes.count) for i in range(rank, n, processes.count)]
+        whole = Evidence.cat([evidence for evidence in found if evidence is not None])
+        return whole if processes.count == 1 else whole[torch.tensor(order).argsort()]
+
+    def _own_evidence(
+        self,
+        stage: Stage,
+        network: DiffMICNetwork,
+        sampling: SamplingOptions | None,
+        frozen: bool,
+        embeddings: bool,
+    ) -> Evidence | None:
+        """Evidence of the images of this process's share; None if there are none."""
+        if not self.options.processes.share(len(self.part)):
+            return None
         options = self.options
         usual = options.sampling
         sampling = sampling or SamplingOptions(usual.num_steps, usual.n_draws)
         network.eval()
         engine = Engine(network)
         conditions = self._encoded(engine, sampling.n_views, frozen=frozen)
-        rows = max(1, options.batch_size // sampling.n_views) * sampling.n_views
+        rows = max(1, options.own_batch_size // sampling.n_views) * sampling.n_views
         return evidence_of(
             engine,
             (conditions[start : start + rows] for start in range(0, len(conditions), rows)),
@@ -203,11 +232,12 @@ class Evaluation:
         encoded = encode_images(
             engine,
             self.options.prepared(self.part),
-            batch_size=self.options.batch_size,
+            batch_size=self.options.own_batch_size,
             num_workers=self.options.num_workers,
             n_views=n_views,
             augment=self.options.augment,
             seed=self.options.seed,
+            only=self.options.processes.share(len(self.part)),
         )
         conditions = Conditions.cat([c.without_pictures() for c, _ in encoded])
         self._conditions = conditions if frozen else None

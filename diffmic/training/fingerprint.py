@@ -20,7 +20,7 @@ from .options import TrainingOptions
 
 _SAMPLE = 4  # images of each part whose pixels are compared
 # They change how a fit is run, not what comes out; device and seed stand for themselves.
-_NOT_COMPARED = ("num_workers", "watch", "checkpoints")
+_NOT_COMPARED = ("num_workers", "watch", "checkpoints", "processes")
 
 
 def fingerprint(

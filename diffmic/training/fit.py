@@ -1,7 +1,7 @@
 """Complete fit: both stages, then the calibration of each."""
 
 import traceback
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from .loop import History
 from .options import TrainingOptions
 from .precision import MixedPrecision, to_device, training_precision
 from .prior_stage import train_prior
+from .progress import Phase
 from .work import CALIBRATION, phases
 
 
@@ -96,20 +97,24 @@ def _fit(
     result: FitResult,
 ) -> None:
     """Train and calibrate; the result is changed step by step, so that nothing is lost."""
+    processes = options.processes
     ratio = drawing_ratio(training.targets, options.recipe.balance, network.task)
     n_validation = 0 if validation is None else len(validation)
     try:
         if options.checkpoints is not None:
             options.checkpoints.begin(network, result.history)
-        options.watch.fit_starts(result.history, phases(options, len(training), n_validation))
-        if options.watch.ended:
-            raise options.watch.ended
+        processes.each(
+            lambda: _start(options, result.history, phases(options, len(training), n_validation))
+        )
         to_device(network, options.device)
+        if processes.count > 1:
+            network.load_state_dict(processes.alike(network.state_dict()))
         evaluation = None if validation is None else Evaluation(validation, options, ratio)
         rng = LocalRNG(derived_seed(options.seed, 1))
         _train(network, training, options, evaluation, result.history, rng)
     except BaseException as reason:
         result.stopped = reason
+        processes.ended_by(reason)
         if isinstance(reason, (MemoryError, torch.OutOfMemoryError)):
             traceback.clear_frames(reason.__traceback__)  # they hold what there was no room for
     network.eval()
@@ -127,12 +132,21 @@ def _fit(
         result.verdict.thresholds = {stage: usual.copy() for stage in stages}
     if "diffusion" in stages:
         result.verdict.alone = Alone(Calibration(), result.verdict.thresholds.get("diffusion"))
+    if result.stopped is not None and processes.count > 1:
+        return  # the others may not be there any more
     if validation is not None and len(validation) > 1:  # one image calibrates nothing
         options.watch.phase_starts(CALIBRATION)
         try:
             result.verdict = Evaluation(validation, options, ratio).verdict(network, stages)
         except BaseException as reason:
             result.stopped = result.stopped or reason
+            processes.ended_by(reason)
+
+
+def _start(options: TrainingOptions, history: History, plan: list[Phase]) -> None:
+    options.watch.fit_starts(history, plan)
+    if options.watch.ended:
+        raise options.watch.ended
 
 
 def _train(
@@ -145,6 +159,7 @@ def _train(
 ) -> None:
     """Both stages, one after the other; without those that a checkpoint has complete."""
     precision = training_precision(options.precision, options.device, network.prior)
+    precision = replace(precision, name=options.processes.from_main(lambda: precision.name))
     checkpoints = options.checkpoints
     done: tuple[str, ...] = () if checkpoints is None else checkpoints.done
     if "prior" not in done:
@@ -157,7 +172,7 @@ def _train(
             evaluate=None if evaluation is None else lambda: evaluation.prior(network),
             history=history,
         )
-    if options.watch.ended:
+    if options.processes.from_main(lambda: options.watch.ended is not None):
         return
     if "diffusion" not in done:
         train_diffusion = train_jointly if options.recipe.joint else train_denoiser

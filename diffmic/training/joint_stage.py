@@ -13,6 +13,7 @@ from torch.utils.data import RandomSampler
 from ..data import LabelledImages
 from ..model import DiffMICNetwork
 from ..random import LocalRNG
+from ..rows import Rows
 from .batches import Batch, ImageBatches
 from .diffusion_stage import denoiser_objective, moving_average
 from .loop import History, LoopState, train
@@ -102,7 +103,7 @@ def train_jointly(
     images = options.prepared(training, augmented=True)
     batch_size = min(options.batch_size, recipe.batch_size)
 
-    def convert(batch: dict[str, Any]) -> Batch:
+    def convert(batch: dict[str, Any], rows: Rows | None) -> Batch:
         labels = training.labels(batch["index"], options.device)
         return pixels(batch["image"], options.device), *labels, *originals(batch, options)
 
@@ -114,7 +115,7 @@ def train_jointly(
         rng,
         batch_size=batch_size,
         drop_last=len(images) > 1 and len(images) % batch_size == 1,  # as in stage one
-        first=options.max_epochs,
+        first=options.max_epochs,  # augmentations differ from those of stage one
     )
     max_epochs = recipe.denoiser_epochs or options.max_epochs
     total_steps = max_epochs * len(batches)
@@ -130,6 +131,7 @@ def train_jointly(
             network, recipe.ema, total_steps, decay=recipe.ema_decay, kind=DenoiserAverage
         ),
         history=history,
+        processes=options.processes,
     )
 
     try:

@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,8 +16,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from ..errors import BackboneError, TrainingDivergedError
 from ..random import LocalRNG
-from .batches import Batch, ImageBatches
+from .batches import Batch, ImageBatches, rows_of
 from .checkpoint import Checkpoints
+from .distributed import ALONE, Processes
 from .precision import MixedPrecision
 from .watch import Watch
 
@@ -74,6 +76,8 @@ class LoopState:
         Row of an epoch that has been trained, but not yet validated and kept.
     begun : Begun or None
         Epoch that has begun and is not complete.
+    processes : Processes
+        Processes that take part; each has a state of its own, all of them alike.
     """
 
     stage: str
@@ -90,6 +94,7 @@ class LoopState:
     history: History = field(default_factory=list)
     unjudged: dict[str, Any] | None = None
     begun: Begun | None = None
+    processes: Processes = ALONE
 
     def __post_init__(self) -> None:
         self.best = self.best or copied(self.kept)
@@ -102,6 +107,7 @@ class LoopState:
     def step(self, loss: Tensor) -> None:
         """Backward pass and optimizer step."""
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.processes.sum_gradients(self.optimizer)
         scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
@@ -228,9 +234,9 @@ def train(
         error or interruption, the learner is in its best state; an epoch whose validation was
         interrupted counts as learnt.
     """
+    watch, processes = watch or Watch(), state.processes
     if checkpoints is not None:
-        checkpoints.restore(state)
-    watch = watch or Watch()
+        processes.each(partial(checkpoints.restore, state))
     watch.stage_starts(state.stage, state.epoch, max_epochs, n_steps)
     try:
         for epoch in range(state.epoch + 1, max_epochs + 1):
@@ -243,7 +249,7 @@ def train(
             started = state.begun.started
             state.unjudged = row  # from here on the epoch is kept, whatever happens
             try:
-                row |= _validated(objective, evaluate, batch)
+                row |= _validated(objective, evaluate, batch, processes)
             except BackboneError as reason:
                 state.unjudged = None
                 raise TrainingDivergedError(_diverged(state.stage, epoch, _OUTPUTS)) from reason
@@ -251,8 +257,9 @@ def train(
             state.keep(row, last=patience is None or evaluate is None)
             if checkpoints is not None:
                 checkpoints.write(state)
-            if watch.epoch_ends(row) or stop:
+            if processes.from_main(partial(watch.epoch_ends, row)) or stop:
                 break
+        state.best = processes.alike(state.best)
     finally:
         if state.unjudged is not None:
             state.keep(state.unjudged, last=patience is None or evaluate is None)
@@ -261,7 +268,7 @@ def train(
         except BaseException:  # interrupted among its tensors
             state.restore_best()
             raise
-    watch.stage_ends(state.best_epoch)
+    processes.each(lambda: watch.stage_ends(state.best_epoch))
 
 
 def _trained(
@@ -279,7 +286,8 @@ def _trained(
     """
     objective.train()
     batch: Batch = ()
-    stop = False
+    processes, stop = state.processes, False
+    asks = processes.from_main(lambda: watch.asks_at_steps)
     source: Iterable[Batch]
     if state.begun is not None and isinstance(batches, ImageBatches):  # goes on in its middle
         losses, now = state.begun.losses, state.rng.state_dict()
@@ -291,11 +299,15 @@ def _trained(
     watch.epoch_starts(len(losses))
     try:
         for batch in source:
-            with state.rng, precision.autocast():
+            rows = rows_of(batch)
+            with processes.forward(rows, state.rng), precision.autocast():
                 loss = objective(*batch)
+            if rows is not None:
+                loss = rows.weight * loss
             state.step(loss)
-            losses.append(loss.detach())
-            if stop := watch.step_ends(losses[-1]):
+            losses.append(processes.reduce(loss.detach()))
+            stop = watch.step_ends(losses[-1])
+            if asks and (stop := processes.from_main(partial(bool, stop))):
                 break
             if checkpoints is None or not isinstance(batches, ImageBatches):
                 continue
@@ -306,8 +318,8 @@ def _trained(
         if what := _what_is_not_finite(state, losses):
             raise TrainingDivergedError(_diverged(state.stage, epoch, what)) from reason
         raise
-    if what := _what_is_not_finite(state, losses):
-        raise TrainingDivergedError(_diverged(state.stage, epoch, what))
+    processes.check_alike(state.rng)
+    processes.each(lambda: _check_finite(state, losses, epoch))
     train_loss = float(torch.stack(losses).mean())
     return {"stage": state.stage, "epoch": epoch, "train_loss": train_loss}, batch, stop
 
@@ -315,7 +327,8 @@ def _trained(
 def _validated(
     objective: nn.Module,
     evaluate: Callable[[], dict[str, float]] | None,
-    batch: tuple[Any, ...],
+    batch: Batch,
+    processes: Processes,
 ) -> dict[str, float]:
     """Validation metrics; without a validation part, at least a look at the last batch.
 
@@ -331,8 +344,12 @@ def _validated(
         finite = math.isfinite(metrics["validation_score"])
     else:
         objective.eval()
-        with torch.no_grad(), LocalRNG(0):
-            metrics, finite = {}, bool(torch.isfinite(objective(*batch)).all())
+
+        def is_finite() -> bool:
+            with torch.no_grad(), LocalRNG(0):
+                return bool(torch.isfinite(objective(*batch)).all())
+
+        metrics, finite = {}, all(processes.together(is_finite))
     if not finite:
         raise BackboneError("The loss in evaluation mode is not finite.")
     return metrics
@@ -354,6 +371,11 @@ def _finite(module: nn.Module, before: State) -> bool:
 
 _OUTPUTS = "outputs of the {stage} stage in evaluation mode became NaN or infinite"
 _WEIGHTS = "weights of the {stage} stage became NaN or infinite"
+
+
+def _check_finite(state: LoopState, losses: list[Tensor], epoch: int) -> None:
+    if what := _what_is_not_finite(state, losses):
+        raise TrainingDivergedError(_diverged(state.stage, epoch, what))
 
 
 def _what_is_not_finite(state: LoopState, losses: list[Tensor]) -> str:

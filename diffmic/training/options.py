@@ -13,6 +13,7 @@ from ..data import LabelledImages, PreparedImages, unit_range
 from ..data.augmentation import Augment
 from ..inference import SamplingOptions
 from .checkpoint import Checkpoints
+from .distributed import ALONE, Processes
 from .recipe import Recipe
 from .watch import Watch
 
@@ -34,6 +35,8 @@ class TrainingOptions:
         What is told of the fit while it runs: progress, log lines, callbacks.
     checkpoints : Checkpoints or None
         Checkpoints of the fit; None: none are written.
+    processes : Processes
+        Processes that take part in the fit.
     """
 
     recipe: Recipe
@@ -50,8 +53,14 @@ class TrainingOptions:
     seed: int
     crop: str = "none"
     zoom_size: int | None = None
+    processes: Processes = ALONE
     watch: Watch = field(default_factory=Watch, compare=False)
     checkpoints: Checkpoints | None = None
+
+    @property
+    def own_batch_size(self) -> int:
+        """Number of images that each process encodes at once."""
+        return -(-self.batch_size // self.processes.count)
 
     def prepared(self, part: LabelledImages, *, augmented: bool = False) -> PreparedImages:
         """Images of one part of the data, resized for the network and augmented if requested."""

@@ -10,6 +10,7 @@ from torch.utils.data import RandomSampler
 from ..data import LabelledImages
 from ..model import DiffMICNetwork
 from ..random import LocalRNG
+from ..rows import Rows
 from .batches import Batch, ImageBatches
 from .loop import History, LoopState, train
 from .objectives import PriorObjective
@@ -84,7 +85,7 @@ def train_on_images(
     """
     images = options.prepared(training, augmented=True)
 
-    def convert(batch: dict[str, Any]) -> Batch:
+    def convert(batch: dict[str, Any], rows: Rows | None) -> Batch:
         labels = training.labels(batch["index"], options.device)
         return pixels(batch["image"], options.device), *labels, *originals(batch, options)
 
@@ -108,6 +109,7 @@ def train_on_images(
         rng,
         precision.scaler(),
         history=history,
+        processes=options.processes,
     )
 
     with precision.loop():

@@ -30,7 +30,8 @@ FITTED = (
 )
 
 
-UNSAVED = {"backbone", "device", "callbacks"}  # code, and what belongs to the machine or a fit
+# Code, and what belongs to the machine or to a fit.
+UNSAVED = {"backbone", "device", "callbacks", "distributed"}
 
 
 def load(folder, **options):

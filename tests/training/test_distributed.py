@@ -1,0 +1,135 @@
+"""Fits by several processes, which talk over the loopback address."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from tiny import small, stripes
+from together import CASES, record
+from torch import nn
+
+from diffmic import DiffMICClassifier, InputError
+from diffmic.random import LocalRNG
+from diffmic.rows import Rows
+from diffmic.training.synchronised_norm import SynchronisedNorms
+
+SCRIPT = Path(__file__).parents[1] / "together.py"
+
+
+def launched(n, *arguments, timeout=540, **environment):
+    """Result of the script in n processes."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n)),
+            *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr"),
+            *("127.0.0.1", SCRIPT, *map(str, arguments)),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=worker_environment(**environment),
+    )
+
+
+def worker_environment(**more):
+    import os
+
+    root = SCRIPT.parents[1]
+    paths = [str(root), str(root / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), **more}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [2, 4])
+def test_processes_give_what_one_gives_with_the_same_global_batch(n, tmp_path):
+    cases = list(CASES) if n == 4 else ["default"]
+    done = launched(n, tmp_path, *cases)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(n)]
+    for case in cases:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            alone = record(case, distributed=False)
+        main = found[0][case]
+        for stage in ("prior", "proba"):
+            torch.testing.assert_close(main[stage], alone[stage], atol=1e-4, rtol=0)
+        torch.testing.assert_close(main["losses"], alone["losses"], atol=1e-4, rtol=1e-4)
+        for other in found[1:]:
+            for name, tensor in main["weights"].items():
+                assert torch.equal(other[case]["weights"][name], tensor), name
+            assert torch.equal(other[case]["proba"], main["proba"])
+            assert other[case]["verdict"] == main["verdict"]
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: torch.rand(len(x), 3),
+        lambda x: torch.randn((len(x), 3)),
+        lambda x: torch.randint(50, (len(x), 3), device="cpu"),
+        lambda x: torch.randn_like(x),
+        lambda x: torch.multinomial(x.abs() + 1, 4, replacement=True),
+        lambda x: torch.bernoulli(x.sigmoid()),
+        lambda x: x.new_empty(len(x), 1).bernoulli_(0.5),
+        lambda x: F.dropout(x, 0.5),
+        lambda x: F.dropout2d(x[:, :, None, None].expand(-1, -1, 2, 2), 0.5),
+        lambda x: F.dropout(x.repeat_interleave(3, 0), 0.5).view(len(x), 3, -1),  # of regions
+        lambda x: torch.randn_like(x[:, :, None, None].to(memory_format=torch.channels_last)),
+    ],
+)
+def test_random_numbers_are_those_of_the_whole_batch(draw):
+    whole = torch.arange(28.0).view(7, 4) / 28
+    with LocalRNG(1) as rng:
+        expected, after = draw(whole), torch.rand(2)
+    for index in ((0, 3, 6), (5, 1), (2,)):
+        rng = LocalRNG(1)
+        with rng.of_rows(Rows(7, index)):
+            found = draw(whole[list(index)])
+        torch.testing.assert_close(found, expected[list(index)])
+        with rng:
+            assert torch.equal(torch.rand(2), after)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2, 2)])
+def test_batch_norm_of_two_processes_is_that_of_all_their_rows(shape):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 100
+    x, target = x.float().requires_grad_(), torch.rand(shape).float()
+    whole, part = (nn.BatchNorm1d(3) if len(shape) == 2 else nn.BatchNorm2d(3) for _ in range(2))
+    expected = whole(torch.cat([x, x]))[: len(x)]
+    (gradient,) = torch.autograd.grad((expected * target).sum() * 2, x)
+    with SynchronisedNorms(lambda mine: 2 * mine):  # another process has the same rows
+        found = part(x)
+    torch.testing.assert_close(found, expected)
+    (mine,) = torch.autograd.grad((found * target).sum(), x)
+    torch.testing.assert_close(2 * mine, gradient, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(part.running_var, whole.running_var)
+    torch.testing.assert_close(part.running_mean, whole.running_mean)
+
+
+def test_without_a_launcher_distributed_is_one_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    X, y = stripes(24)
+    parameters = small(max_epochs=1)
+    proba = [
+        DiffMICClassifier(**parameters, distributed=distributed).fit(X, y).predict_proba(X[:3])
+        for distributed in (False, True)
+    ]
+    assert (proba[0] == proba[1]).all()
+    assert not torch.distributed.is_initialized()
+
+
+def test_other_processes_are_left_alone_unless_asked(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "1")
+    X, y = stripes(24)
+    DiffMICClassifier(**small(max_epochs=1)).fit(X, y)
+    assert not torch.distributed.is_initialized()
+
+
+def test_distributed_is_a_bool():
+    with pytest.raises(InputError, match="distributed is 'yes'; give True or False"):
+        DiffMICClassifier(**small(distributed="yes")).fit(*stripes(24))
