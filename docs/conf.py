@@ -21,9 +21,13 @@ extensions = [
 ]
 html_theme = "furo"
 html_title = "diffmic"
+html_show_copyright = False
+html_static_path = ["_static"]
+html_css_files = ["tables.css"]
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 2
 nb_execution_mode = "force"
 nb_execution_timeout = 900
 nb_execution_raise_on_error = True
