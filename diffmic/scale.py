@@ -17,7 +17,7 @@ import numpy as np
 from .classifier import DiffMICClassifier
 from .errors import DiffMICError, InputError
 from .estimator.parameters import check_prediction, check_whole
-from .estimator.rows import rows_or_faults
+from .estimator.rows import Asked, rows_or_faults
 from .inference import Stage
 from .storage import Folder, Unread, listed, read_ahead
 
@@ -114,7 +114,7 @@ class Predictor:
                 "ray.data.read_images)."
             )
         images = list(batch[column])
-        rows = rows_or_faults(self.classifier, ["image 0"] * len(images), images, self.stage)
+        rows = rows_or_faults(self.classifier, ["image 0"] * len(images), images, Asked(self.stage))
         kept = {name: list(values) for name, values in batch.items() if name != column}
         return self.table(kept, rows)
 
@@ -309,7 +309,9 @@ class _Shares(Predictor):
 
     def _predicted(self, images: list[Any]) -> list[dict[str, Any] | str]:
         good = [image for image in images if not isinstance(image, Unread)]
-        found = iter(rows_or_faults(self.classifier, ["image 0"] * len(good), good, self.stage))
+        found = iter(
+            rows_or_faults(self.classifier, ["image 0"] * len(good), good, Asked(self.stage))
+        )
         return [str(image) if isinstance(image, Unread) else next(found) for image in images]
 
 

@@ -41,7 +41,7 @@ def explain(
         matplotlib.use("Agg")
         out = out.expanduser()
         out.mkdir(parents=True, exist_ok=True)
-    from ..estimator.rows import rows_of
+    from ..estimator.rows import Asked, rows_of
 
     clf = load(model, device)
     stage = stage_of(clf, None)
@@ -59,7 +59,7 @@ def explain(
             failed += 1
             say(f"{named.name}: {fault}")
             continue
-        row: dict[str, Any] = shown(next(rows_of(clf, [named.name], proba, stage)))
+        row: dict[str, Any] = shown(next(rows_of(clf, [named.name], proba, Asked(stage))))
         row["regions"] = found.boxes[0].round(1).tolist()
         row["attention"] = found.attention[0].round(4).tolist()
         if out is not None:

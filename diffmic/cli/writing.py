@@ -137,7 +137,7 @@ class _Parquet:
         if table is None:
             return
         if self._writer is None:
-            self._writer = pq.ParquetWriter(str(self._file), table.schema)
+            self._writer = pq.ParquetWriter(str(self._file), _schema(pa, table.schema))
         self._writer.write_table(table.cast(self._writer.schema))
 
     def close(self) -> None:
@@ -149,6 +149,13 @@ class _Parquet:
         else:
             with suppress(OSError):
                 self._writer.close()
+
+
+def _schema(pa: Any, found: Any) -> Any:
+    """Schema of all rows, of which those seen may all lack a decision, or have empty lists."""
+    text, texts = pa.string(), pa.list_(pa.string())
+    types = {pa.null(): text, pa.list_(pa.null()): texts}
+    return pa.schema([field.with_type(types.get(field.type, field.type)) for field in found])
 
 
 def _pyarrow() -> tuple[Any, Any]:

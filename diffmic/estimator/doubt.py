@@ -162,25 +162,56 @@ class Doubts(FittedAttributes):
             There is no fitted model, or the stage was not trained.
         """
         model = self._trained(stage)
-        if not _is_share(coverage) or coverage == 0:
-            raise InputError(f"coverage is {coverage!r}; give a number between 0 and 1.")
-        conformal = None if model.doubt is None else model.doubt.conformal
-        if conformal is None or stage not in conformal.true_proba:
-            raise InputError(
-                "predict_set needs labelled images that neither training nor calibration has seen: "
-                "call conformalize(X, y) with them first."
-            )
-        if len(conformal) < (fewest := fewest_images(float(coverage))):
-            raise InputError(
-                f"coverage is {coverage:g}, which takes at least {fewest} images; conformalize "
-                f"was called with {len(conformal)}. Call it with more, or ask for less."
-            )
+        conformal = conformal_scores(model, stage, coverage)
         asked, parameters = vars(conformal.sampling), self.get_params(deep=False)
         evidence = evidence_for(model, parameters, X, stage, asked)
         proba = model.probabilities(evidence, stage)
         scores = conformal.true_proba[stage]
         included = included_classes(scores, proba, model.task, float(coverage))
         return PredictionSets(included, model.classes, float(coverage), model.task.exclusive)
+
+
+def conformal_scores(model: FittedModel, stage: Stage, coverage: Any) -> ConformalScores:
+    """What a model knows for sets of a coverage.
+
+    Raises
+    ------
+    InputError
+        It knows nothing, or too little for this coverage, or the coverage is no share above 0.
+    """
+    if not _is_share(coverage) or coverage == 0:
+        raise InputError(f"coverage is {coverage!r}; give a number between 0 and 1.")
+    conformal = None if model.doubt is None else model.doubt.conformal
+    if conformal is None or stage not in conformal.true_proba:
+        raise InputError(
+            "predict_set needs labelled images that neither training nor calibration has seen: "
+            "call conformalize(X, y) with them first."
+        )
+    if len(conformal) < (fewest := fewest_images(float(coverage))):
+        raise InputError(
+            f"coverage is {coverage:g}, which takes at least {fewest} images; conformalize "
+            f"was called with {len(conformal)}. Call it with more, or ask for less."
+        )
+    return conformal
+
+
+def check_abstention(model: FittedModel, stage: Stage, share: Any) -> NDArray[np.float64]:
+    """Quantiles of the confidences by which a share of the images is left open.
+
+    Raises
+    ------
+    InputError
+        ``share`` is no number from 0 to below 1, or the model knows no confidences.
+    """
+    if not _is_share(share):
+        raise InputError(f"abstain is {share!r}; give a share of the images, 0 to below 1.")
+    if model.doubt is None or stage not in model.doubt.confidence:
+        raise InputError(
+            "abstain needs a limit for the confidence, which is learnt on held-out images: fit had "
+            "no validation part, or the model was saved without it. Of given images, "
+            "predict_uncertainty(X).most_uncertain(share) marks the least certain."
+        )
+    return model.doubt.confidence[stage]
 
 
 def with_abstention(
@@ -211,15 +242,7 @@ def with_abstention(
     InputError
         ``share`` is no number from 0 to below 1, or the model knows no confidences.
     """
-    if not _is_share(share):
-        raise InputError(f"abstain is {share!r}; give a share of the images, 0 to below 1.")
-    if model.doubt is None or stage not in model.doubt.confidence:
-        raise InputError(
-            "abstain needs a limit for the confidence, which is learnt on held-out images: fit had "
-            "no validation part, or the model was saved without it. Of given images, "
-            "predict_uncertainty(X).most_uncertain(share) marks the least certain."
-        )
-    quantiles = model.doubt.confidence[stage]
+    quantiles = check_abstention(model, stage, share)
     open_ = abstained(proba, model.task, thresholds, quantiles, float(share))
     if not model.task.exclusive:
         return np.where(open_, np.nan, predicted)

@@ -95,3 +95,16 @@ def test_a_folder_that_is_not_there_is_told_before_the_work(tmp_path):
     for out in (tmp_path / "no" / "x.csv", tmp_path):
         with pytest.raises(InputError, match="folder"), writing.writer(out, "csv", COLUMNS):
             pass
+
+
+def test_parquet_takes_batches_without_a_decision_or_a_label(tmp_path):
+    pq = pytest.importorskip("pyarrow.parquet")
+    file, columns = tmp_path / "x.parquet", ["file", "predicted", "undecided"]
+    rows = [
+        {"file": "a", "predicted": None, "undecided": []},
+        {"file": "b", "predicted": "ill", "undecided": ["ill"]},
+    ]
+    with writer(file, "parquet", columns) as written:
+        written.write(rows[:1])
+        written.write(rows[1:])
+    assert pq.read_table(file).to_pylist() == rows
