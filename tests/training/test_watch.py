@@ -63,10 +63,12 @@ def test_lines_go_to_standard_error_if_nobody_listens(capfd):
     assert after == before
 
 
-def test_a_logger_that_the_program_has_silenced_stays_silent(capfd, monkeypatch):
-    monkeypatch.setattr(logging.getLogger("diffmic"), "level", logging.WARNING)
-    logging.getLogger("diffmic.training")._cache.clear()
-    fit(verbose=2)
+def test_a_logger_that_the_program_has_silenced_stays_silent(capfd):
+    logging.getLogger("diffmic").setLevel(logging.WARNING)
+    try:
+        fit(verbose=2)
+    finally:
+        logging.getLogger("diffmic").setLevel(logging.NOTSET)
     assert capfd.readouterr() == ("", "")
 
 
