@@ -135,8 +135,8 @@ def _fit(
     if result.stopped is not None and processes.count > 1:
         return  # the others may not be there any more
     if validation is not None and len(validation) > 1:  # one image calibrates nothing
-        options.watch.phase_starts(CALIBRATION)
         try:
+            options.watch.phase_starts(CALIBRATION)
             result.verdict = Evaluation(validation, options, ratio).verdict(network, stages)
         except BaseException as reason:
             result.stopped = result.stopped or reason

@@ -237,8 +237,8 @@ def train(
     watch, processes = watch or Watch(), state.processes
     if checkpoints is not None:
         processes.each(partial(checkpoints.restore, state))
-    watch.stage_starts(state.stage, state.epoch, max_epochs, n_steps)
     try:
+        watch.stage_starts(state.stage, state.epoch, max_epochs, n_steps)
         for epoch in range(state.epoch + 1, max_epochs + 1):
             if patience is not None and state.epoch - state.best_epoch >= patience:
                 break

@@ -164,6 +164,21 @@ def test_the_bar_tells_stage_epoch_and_time_left(capfd):
         assert any(re.search(words, line) for line in shown), words
 
 
+def test_a_bar_that_fails_while_it_calibrates_loses_nothing(monkeypatch):
+    draw = Progress.draw
+
+    def failing(self, values, number):
+        if self.current is not None and self.current.name == "calibration":
+            raise BrokenPipeError
+        draw(self, values, number)
+
+    monkeypatch.setattr(Progress, "draw", failing)
+    clf = DiffMICClassifier(**small(max_epochs=1))
+    with pytest.raises(BrokenPipeError):
+        clf.fit(X, y)
+    assert [row["stage"] for row in clf.history_] == ["prior", "diffusion"]
+
+
 # --- History ------------------------------------------------------------------------------------
 
 
