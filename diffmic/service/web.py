@@ -256,10 +256,13 @@ class _Service:
             return stage, None
         try:
             shares = self.model.shares(json.loads(asked["prevalence"]))
-        except (InputError, ValueError, RecursionError) as reason:
-            told = str(reason) if isinstance(reason, InputError) else "prevalence is no JSON"
+        except InputError as reason:
+            raise Refused(422, str(reason)) from None
+        except (ValueError, RecursionError):
             raise Refused(
-                422, f'{told} Give [0.9, 0.1] or {{"healthy": 0.9, "ill": 0.1}}, percent-encoded.'
+                422,
+                'prevalence is no JSON; give [0.9, 0.1] or {"healthy": 0.9, "ill": 0.1}, '
+                "percent-encoded.",
             ) from None
         return stage, None if shares is None else tuple(shares.tolist())
 
