@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors
@@ -18,17 +18,15 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelFileError
-from ..model.zoom import ZoomedCrops
 from .card import is_generated
 from .configuration import CONFIG_FILE, FORMAT_VERSION
+from .stored import DType, stored_names, stored_tensors
 
 WEIGHTS_FILE = "model.safetensors"
 CARD_FILE = "README.md"
 _FILES = (WEIGHTS_FILE, CONFIG_FILE, CARD_FILE)
 # Subfolder in which complete files lie until they are moved to their final places.
 _COMPLETE = ".saved"
-
-DType = Literal["float32", "float16"]
 
 
 def save_files(
@@ -196,45 +194,6 @@ def written_by_a_person(file: Path) -> bool:
     return file.is_file() and not is_generated(file.read_text(encoding="utf-8", errors="replace"))
 
 
-def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
-    """Tensors of a network in the data type in which they are stored.
-
-    Raises
-    ------
-    InputError
-        Unknown ``dtype``, or weights too large for half precision.
-    """
-    if dtype not in ("float32", "float16"):
-        raise InputError(f"dtype is {dtype!r}; give 'float32' or 'float16'.")
-    stored_names = _stored_names(network)
-    tensors = {  # copies, since two names may share a tensor
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format)
-        for name, t in network.state_dict().items()
-        if name in stored_names
-    }
-    if dtype == "float32":
-        return tensors
-    halves = {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}
-    too_large = [n for n, t in halves.items() if not t.isfinite().equal(tensors[n].isfinite())]
-    if too_large:
-        raise InputError(
-            f"{too_large[:3]} hold numbers above 65504, the largest of half precision. Save with "
-            "dtype='float32'."
-        )
-    return halves
-
-
-def _stored_names(network: nn.Module) -> set[str]:
-    """Names of the tensors that are stored: not of weights that zoomed crops share."""
-    shared = {
-        f"{name}.backbone.{weight}"
-        for name, module in network.named_modules()
-        if isinstance(module, ZoomedCrops)
-        for weight, _ in module.backbone.named_parameters()
-    }
-    return set(network.state_dict()) - shared
-
-
 def digest(content: bytes) -> str:
     """SHA-256 checksum in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
@@ -306,7 +265,7 @@ def check_tensors(
     extra, found = extra or {}, dict(found)
     beside = {name: found.pop(name, None) for name in extra}
     own = network.state_dict()
-    missing = sorted(_stored_names(network) - found.keys())
+    missing = sorted(stored_names(network) - found.keys())
     surplus = sorted(found.keys() - own.keys())
     common = sorted(own.keys() & found.keys())
     unfit = [name for name in common if list(own[name].shape) != found[name].shape]

@@ -384,6 +384,17 @@ def test_half_precision_changes_nothing_where_the_recipe_rounds_and_else_little(
         assert (difference == 0).all() == rounded
 
 
+def test_half_precision_leaves_alone_what_images_are_normalised_with(tmp_path, images):
+    backbone = "resnet10t"  # its mean, 0.485, is no number of half precision
+    recipe = replace(RECIPE, half_weights=False)
+    parameters = small(backbone=backbone, pretrained=False, max_epochs=1, recipe=recipe)
+    whole = DiffMICClassifier(**parameters).fit(images[0][:12], images[1][:12])
+    whole.save_pretrained(tmp_path, dtype="float16")
+    assert load(tmp_path, backbone=None).network_.prior.backbone.mean[0].item() == (
+        pytest.approx(0.485, abs=1e-6)
+    )
+
+
 def test_saving_needs_a_fitted_estimator(tmp_path):
     with pytest.raises(ValueError, match="not fitted"):
         DiffMICClassifier().save_pretrained(tmp_path)
