@@ -1,11 +1,11 @@
 """Saved models: files, short names, model cards, and the Hugging Face Hub."""
 
 from .card import ModelCard, card_of_finetuned, checked_card
-from .files import DType
 from .names import check_repository, list_pretrained, locate, origin_of
 from .publish import push_folder
 from .saved_model import SavedModel, load_model
 from .saving import save_model
+from .stored import DType
 
 __all__ = [
     "DType",

@@ -10,7 +10,7 @@ import torch
 from ..inference import FittedModel
 from .card import card_text
 from .doubt import doubt_tensors, plain_alone, plain_doubt
-from .files import DType, save_files
+from .files import save_files
 from .nan import nan_as_none
 from .parameters import (
     custom_augment,
@@ -22,6 +22,7 @@ from .parameters import (
 from .parts import own_parts, plain_settings
 from .population import plain_population
 from .saved_model import SavedModel, encoder_of, load_model, preprocessing_of
+from .stored import DType
 from .target import save_target
 
 
