@@ -7,7 +7,6 @@ proba = clf.predict_proba(["a.png", "b.png"])
 """
 
 import io
-import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,10 +18,10 @@ from PIL import Image, ImageOps
 
 from .dicom import dicom_pixels, is_dicom
 from .errors import InputError, ModelFileError
+from .exported import probabilities_of, read_metadata
 
-_FORMAT = 1  # of the metadata
-_KEY = "diffmic"
 _SIXTEEN_BITS = 65535
+_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR = 262, 258, 339, 284  # tags of TIFF
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 
 Floats = NDArray[np.float64]
@@ -68,7 +67,7 @@ class OnnxClassifier:
             raise ModelFileError("onnxruntime is missing: pip install onnxruntime.") from reason
         shown = "The content" if isinstance(path, bytes) else repr(os.fspath(path))
         source = path if isinstance(path, bytes) else Path(path).expanduser()
-        if isinstance(source, Path) and not source.is_file():
+        if isinstance(source, Path) and not os.path.isfile(source):
             raise ModelFileError(
                 f"There is no file {shown}; DiffMICClassifier.export_onnx writes one."
             )
@@ -80,11 +79,11 @@ class OnnxClassifier:
                 source if isinstance(source, bytes) else str(source),
                 options,
                 providers=["CPUExecutionProvider"],
+                enable_fallback=False,  # which prints, and does the same again
             )
         except Exception as reason:  # onnxruntime has an exception for each kind of damage
             raise ModelFileError(f"{shown} is no ONNX file that can be run: {reason}") from reason
-        told = self._session.get_modelmeta().custom_metadata_map.get(_KEY)
-        self.metadata_: dict[str, Any] = _metadata(told, shown)
+        self.metadata_: dict[str, Any] = read_metadata(self._session, shown)
         self.classes_ = np.asarray(self.metadata_["classes"])
         self.class_names_: list[str] = self.metadata_["class_names"]
         self.task_: str = self.metadata_["task"]
@@ -119,6 +118,8 @@ class OnnxClassifier:
         ------
         InputError
             An image cannot be used, or the stage was not trained.
+        ModelFileError
+            The graph is damaged.
         """
         if stage not in self.metadata_["stages"]:
             raise InputError(f"stage is {stage!r}; this model has {self.metadata_['stages']}.")
@@ -129,8 +130,8 @@ class OnnxClassifier:
     ) -> Floats:
         """Calibrated probabilities (n, C) of images (n, 3, S, S) from :meth:`prepare`."""
         output = "prior_probabilities" if stage == "prior" else "probabilities"
-        found: Floats = self._session.run([output], {self._session.get_inputs()[0].name: images})[0]
-        return found.astype(np.float64)
+        inputs = {self._session.get_inputs()[0].name: images}
+        return probabilities_of(self._session, output, inputs, len(self.classes_))
 
     def predict(
         self, X: Any, *, stage: Literal["diffusion", "prior"] = "diffusion"
@@ -252,25 +253,9 @@ class OnnxClassifier:
         )
 
 
-def _metadata(told: str | None, shown: str) -> dict[str, Any]:
-    try:
-        found = json.loads(told or "null")
-    except ValueError as reason:
-        raise ModelFileError(f"The metadata of {shown} are damaged: {reason}.") from reason
-    if not isinstance(found, dict) or "format" not in found:
-        raise ModelFileError(
-            f"{shown} was not written by DiffMICClassifier.export_onnx: it has no metadata of it."
-        )
-    if found["format"] != _FORMAT:
-        raise ModelFileError(
-            f"{shown} has metadata of format {found['format']}; this diffmic reads {_FORMAT}. "
-            "Update diffmic, or export the model with this version."
-        )
-    return found
-
-
 def _of_pillow(image: Image.Image) -> NDArray[Any]:
     """Pixels of a PIL image: upright, in gray or RGB, transparent ones on black."""
+    _check_samples(image)
     turned = ImageOps.exif_transpose(image)
     if turned.mode.startswith("I") or turned.mode == "F":
         dtype = {"F": np.float32, "I": np.int32}.get(turned.mode, np.uint16)
@@ -284,6 +269,30 @@ def _of_pillow(image: Image.Image) -> NDArray[Any]:
         raise InputError("is in LAB; convert it to RGB.")
     shown = np.array(turned.convert("L" if gray else "RGB"))
     return shown[None] if gray else np.moveaxis(shown, 2, 0)
+
+
+def _check_samples(image: Image.Image) -> None:
+    """Refuse files whose samples Pillow gives as other ones than the estimator reads."""
+    tags, why = getattr(image, "tag_v2", None) or {}, ""
+    bits = max(tags.get(_BITS) or (8,))
+    plain = not image.mode.startswith("I") and image.mode != "F"
+    if tags.get(_PHOTOMETRIC) == 0 and not plain:
+        why = "a TIFF in which zero is white"
+    elif plain and bits > 8 and tags.get(_PLANAR) == 2:
+        why = f"a TIFF of {bits} bits with separate planes"
+    elif plain and bits == 8 and 2 in (tags.get(_SAMPLE_FORMAT) or ()):
+        why = "a TIFF of signed bytes"
+    elif image.format == "PNG" and any(";16" in str(tile[3]) for tile in _tiles(image)):
+        why = "a colour PNG of 16 bits, of which 8 would be lost"
+    if why:
+        raise InputError(
+            f"is {why}. Read it by another reader and pass the array, or use DiffMICClassifier."
+        )
+
+
+def _tiles(image: Image.Image) -> Sequence[Any]:
+    """How a file that is not yet decoded is stored, if it has colours or transparency."""
+    return getattr(image, "tile", ()) if image.mode in ("RGB", "RGBA", "LA") else ()
 
 
 def _central_square(pixels: NDArray[Any]) -> NDArray[Any]:

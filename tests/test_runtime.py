@@ -1,11 +1,14 @@
 """The classifier of exported models: what it reads, and that it needs no torch."""
 
+import struct
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 from tiny import small, stripes
 
@@ -118,6 +121,7 @@ def test_the_central_square_is_cut_as_the_estimator_cuts_it(tmp_path):
 
 PROGRAM = """
 import sys
+import zlib
 for name in ("torch", "torchvision", "timm", "sklearn", "scipy", "safetensors", "huggingface_hub"):
     sys.modules[name] = None  # importing it fails
 import numpy as np
@@ -140,3 +144,30 @@ def test_it_needs_neither_torch_nor_scikit_learn(both):
 def test_content_is_a_model_too(both):
     runtime = OnnxClassifier(both[1].read_bytes(), num_threads=1)
     assert runtime.predict_proba([np.zeros((8, 8), np.uint8)]).shape == (1, 3)
+
+
+def test_files_that_pillow_reads_otherwise_than_the_estimator_are_refused(both, tmp_path):
+    runtime, pixels = OnnxClassifier(both[1]), np.zeros((8, 8), np.uint16)
+    white, deep = tmp_path / "white.tiff", tmp_path / "deep.png"
+    Image.fromarray(pixels).save(white, tiffinfo={262: 0})
+    with pytest.raises(InputError, match=r"white\.tiff.*zero is white"):
+        runtime.predict_proba([white])
+    deep.write_bytes(png_of_16_bits(8, 8))
+    with pytest.raises(InputError, match=r"deep\.png.*colour PNG of 16 bits"):
+        runtime.predict_proba([deep])
+    signed = tmp_path / "signed.tiff"
+    tifffile.imwrite(signed, pixels.astype(np.int8))
+    with pytest.raises(InputError, match="signed bytes"):
+        runtime.predict_proba([signed])
+
+
+def png_of_16_bits(width, height):
+    """A black RGB image."""
+
+    def chunk(kind, data):
+        content = kind + data
+        return struct.pack(">I", len(data)) + content + struct.pack(">I", zlib.crc32(content))
+
+    rows = zlib.compress(b"".join(b"\0" + bytes(6 * width) for _ in range(height)))
+    head = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")

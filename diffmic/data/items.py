@@ -92,6 +92,11 @@ def split_item(
             target = _inner_target(target, keys, name)
     else:
         image, target, found = item, None, "an image"
+    if _holds_pairs(image):
+        raise InputError(
+            f"{name} has {found}, and its images come as pairs (image, label). Let collate_fn give "
+            "{'image': [...], 'label': [...]}, or the list of pairs as it is."
+        )
     if with_target and target is None and not optional:
         raise InputError(
             f"{name} has no target, but {found}; fit needs (image, target) pairs, dicts with "
@@ -105,6 +110,12 @@ def is_single(value: Any) -> bool:
     if isinstance(value, (np.ndarray, Tensor)):
         return value.ndim in (2, 3)
     return isinstance(value, (Path, Image.Image))
+
+
+def _holds_pairs(value: Any) -> bool:
+    """Whether the images of a batch are items that hold more than the image."""
+    first = value[0] if isinstance(value, (list, tuple)) and value else None
+    return isinstance(first, (list, tuple)) and len(first) > 1 and is_single(first[0])
 
 
 def is_file(value: Any) -> bool:

@@ -25,7 +25,7 @@ from .ranges import ValueRange
 from .sources import SomeImages
 from .splits import validation_split
 from .targets import TargetEncoding, as_targets, suits
-from .validation import as_pair
+from .validation import as_pair, point_out_shared
 from .weights import by_class, class_weights, point_out_lost_classes, sample_weights
 
 
@@ -120,6 +120,7 @@ def read_training_data(
     if isinstance(X, LabelledTable):
         groups = X.groups if groups is None else groups
         X = X.one_part()
+    point_out_shared(X, groups, validation_data)
     inputs, targets = _pair(X, y, how)
     if inputs.batch_size == 1:
         raise InputError(

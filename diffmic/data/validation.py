@@ -4,7 +4,9 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, warn_user
+from ..image_table import LabelledTable
+from .columns import as_column
 from .items import is_single
 
 
@@ -33,6 +35,24 @@ def as_pair(validation_data: Any) -> tuple[Any, Any]:
             "(np.array(images), np.array(labels)), or the items as a torch Dataset."
         )
     return validation_data, None
+
+
+def point_out_shared(X: Any, groups: Any, validation_data: Any) -> None:
+    """Warn of training data that are also the validation data, or share groups with them."""
+    first = as_pair(validation_data)[0] if validation_data is not None else None
+    if first is not None and first is X:
+        warn_user(
+            "validation_data are the training images, so that validation metrics and calibration "
+            "are of images that were learnt. Give other images, or set validation_fraction."
+        )
+    elif groups is not None and isinstance(first, LabelledTable) and first.groups is not None:
+        here, there = (set(as_column(g, "groups").tolist()) for g in (groups, first.groups))
+        if shared := here & there:
+            warn_user(
+                f"{len(shared)} of the {len(there)} groups of validation_data, such as patients, "
+                "are also in the training data, so that validation metrics and calibration are "
+                "better than on others. Give each group to one part; inspect(data) shows them."
+            )
 
 
 def _starts_with_image(member: Any) -> bool:

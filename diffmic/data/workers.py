@@ -58,7 +58,7 @@ class Workers:
             _Guarded(data),
             batch_size=batch_size,
             collate_fn=_GuardedCollate(collate_fn),
-            num_workers=self.num_workers,
+            num_workers=min(self.num_workers, max(1, len(data))),  # type: ignore[arg-type]
             worker_init_fn=Start(self.worker_init_fn, self.dataset),
             multiprocessing_context=self.multiprocessing_context,
             prefetch_factor=self.prefetch_factor,

@@ -75,7 +75,7 @@ def read_csv(
         two labels, splits or groups.
     """
     file = as_path(file, "file")
-    if not file.is_file():
+    if not os.path.isfile(file):
         what = " That is a folder; read_folders reads it." if file.is_dir() else ""
         raise InputError(f"There is no file {str(file)!r}.{what}")
     root = file.parent if folder is None else as_path(folder, "folder")
@@ -238,7 +238,7 @@ class _Files:
         """The file of a cell: as it stands, with slashes for backslashes, or with a suffix."""
         for name in dict.fromkeys([cell, cell.replace("\\", "/")]):
             path = self.root / os.path.expanduser(name)
-            if path.is_file():
+            if os.path.isfile(path):  # which takes names that are too long
                 return path
             candidates = self._known(path.parent).get(path.name.casefold(), [])
             if len(candidates) == 1:
@@ -249,7 +249,7 @@ class _Files:
         """Files of a folder by their name in lower case, with and without an image's suffix."""
         if folder not in self._names:
             names = defaultdict(list)
-            for name in sorted(os.listdir(folder)) if folder.is_dir() else ():
+            for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
                 stem, suffix = os.path.splitext(name)
                 names[name.casefold()].append(name)
                 if suffix.lower() in image_suffixes():

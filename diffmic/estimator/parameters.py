@@ -23,6 +23,7 @@ from ..training.precision import PRECISIONS
 
 ON_ERROR = ("raise", "skip")
 WHOLE = ("num_steps", "n_draws", "n_views", "max_epochs", "batch_size")
+MOST_WORKERS = 256  # processes
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -37,7 +38,8 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         check_whole(name, parameters[name])
     if parameters["image_size"] != "auto":
         check_whole("image_size", parameters["image_size"], also="'auto' or ")
-    check_whole("num_workers", parameters["num_workers"], least=0)
+    _check_workers(parameters["num_workers"])
+    SamplingOptions(*(parameters[name] for name in ("num_steps", "n_draws", "n_views")))
     side = parameters["image_size"]
     if side != "auto" and side > LARGEST_IMAGE:
         raise InputError(
@@ -105,6 +107,12 @@ def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> Non
         raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least {least}.")
 
 
+def _check_workers(num_workers: Any) -> None:
+    check_whole("num_workers", num_workers, least=0)
+    if num_workers > MOST_WORKERS:
+        raise InputError(f"num_workers is {num_workers}; it must be at most {MOST_WORKERS}.")
+
+
 def check_precision(precision: Any) -> None:
     """Check that a precision is known.
 
@@ -144,7 +152,7 @@ def check_prediction(parameters: Mapping[str, Any]) -> None:
         ``batch_size`` or ``num_workers`` is invalid.
     """
     check_whole("batch_size", parameters["batch_size"])
-    check_whole("num_workers", parameters["num_workers"], least=0)
+    _check_workers(parameters["num_workers"])
 
 
 def sampling_options(

@@ -1,11 +1,11 @@
 """Checkpoints of the authors of DiffMIC-v2: reading them, and their names in terms of ours."""
 
+import os
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from ..errors import InputError, ModelFileError
 WRAPPERS = ("state_dict", "model_state_dict", "model")  # keys under which frameworks nest tensors
 PREFIXES = ("module.", "_orig_mod.")  # of DataParallel and torch.compile
 _SHOWN = 8  # names in an error
-_DAMAGED = (safetensors.SafetensorError, OSError, RuntimeError, ValueError, EOFError, LookupError)
 
 
 class Sizes(NamedTuple):
@@ -46,7 +45,7 @@ def read_checkpoint(file: str | Path, *, key: str | None = None) -> dict[str, Te
         The file is missing, damaged, holds more than tensors, or it is not clear which are meant.
     """
     path = Path(file).expanduser()
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ModelFileError(f"There is no file {str(path)!r}. Give the path of a checkpoint.")
     tensors: dict[str, Tensor] = {}
     for name, tensor in _unwrapped(_loaded(path), key, str(path)).items():
@@ -73,7 +72,7 @@ def _loaded(path: Path) -> Any:
             "file, load it where its code is at hand, and save its state dict alone with "
             "torch.save or safetensors."
         ) from reason
-    except _DAMAGED as reason:
+    except Exception as reason:  # a damaged file makes the unpickler raise anything
         raise ModelFileError(f"{str(path)!r} is no checkpoint, or damaged: {reason}") from reason
 
 

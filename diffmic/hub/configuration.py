@@ -1,6 +1,7 @@
 """Reading and validation of ``config.json``, before anything is built from it."""
 
 import json
+import math
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -62,6 +63,7 @@ def read_json(folder: Path) -> dict[str, Any]:
         config = json.loads(
             file.read_text(encoding="utf-8"),
             parse_constant=_refuse_constant,
+            parse_float=_finite,
             object_pairs_hook=_without_repetition,
         )
     except (ValueError, RecursionError) as reason:
@@ -94,6 +96,12 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not valid JSON")
 
 
+def _finite(text: str) -> float:
+    if math.isinf(number := float(text)):
+        raise ValueError(f"{text[:40]} is too large")
+    return number
+
+
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -109,8 +117,10 @@ def check_keys(
     Raises
     ------
     ModelFileError
-        Keys are unknown or missing; the message names them.
+        Keys are unknown or missing, or there are none; the message names them.
     """
+    if not isinstance(values, Mapping):
+        raise ModelFileError(f"{where} is {str(values)[:80]}, not values by name.")
     surplus = sorted(set(values) - set(known))
     missing = sorted(set(known) - set(values) - set(optional))
     if surplus or missing:

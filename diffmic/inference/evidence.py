@@ -18,6 +18,8 @@ from .engine import Engine
 Stage = Literal["diffusion", "prior", "diffusion_alone"]  # the last: without the prior's logits
 STAGES: tuple[Stage, Stage] = ("diffusion", "prior")  # that are trained
 
+# More would help nobody, and a file of a model could ask for work without end.
+LARGEST = {"n_draws": 10_000, "n_views": 1_000}
 SCORE_FLOOR = 1e-4  # denoised scores are clipped to [floor, 1 − floor] as probabilities
 
 
@@ -30,9 +32,14 @@ class SamplingOptions:
     num_steps : int
         Number of sampler steps.
     n_draws : int
-        Number of draws per image.
+        Number of draws per image, at most 10,000.
     n_views : int
-        Number of test-time views per image: the image itself and augmented copies.
+        Number of test-time views per image, at most 1,000: the image itself and augmented copies.
+
+    Raises
+    ------
+    InputError
+        An option is no integer, below 1, or larger than that.
     """
 
     num_steps: int = 10
@@ -43,6 +50,8 @@ class SamplingOptions:
         for name, value in vars(self).items():
             if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
                 raise InputError(f"{name} is {value!r}; it must be an integer of at least 1.")
+            if int(value) > LARGEST.get(name, int(value)):
+                raise InputError(f"{name} is {value}; it must be at most {LARGEST[name]}.")
 
 
 @dataclass(frozen=True)

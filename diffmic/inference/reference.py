@@ -29,7 +29,7 @@ class EmbeddingReference:
     mean : ndarray of shape (D,)
         μ.
     directions : ndarray of shape (k, D)
-        Vᵀ, orthonormal rows.
+        Vᵀ, orthonormal rows, rounded to float32.
     variances : ndarray of shape (k + 1,)
         v, and last r, the variance of every other direction.
     held_out : ndarray of shape (101,)
@@ -81,7 +81,9 @@ def _covariance(rows: Floats) -> tuple[Floats, Floats, Floats]:
     largest = (1 - shrinkage) * singular[:k] ** 2 / n + shrinkage * total / d
     rest = max(total - float(largest.sum()), 0.0) / (d - k)
     least = max(total, 1e-12) / d * 1e-6  # rows in a subspace have directions of no variance
-    return mean, directions[:k], np.maximum(np.append(largest, rest), least)
+    # As precise as they are stored, so that a loaded model has the same ones.
+    directions = directions[:k].astype(np.float32).astype(np.float64)
+    return mean, directions, np.maximum(np.append(largest, rest), least)
 
 
 def _distances(rows: Floats, mean: Floats, directions: Floats, variances: Floats) -> Floats:

@@ -62,7 +62,7 @@ def load_pretrained(name: str, pretrained: bool | str | Path, **options: Any) ->
 def _from_file(name: str, file: Path, options: dict[str, Any]) -> nn.Module:
     import timm
 
-    if not file.is_file():
+    if not os.path.isfile(file):
         raise PretrainedWeightsError(
             f"pretrained is the file {str(file)!r}, which does not exist. Give the path of a "
             ".safetensors or .pth file, True for timm's own weights, or False for random ones."

@@ -405,3 +405,13 @@ def test_a_sampler_may_yield_keys():
 def test_a_dataset_without_a_length_is_an_error_that_says_so():
     with pytest.raises(InputError, match=r"ByKey, without __len__ or __getitem__; .*IterableData"):
         read_inputs(ByKey())
+
+
+def test_a_batch_whose_images_are_pairs_is_refused_with_the_way_out():
+    items = [(np.zeros((8, 8), np.uint8), n % 2) for n in range(8)]
+    for collate in (lambda b: {"image": b}, lambda b: {"image": b, "label": [y for _, y in b]}):
+        loader = DataLoader(items, batch_size=4, collate_fn=collate)
+        with pytest.raises(InputError, match=r"Batch 0 .*pairs \(image, label\).*collate_fn"):
+            read_inputs(loader, with_targets=True)
+    as_pairs = DataLoader(items, batch_size=4, collate_fn=list)
+    assert read_inputs(as_pairs, with_targets=True).targets.tolist() == [0, 1] * 4

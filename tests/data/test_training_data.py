@@ -10,6 +10,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from diffmic.data import ValueRange, read_labelled, read_training_data
+from diffmic.datasets import PublicDataset, Source
 from diffmic.errors import DiffMICWarning, InputError
 from diffmic.tasks import MULTICLASS, MULTILABEL
 
@@ -242,7 +243,7 @@ def test_labels_of_an_evaluation_must_fit_the_task():
     np.testing.assert_array_equal(found, indicator)
     with pytest.raises(InputError, match="the task is multilabel"):
         read_labelled(X, Y, known_channels=1, task=MULTILABEL)
-    with pytest.raises(InputError, match="the task needs a label per image"):
+    with pytest.raises(InputError, match="task needs a label per image"):
         read_labelled(X, 1 - indicator, known_channels=1, task=MULTICLASS)
 
 
@@ -524,3 +525,18 @@ def test_held_out_images_of_weight_zero_are_not_measured():
     validation = read(sample_weight=weights, validation_fraction=0.5).validation
     assert len(validation) > 5
     assert all(number % 2 for number in numbers(validation))
+
+
+def test_groups_that_are_in_both_parts_are_counted():
+    X, y = np.zeros((8, 8, 8), np.uint8), np.arange(8) % 2
+    splits = np.array(["train", "val"])[[0, 0, 0, 0, 0, 1, 1, 1]]
+    patients = np.array(list("aabbccde"))
+    source = Source("t", "u", "l", "c", "f")
+    table = PublicDataset(X, y, {0: "a", 1: "b"}, splits, patients, source, ())
+    with pytest.warns(DiffMICWarning, match="1 of the 3 groups of validation_data"):
+        read(table.part("train"), None, validation_data=table.part("val"))
+    with pytest.warns(DiffMICWarning, match="validation_data are the training images"):
+        read(X, y, validation_data=(X, y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DiffMICWarning)
+        read(X[:5], y[:5], validation_data=table.part("val"), groups=list("fghij"))
