@@ -24,6 +24,7 @@ from ..training.precision import PRECISIONS
 ON_ERROR = ("raise", "skip")
 WHOLE = ("num_steps", "n_draws", "n_views", "max_epochs", "batch_size")
 MOST_WORKERS = 256  # processes
+MOST = 2**31 - 1  # of anything that is counted
 
 
 def check_parameters(parameters: Mapping[str, Any]) -> None:
@@ -96,7 +97,7 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
 
 
 def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> None:
-    """Check that a parameter is an integer of at least ``least``.
+    """Check that a parameter is an integer of at least ``least``, and of 31 bits.
 
     Raises
     ------
@@ -105,6 +106,8 @@ def check_whole(name: str, value: Any, *, least: int = 1, also: str = "") -> Non
     """
     if not isinstance(value, Integral) or isinstance(value, bool) or int(value) < least:
         raise InputError(f"{name} is {value!r}; it must be {also}an integer of at least {least}.")
+    if int(value) > MOST:
+        raise InputError(f"{name} is {value!r}; it must be {also}an integer of at most {MOST}.")
 
 
 def _check_workers(num_workers: Any) -> None:

@@ -1,5 +1,6 @@
 """Parameters are checked before any work, and each message names the parameter and the way out."""
 
+import copy
 import inspect
 import re
 
@@ -135,3 +136,23 @@ def test_more_steps_than_the_architecture_has_timesteps_are_an_error():
 def test_the_constructor_has_at_most_31_parameters():
     names = set(inspect.signature(DiffMICClassifier).parameters) - {"self"}
     assert len(names) <= 31, sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("n_draws", 10**9),
+        ("n_views", 10**6),
+        ("num_workers", 10**6),
+        ("batch_size", 10**40),
+        ("max_epochs", 10**40),
+    ],
+)
+def test_work_without_end_is_refused(fitted, name, value):
+    """A file of a model could ask for it."""
+    classifier = copy.copy(fitted).set_params(augment="auto", **{name: value})
+    with pytest.raises(InputError, match=f"{name} is .* at most"):
+        check_parameters(classifier.get_params(deep=False))
+    if name != "max_epochs":
+        with pytest.raises(InputError, match=f"{name} is .* at most"):
+            classifier.predict_proba(np.zeros((2, 32, 32), np.uint8))

@@ -133,6 +133,18 @@ def _keys(values: Any) -> Any:
     return values if isinstance(values, dict) else range(len(values))
 
 
+_SHAPES = ([], [0], [-1], [2**63], [2**40, 2**40], [1] * 1000, "x", None, [0.5])
+
+
+def _is_sound(entry: Any) -> bool:
+    """Whether an entry of a header describes a tensor."""
+    return (
+        isinstance(entry, dict)
+        and all(isinstance(entry.get(name), list) for name in ("shape", "data_offsets"))
+        and len(entry["data_offsets"]) == 2
+    )
+
+
 def of_safetensors(rng: random.Random, content: bytes) -> bytes:
     """A file of safetensors with changes of its header: lengths, offsets, types, shapes, names."""
     (length,) = struct.unpack("<Q", content[:8])
@@ -140,42 +152,22 @@ def of_safetensors(rng: random.Random, content: bytes) -> bytes:
     for _ in range(rng.choice((1, 1, 2))):
         name, other = (rng.choice([*header]) for _ in range(2))
         entry, kind = header[name], rng.randrange(9)
-        if name == "__metadata__" or not isinstance(entry, dict) or len(entry) < 3:
+        if not _is_sound(entry):  # the metadata, or what has been changed before
             header[name] = rng.choice((*PLAIN, {"format": LONG}, {"format": 1}))
         elif kind == 0:
             entry["dtype"] = rng.choice(
                 ("F64", "F16", "BF16", "I8", "BOOL", "C64", "F8_E4M3", "X", 1)
             )
         elif kind == 1:
-            entry["shape"] = rng.choice(
-                (
-                    [],
-                    [0],
-                    [-1],
-                    [2**63],
-                    [2**40, 2**40],
-                    [1] * 1000,
-                    "x",
-                    None,
-                    [0.5],
-                    entry["shape"][::-1],
-                )
-            )
+            entry["shape"] = rng.choice((*_SHAPES, entry["shape"][::-1]))
         elif kind == 2:
             start, end = entry["data_offsets"]
-            entry["data_offsets"] = rng.choice(
-                (
-                    [end, start],
-                    [start + 4, end],
-                    [start, end + 4],
-                    [0, 2**63],
-                    [-4, end],
-                    [start],
-                    [0, 0],
-                )
-            )
+            other_ends = [end, start], [start + 4, end], [start, end + 4], [-4, end], [start]
+            entry["data_offsets"] = rng.choice((*other_ends, [0, 2**63], [0, 0]))
         elif kind == 3:
-            entry["data_offsets"] = copy.deepcopy(header[other].get("data_offsets"))
+            entry["data_offsets"] = (
+                header[other]["data_offsets"] if _is_sound(header[other]) else []
+            )
         elif kind == 4:
             header[name] = copy.deepcopy(header[other])
         elif kind == 5:
