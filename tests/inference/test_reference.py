@@ -22,13 +22,13 @@ def test_with_all_directions_it_is_the_distance_of_ledoit_and_wolf(d):
     new = embeddings(5, d=d, seed=1)
     unit, other = (z / np.linalg.norm(z, axis=1, keepdims=True) for z in (rows, new))
     expected = LedoitWolf().fit(unit).mahalanobis(other) ** 0.5
-    assert_allclose(EmbeddingReference.fit(rows).distances(new), expected, rtol=1e-6)
+    assert_allclose(EmbeddingReference.fit(rows).distances(new), expected, rtol=1e-5)  # float32
 
 
 def test_its_size_is_bounded():
     reference = EmbeddingReference.fit(embeddings(300, 100, rank=60))
     assert reference.directions.shape == (N_DIRECTIONS, 100)
-    assert_allclose(reference.directions @ reference.directions.T, np.eye(N_DIRECTIONS), atol=1e-9)
+    assert_allclose(reference.directions @ reference.directions.T, np.eye(N_DIRECTIONS), atol=1e-6)
 
 
 def test_images_of_another_kind_are_far_and_alike_ones_are_not():
