@@ -118,6 +118,9 @@ class DiffMICClassifier(
     distributed : bool, default=False
         Whether the processes that ``torchrun`` or ``accelerate launch`` started fit one model
         together, each on its share of every batch; ``batch_size`` is that of all.
+    time_limit : float or None, default=None
+        Seconds within which ``fit`` ends, with the best state that each stage reached until then;
+        each has at least one step. None: no limit.
     random_state : int, RandomState or None, default=None
         Random seed. An integer gives the same model and probabilities again on the same machine.
     callbacks : Callback, list of Callback or None, default=None
@@ -188,6 +191,7 @@ class DiffMICClassifier(
         num_workers: int = 0,
         checkpoint_dir: str | Path | None = None,
         distributed: bool = False,
+        time_limit: float | None = None,
         random_state: Any = None,
         callbacks: Any = None,
         verbose: int = 1,
@@ -219,6 +223,7 @@ class DiffMICClassifier(
         self.num_workers = num_workers
         self.checkpoint_dir = checkpoint_dir
         self.distributed = distributed
+        self.time_limit = time_limit
         self.random_state = random_state
         self.callbacks = callbacks
         self.verbose = verbose

@@ -173,6 +173,7 @@ def _rehearsed(clf: "DiffMICClassifier", train: "LabelledTable", n: int) -> dict
 
     recipe = replace(resolve_recipe(clf.recipe), denoiser_epochs=1)
     trial = clone(clf).set_params(max_epochs=1, recipe=recipe, verbose=0)
+    trial.set_params(checkpoint_dir=None, time_limit=None)
     marks = np.full(len(train), "rest", dtype="<U4")
     marks[_of_all_classes(np.asarray(train.labels), n)] = "few"
     part = changed(train, splits=marks, groups=None).part("few")

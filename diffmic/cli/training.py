@@ -53,6 +53,15 @@ def train(
     skip_damaged: Annotated[
         bool, typer.Option("--skip-damaged", help="Leave out images that cannot be read.")
     ] = False,
+    checkpoint_dir: Annotated[
+        Path | None, typer.Option(help="Folder for checkpoints, to go on after a crash.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the newest checkpoint, if there is one.")
+    ] = False,
+    time_limit: Annotated[
+        float | None, typer.Option(help="Seconds within which the training ends.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan, and stop.")] = False,
     estimate: Annotated[
         bool, typer.Option(help="Measure a few batches, to estimate the time.")
@@ -102,6 +111,8 @@ def train(
         augment=None if augment == "none" else augment,
         random_state=seed,
         num_workers=workers,
+        checkpoint_dir=checkpoint_dir,
+        time_limit=time_limit,
         device=device,
         verbose=1 if watched() else 2,  # a bar, or lines that a file can hold
     )
@@ -109,8 +120,8 @@ def train(
         "backbone": backbone, "task": task, "image-size": side, "epochs": epochs,
         "batch-size": batch_size, "learning-rate": learning_rate, "augment": augment,
         "architecture": architecture, "recipe": recipe, "test": test, "seed": seed,
-        "workers": workers, "device": device, "group": group, "image": image, "label": label,
-        "folder": folder, "levels": levels,
+        "workers": workers, "time-limit": time_limit, "device": device, "group": group,
+        "image": image, "label": label, "folder": folder, "levels": levels,
     }  # fmt: skip
     flags = {"from-scratch": from_scratch, "skip-damaged": skip_damaged}
     words = ["diffmic", "train", data, "--out", str(out)]
@@ -125,7 +136,7 @@ def train(
         typer.echo(f"{'time':<12}{told}", err=True)
     typer.echo("", err=True)
     if not dry_run:
-        _fitted_and_saved(plan, Path(data).name, out)
+        _fitted_and_saved(plan, Path(data).name, out, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -176,7 +187,7 @@ def _classes(table: Any) -> str:
     return ", ".join(f"{names.get(value, value)}: {count}" for value, count in pairs)
 
 
-def _fitted_and_saved(plan: Plan, name: str, out: Path) -> None:
+def _fitted_and_saved(plan: Plan, name: str, out: Path, *, resume: bool) -> None:
     """Fit, save, evaluate on the test part, and write the report."""
     from ..hub import ModelCard
 
@@ -188,6 +199,7 @@ def _fitted_and_saved(plan: Plan, name: str, out: Path) -> None:
             parts.train,
             groups=parts.train.groups if validation is None else None,
             validation_data=validation,
+            resume=resume,
         )
     except BaseException:
         if "model_" in vars(clf):  # what was learnt is not lost

@@ -82,6 +82,10 @@ def check_parameters(parameters: Mapping[str, Any]) -> None:
         check_whole("verbose", parameters["verbose"], least=0)
     checked_callbacks(parameters["callbacks"])
     keys_of(parameters)
+    limit = parameters["time_limit"]
+    is_number = isinstance(limit, Real) and not isinstance(limit, bool)
+    if limit is not None and (not is_number or not 0 < limit < sys.float_info.max):
+        raise InputError(f"time_limit is {limit!r}; give a number of seconds above 0, or None.")
     folder = parameters["checkpoint_dir"]
     if folder is not None and (not isinstance(folder, str | Path) or not str(folder).strip()):
         raise InputError(f"checkpoint_dir is {folder!r}; give the path of a folder, or None.")

@@ -43,6 +43,7 @@ from ..training import (
     resolve_recipe,
 )
 from ..training.callbacks import checked_callbacks
+from ..training.clock import Clock
 from ..training.distributed import Processes
 from ..training.own_loss import try_losses
 from ..training.watch import Watch
@@ -132,6 +133,9 @@ def _prepared(
     seeded: Mapping[str, Any],
     **given: Any,
 ) -> FitPlan:
+    clock = Clock(p["time_limit"])
+    if clock.limit is not None and processes.count > 1:
+        raise InputError("time_limit is for a fit by one process; leave it out with distributed.")
     learnt = earlier if p["warm_start"] else None
     check_parameters(p)
     if p["batch_size"] < 2 and not isinstance(X, DataLoader):  # which has a batch size of its own
@@ -191,7 +195,7 @@ def _prepared(
         precision=p["precision"],
         device=device,
         seed=seed,
-        watch=Watch(checked_callbacks(p["callbacks"]), p["verbose"]),
+        watch=Watch(checked_callbacks(p["callbacks"]), p["verbose"], clock),
         crop=plan.architecture.crop,
         processes=processes,
     )

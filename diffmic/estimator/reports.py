@@ -17,6 +17,8 @@ def what_was_kept(result: FitResult) -> str:
 
 def report(model: FittedModel, result: FitResult) -> None:
     """Warn if probabilities are uncalibrated, or the diffusion is no better than the prior."""
+    if result.late:
+        warn_user(result.late)
     if not result.verdict.scores:
         warn_user(
             "There was no validation part of two images or more, so probabilities are not "

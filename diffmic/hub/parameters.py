@@ -35,7 +35,9 @@ Settings = TypeVar(
 
 # Only for training; values that JSON cannot represent are saved as None, the default.
 TRAINING_PARAMETERS = ("random_state", "class_weight")
-NOT_SAVED = frozenset({"device", "callbacks", "checkpoint_dir", "distributed"})  # of one fit
+NOT_SAVED = frozenset(  # of a machine, or of one fit
+    {"device", "callbacks", "checkpoint_dir", "distributed", "time_limit"}
+)
 
 NO_PARTS: Mapping[str, Any] = {}
 

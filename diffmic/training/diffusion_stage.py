@@ -143,6 +143,8 @@ def _built_cache(
     network.eval()
     options.watch.phase_starts("encoding", n_views)
     for view in range(n_views):
+        if view and not options.watch.leaves_another(view, n_views):
+            break
         images = options.prepared(training, augmented=view > 0)
         images.epoch = options.max_epochs + view  # augmentations differ from those of stage one
         encoded = encode_images(
@@ -163,7 +165,7 @@ def _built_cache(
             options.watch.phase_goes_on(0, row / len(share))
     assert kept is not None  # there are training images
     return ConditionCache(
-        kept,
+        kept[slice(row)],
         training.targets.to(options.device),
         training.weights.to(options.device),
         options.processes,

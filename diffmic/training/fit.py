@@ -38,12 +38,15 @@ class FitResult:
         One row per epoch of each stage.
     stopped : BaseException or None
         Exception that ended the fit early; the network is in its last good state.
+    late : str
+        What a time limit ended early, as a sentence; empty: nothing.
     """
 
     verdict: Verdict = field(default_factory=Verdict)
     drawing_ratio: NDArray[np.float64] | None = None
     history: History = field(default_factory=list)
     stopped: BaseException | None = None
+    late: str = ""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,7 @@ def fit_network(
     """
     result = FitResult()
     _fit(network, training, validation, options, learnt, result)
+    result.late = options.watch.clock.told
     result.stopped = options.watch.fit_ends(result.verdict.scores, result.stopped)
     return result
 
@@ -186,5 +190,6 @@ def _train(
             evaluate=None if evaluation is None else evaluation.diffusion,
             history=history,
         )
-        if checkpoints is not None and not options.watch.ended:
+        ended = options.watch.ended or "diffusion" in options.watch.clock.cut
+        if checkpoints is not None and not ended:
             checkpoints.write_trained()

@@ -65,15 +65,17 @@ class Progress:
     def remaining(self) -> float | None:
         """Estimated time until the end of the fit; None: nothing was measured yet."""
         phases = self.phases.values()
-        work = sum(phase.measured * phase.work for phase in phases)
-        if not work:
+        if not any(phase.measured for phase in phases):
             return None
-        usual = sum(phase.seconds for phase in phases) / work
-        return sum(
-            (phase.rounds - phase.done)
-            * (phase.seconds / phase.measured if phase.measured else phase.work * usual)
-            for phase in phases
-        )
+        return sum((p.rounds - p.done) * (self.seconds_of_round(p) or 0.0) for p in phases)
+
+    def seconds_of_round(self, phase: Phase) -> float | None:
+        """Time of a round of a phase, estimated by others if it was not measured yet."""
+        if phase.measured:
+            return phase.seconds / phase.measured
+        phases = self.phases.values()
+        work = sum(other.measured * other.work for other in phases)
+        return phase.work * sum(other.seconds for other in phases) / work if work else None
 
     def enter(self, name: str, rounds: int, done: int = 0) -> None:
         """Begin a phase, of which some rounds may have been done before."""

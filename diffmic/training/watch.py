@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..logs import bars_shown, tell
 from .callbacks import Callback, Moment, StopTraining, asked
+from .clock import Clock
 from .progress import Phase, Progress
 
 _NAME = "diffmic.training"
@@ -21,6 +22,8 @@ class Watch:
     callbacks : sequence of Callback
     verbose : int
         0: silent; 1: a progress bar; 2: also a line per epoch, through ``logging``.
+    clock : Clock or None
+        Ends stages when it is time; None: they have all the time they need.
 
     Attributes
     ----------
@@ -28,7 +31,9 @@ class Watch:
         Set once a callback has ended the whole fit.
     """
 
-    def __init__(self, callbacks: Sequence[Callback] = (), verbose: int = 0) -> None:
+    def __init__(
+        self, callbacks: Sequence[Callback] = (), verbose: int = 0, clock: Clock | None = None
+    ) -> None:
         self.callbacks = tuple(callbacks)
         self.verbose = int(verbose)
         self.progress = Progress(shown=bars_shown(self.verbose))
@@ -36,7 +41,8 @@ class Watch:
             getattr(callback.on_step_end, "__func__", None) is not Callback.on_step_end
             for callback in self.callbacks
         )
-        self.idle = not self.callbacks and not self.verbose
+        self.clock = clock or Clock()
+        self.idle = not self.callbacks and not self.verbose and self.clock.limit is None
         self._reset([])
 
     def _reset(self, history: list[dict[str, Any]]) -> None:
@@ -102,10 +108,11 @@ class Watch:
         self._step += 1
         if self._n_steps:
             self.progress.within(self._epoch, min(1.0, self._step / self._n_steps))
+        late = self.clock.is_late(self.progress, self._epoch, self._max_epochs)
         if not self.asks_at_steps:
-            return False
+            return late
         metrics = {"train_loss": float(loss)}
-        return self._ask("on_step_end", self._moment(metrics, self._epoch + 1))
+        return self._ask("on_step_end", self._moment(metrics, self._epoch + 1)) or late
 
     def epoch_ends(self, row: Mapping[str, Any]) -> bool:
         """After an epoch has been kept, with its row of the history; whether to stop the stage."""
@@ -119,7 +126,7 @@ class Watch:
         if self.callbacks:
             self._rows = tuple(dict(row) for row in self._history)
             stop = self._ask("on_epoch_end", self._moment(metrics, self._epoch))
-        return stop
+        return self.clock.is_late(self.progress, self._epoch, self._max_epochs) or stop
 
     def stage_ends(self, best_epoch: int) -> None:
         """After a stage, whose best state has been restored."""
@@ -142,6 +149,10 @@ class Watch:
     def phase_goes_on(self, rounds: float, share: float) -> None:
         """So many rounds of the work are done, and a share of the next."""
         self.progress.within(rounds, share)
+
+    def leaves_another(self, done: int, planned: int) -> bool:
+        """Whether there is time for one more round of this work."""
+        return self.clock.leaves_another(self.progress, done, planned)
 
     # --- callbacks -----------------------------------------------------------------------------
 

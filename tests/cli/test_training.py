@@ -96,3 +96,15 @@ def test_calibrate_saves_a_model_with_other_probabilities(saved, photos, command
     assert "30 images" in done.stdout
     assert re.search(r"diffusion: \d\.\d+ → \d\.\d+", done.stdout)
     assert DiffMICClassifier.from_pretrained(tmp_path / "ours").recalibration_.n_images == 30
+
+
+@pytest.mark.slow
+def test_a_training_goes_on_from_its_checkpoint(photos, command, tmp_path):
+    words = ["--test", 0, "--checkpoint-dir", "saved", *QUICK]
+    assert command("train", photos, "--out", "one", *words).returncode == 0
+    done = command("train", photos, "--out", "two", "--resume", *words)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "saved").is_dir()
+    one, two = ((tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two"))
+    assert one == two
+    assert command("train", photos, "--out", "three", "--resume", *QUICK).returncode == 1
