@@ -10,10 +10,14 @@ import numpy as np
 import pytest
 from fuzz.attempts import attempt_all
 from fuzz.mutations import of_bytes, of_json, of_safetensors
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from states import STATES, X, needed
+from tiny import small, stripes
 
 from diffmic import DiffMICClassifier
 from diffmic.runtime import OnnxClassifier
+from diffmic.training import checkpoint_file
 
 pytestmark = [
     pytest.mark.slow,
@@ -115,3 +119,28 @@ def test_exported_models_of_changed_metadata(exported):
     found, faults = attempt_all(range(400), attempt)
     assert not faults
     assert found["refused"] > 200
+
+
+def test_checkpoints_of_training(tmp_path):
+    """Of changed bytes; and of changed values, whose checksum fits."""
+    folder, (images, y) = tmp_path / "checkpoints", stripes(24)
+    DiffMICClassifier(**small(max_epochs=1, checkpoint_dir=folder)).fit(images, y)
+    file = max(folder.glob("*.safetensors"), key=lambda file: file.stat().st_size)
+    content, tensors = file.read_bytes(), load_file(file)
+    with safe_open(file, framework="pt") as header:
+        told = header.metadata()
+    values = json.loads(told["values"])
+
+    def attempt(rng):
+        if rng.random() < 0.5:
+            change = of_safetensors if rng.random() < 0.5 else of_bytes
+            file.write_bytes(change(rng, content))
+        else:
+            text = of_json(rng, values).decode()
+            changed = told | {"values": text, "sha256": checkpoint_file._digest(text, tensors)}
+            save_file(tensors, file, metadata=changed)
+        checkpoint_file.read(file)
+
+    found, faults = attempt_all(range(600), attempt)
+    assert not faults
+    assert found["refused"] > 300
