@@ -12,6 +12,7 @@ from sklearn.utils import Tags
 from .estimator.calibrating import Calibrating
 from .estimator.decisions import Decisions
 from .estimator.doubt import Doubts
+from .estimator.exporting import Exporting
 from .estimator.persistence import Persistence
 from .estimator.populations import prevalence_of
 from .estimator.prediction import evidence_for
@@ -27,6 +28,7 @@ from .training import Recipe, fit_network
 
 class DiffMICClassifier(
     Calibrating,
+    Exporting,
     Decisions,
     Persistence,
     Results,

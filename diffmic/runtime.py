@@ -50,7 +50,8 @@ class OnnxClassifier:
     task_ : str
         "multiclass", "multilabel" or "ordinal".
     image_size_ : int
-        Side of the images in the graph, in pixels; images are resized to it.
+        Side of the images in the graph, in pixels; images are resized to it. A zoom also gets each
+        at the ``zoom_size`` of the metadata, from which it cuts its regions.
     metadata_ : dict
         Everything that the file says about itself.
 
@@ -88,6 +89,10 @@ class OnnxClassifier:
         self.class_names_: list[str] = self.metadata_["class_names"]
         self.task_: str = self.metadata_["task"]
         self.image_size_: int = self.metadata_["image_size"]
+        zoom_size = self.metadata_.get("zoom_size")
+        # Each input of the graph, with the side of its images: those of a zoom are two.
+        sides = {"images": self.image_size_} | ({"originals": zoom_size} if zoom_size else {})
+        self._sides: dict[str, int] = sides
 
     def predict_proba(
         self,
@@ -126,12 +131,14 @@ class OnnxClassifier:
         return np.concatenate([self.run(batch, stage) for batch in self._batches(X, batch_size)])
 
     def run(
-        self, images: NDArray[Any], stage: Literal["diffusion", "prior"] = "diffusion"
+        self,
+        images: Sequence[dict[str, NDArray[Any]]],
+        stage: Literal["diffusion", "prior"] = "diffusion",
     ) -> Floats:
-        """Calibrated probabilities (n, C) of images (n, 3, S, S) from :meth:`prepare`."""
+        """Calibrated probabilities (n, C) of n images from :meth:`prepare`."""
         output = "prior_probabilities" if stage == "prior" else "probabilities"
-        inputs = {self._session.get_inputs()[0].name: images}
-        return probabilities_of(self._session, output, inputs, len(self.classes_))
+        batch = {name: np.stack([image[name] for image in images]) for name in self._sides}
+        return probabilities_of(self._session, output, batch, len(self.classes_))
 
     def predict(
         self, X: Any, *, stage: Literal["diffusion", "prior"] = "diffusion"
@@ -155,7 +162,7 @@ class OnnxClassifier:
         found: NDArray[Any] = labels[position]
         return found
 
-    def _batches(self, X: Any, batch_size: int) -> Iterator[NDArray[Any]]:
+    def _batches(self, X: Any, batch_size: int) -> Iterator[list[dict[str, NDArray[Any]]]]:
         if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
             raise InputError("X is a single image; give a list of images, such as [image].")
         if not isinstance(X, Sequence) and not hasattr(X, "__array__"):
@@ -168,10 +175,10 @@ class OnnxClassifier:
             )
         for start in range(0, len(X), batch_size):
             batch = X[start : start + batch_size]
-            yield np.stack([self.prepare(x, f"image {start + i}") for i, x in enumerate(batch)])
+            yield [self.prepare(x, f"image {start + i}") for i, x in enumerate(batch)]
 
-    def prepare(self, value: Any, name: str = "image") -> NDArray[Any]:
-        """Pixels (3, S, S) of one image as the graph takes them; errors call it by its name.
+    def prepare(self, value: Any, name: str = "image") -> dict[str, NDArray[Any]]:
+        """Pixels (3, S, S) of one image for each input of the graph; errors call it by its name.
 
         Raises
         ------
@@ -191,8 +198,10 @@ class OnnxClassifier:
             ) from reason
         if self.metadata_["crop"] == "square":
             pixels = _central_square(pixels)
-        floats = self.metadata_["value_range"] is not None
-        size = (self.image_size_, self.image_size_)
+        return {each: self._of_side(pixels, side) for each, side in self._sides.items()}
+
+    def _of_side(self, pixels: NDArray[Any], side: int) -> NDArray[Any]:
+        floats, size = self.metadata_["value_range"] is not None, (side, side)
         shape = pixels.shape[1:]
         channels = [_resized(channel, size) if shape != size else channel for channel in pixels]
         resized: NDArray[Any] = np.stack(channels * (3 if len(channels) == 1 else 1))

@@ -11,7 +11,8 @@ from .demonstration import demo
 from .evaluating import evaluate
 from .explaining import explain
 from .inspecting import inspect
-from .models import export, info, models, push
+from .models import export, info, push
+from .named import models
 from .predicting import predict
 from .serving import serve
 from .training import train
@@ -72,7 +73,7 @@ app.command(rich_help_panel=_MODEL)(explain)
 app.command("app", rich_help_panel=_MODEL)(page)
 app.command(rich_help_panel=_MODEL)(calibrate)
 app.command(rich_help_panel=_MODEL)(info)
-app.command(rich_help_panel=_MODEL)(models)
+app.add_typer(models, name="models", rich_help_panel=_MODEL)
 app.command(rich_help_panel=_MODEL)(export)
 app.command(rich_help_panel=_MODEL)(serve)
 app.command(rich_help_panel=_MODEL)(push)

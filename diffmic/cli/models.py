@@ -1,4 +1,4 @@
-"""``diffmic info``, ``models``, ``export`` and ``push``."""
+"""``diffmic info``, ``export`` and ``push``."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from ..errors import InputError
+from .files import image_files
 from .loading import ModelArgument, load
 
 _JSON = Annotated[bool, typer.Option("--json", help="Write an object of JSON.")]
@@ -59,53 +61,49 @@ def info(model: ModelArgument, as_json: _JSON = False) -> None:
     typer.echo("Not a medical device.")
 
 
-def models(as_json: _JSON = False) -> None:
-    """List the models that have a short name, and where their weights are.
-
-    **Examples**
-
-        diffmic models
-        diffmic models --json | jq 'keys'
-    """
-    from ..hub import list_pretrained
-    from ..hub.names import REGISTRY
-
-    at_hand = list_pretrained()
-    told = {
-        name: at_hand.get(
-            name,
-            f"{entry.summary} Not published: in a checkout of diffmic's repository, load "
-            f"zoo/models/{name}.",
-        )
-        for name, entry in REGISTRY.items()
-    }
-    if as_json:
-        found = {name: {"summary": t, "at_hand": name in at_hand} for name, t in told.items()}
-        typer.echo(json.dumps(found, indent=2))
-        return
-    width = max(map(len, told))
-    for name, text in told.items():
-        typer.echo(f"{name:<{width}}  {text}")
-
-
 def export(
     model: ModelArgument,
     out: Annotated[Path, typer.Option("--out", "-o", help="File, such as model.onnx.")],
     num_steps: Annotated[int | None, typer.Option(min=1, help="Steps of the sampler.")] = None,
     n_draws: Annotated[int | None, typer.Option(min=1, help="Draws that are averaged.")] = None,
+    precision: Annotated[
+        str, typer.Option(help="Weights of an ONNX file: float32, float16 or int8.")
+    ] = "float32",
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File, folder or pattern: images on which float16 or int8 is compared with "
+            "float32, some hundred."
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(help="Largest difference of a probability that is accepted.")
+    ] = 0.02,
 ) -> None:
-    """Export a model as one ONNX file, from images to calibrated probabilities.
+    """Export a model as one file, from images to calibrated probabilities.
 
-    diffmic.runtime.OnnxClassifier predicts with it, without torch. Needs
-    pip install 'diffmic[onnx]'.
+    With the suffix .pt2 it is a program of torch.export, otherwise an ONNX file, with which
+    diffmic.runtime.OnnxClassifier predicts without torch (pip install 'diffmic[onnx]').
 
     **Examples**
 
         diffmic export my-model --out model.onnx
         diffmic export my-model --out fast.onnx --num-steps 1
+        diffmic export my-model --out small.onnx --precision float16 --images scans/
+        diffmic export my-model --out model.pt2
     """
-    clf = load(model, "cpu")
-    typer.echo(str(clf.export_onnx(out, num_steps=num_steps, n_draws=n_draws)))
+    sampling: dict[str, Any] = {"num_steps": num_steps, "n_draws": n_draws}
+    if out.suffix == ".pt2":
+        if precision != "float32" or images:
+            raise InputError("--precision and --images are for ONNX files, not for .pt2.")
+        typer.echo(str(load(model, "cpu").export_torch(out, **sampling)))
+        return
+    named = list(image_files(images or ()))
+    if faults := [f"{each.name}: {each.fault}" for each in named if each.fault]:
+        raise InputError(f"--images: {faults[0]}")
+    files = [each.name for each in named] if images else None
+    how: dict[str, Any] = {"precision": precision, "images": files, "tolerance": tolerance}
+    typer.echo(str(load(model, "cpu").export_onnx(out, **sampling, **how)))
 
 
 def push(

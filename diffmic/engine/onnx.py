@@ -5,7 +5,6 @@ import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,35 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..inference import Engine, Evidence, FittedModel, OwnCalibration, SamplingOptions
+from ..inference import Engine, FittedModel, SamplingOptions
 from ..model import Conditions, DiffMICNetwork
-from ..model.part_checks import part_name
 from ..model.zoom import ZoomedCrops, of_one_size
+from .reduced import Feed, reduced
+from .whole import (
+    BATCH,
+    METADATA_KEY,
+    OUTPUTS,
+    REASONS,
+    inputs_of,
+    metadata,
+    noise_images,
+    replacing,
+    whole_model,
+)
 
-ONNX_FORMAT = 1  # of the metadata
-METADATA_KEY = "diffmic"
-OUTPUTS = ("probabilities", "prior_probabilities")
 _INSTALL = 'What writes and runs ONNX files is not installed: pip install "diffmic[onnx]".'
 _TOLERANCE = 1e-3  # of the largest value, as for the rewritten backbones
 
 
-def export_onnx(model: FittedModel, path: Path, options: SamplingOptions) -> None:
+def export_onnx(
+    model: FittedModel,
+    path: Path,
+    options: SamplingOptions,
+    *,
+    precision: str = "float32",
+    images: Sequence[Feed] = (),
+    tolerance: float = 0.02,
+) -> None:
     """Write a fitted model as one ONNX file: images in, calibrated probabilities out.
 
     Parameters
@@ -35,101 +50,42 @@ def export_onnx(model: FittedModel, path: Path, options: SamplingOptions) -> Non
         File to write; one that exists is replaced.
     options : SamplingOptions
         Sampling options that become part of the graph, with the noise of the model's seed.
+    precision : {"float32", "float16", "int8"}
+        Precision of the weights; see :mod:`~diffmic.engine.reduced`.
+    images : sequence of dict of str to ndarray
+        Batches of images as the graph takes them, for another precision than float32.
+    tolerance : float
+        Largest difference of a probability from that in float32, over these images.
 
     Raises
     ------
     InputError
-        The packages for ONNX are missing, views are asked for, or the network cannot be exported.
+        The packages for ONNX are missing, views are asked for, the network cannot be exported, or
+        its probabilities in this precision differ too much.
     """
-    if options.n_views > 1:
-        raise InputError(
-            f"n_views is {options.n_views}: the augmentation of views cannot be part of an ONNX "
-            "graph. Set n_views=1."
-        )
-    if own := [c for c in model.calibrations.values() if isinstance(c, OwnCalibration)]:
-        raise InputError(
-            f"The calibration of your own, {part_name(own[0].part)}, cannot be part of an ONNX "
-            "graph. Fit with Recipe(calibration=None), or apply it to what the graph gives."
-        )
-    images = _images(model.input_size, floats=model.value_range is not None)
-    program = _exported(
-        WholeModel(model, options), (images,), ({0: _BATCH},), names=(["images"], list(OUTPUTS))
-    )
-    program.model.metadata_props[METADATA_KEY] = json.dumps(metadata(model, options))
-    unfinished = path.with_name(path.name + ".unfinished")
-    try:
-        program.save(str(unfinished))
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
-def metadata(model: FittedModel, options: SamplingOptions) -> dict[str, Any]:
-    """What a program that runs the graph needs to know: classes, preprocessing, decision."""
-    classes = model.classes.tolist()
-    values = model.value_range
-    return {
-        "format": ONNX_FORMAT,
-        "diffmic": version("diffmic"),
-        "task": model.task.name,
-        "classes": classes,
-        "class_names": list(model.class_names or map(str, classes)),
-        "channels": model.channels,
-        "image_size": model.input_size,
-        "crop": model.crop,
-        "value_range": None if values is None else [values.low, values.high],
-        "value_range_given": values is not None and values.given,
-        "thresholds": {stage: list(map(float, of)) for stage, of in model.thresholds.items()},
-        "stages": sorted(model.calibrations),
-        "num_steps": options.num_steps,
-        "n_draws": options.n_draws,
-    }
-
-
-class WholeModel(nn.Module):
-    """A fitted model as one module: images (B, 3, S, S) → calibrated probabilities.
-
-    Images are uint8, or float in 0–1 if the model has a range of pixel values. The outputs are the
-    probabilities (B, C) of the diffusion, or of the prior if that is all there is, and of the
-    prior.
-    """
-
-    noise: Tensor
-
-    def __init__(self, model: FittedModel, options: SamplingOptions) -> None:
-        super().__init__()
-        self.network, self.num_steps = model.network, options.num_steps
-        self.task, self.calibrations = model.task, model.calibrations
-        self.register_buffer("noise", model.noise(options.n_draws))
-        ratio = model.drawing_ratio
-        self.drawing_ratio = None if ratio is None else torch.from_numpy(ratio)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        pixels = images if images.is_floating_point() else images.float() / 255
-        conditions = self.network.encode(pixels)
-        draws = None
-        if "diffusion" in self.calibrations:
-            draws = self.network.sample(conditions, self.noise, num_steps=self.num_steps)
-        evidence = Evidence(conditions.fused_logits, draws, self.drawing_ratio)
-        prior = evidence.prior_logits.double()
-        found = [
-            self.task.probabilities(
-                calibration.logits(evidence.logits(stage, self.task), prior)
-            ).float()
-            for stage, calibration in sorted(self.calibrations.items())  # the diffusion first
-        ]
-        return found[0], found[-1].clone()
+    module, inputs = whole_model(model, options), inputs_of(model)
+    shapes = tuple({0: BATCH} for _ in inputs)
+    program = _exported(module, tuple(inputs.values()), shapes, names=([*inputs], [*OUTPUTS]))
+    graph, told = program.model_proto, metadata(model, options)
+    if precision != "float32":
+        trained = {name: tensor.numpy() for name, tensor in module.state_dict().items()}
+        graph, difference = reduced(graph, precision, images, tolerance, trained)
+        told |= {"precision": precision, "largest_difference": difference}
+    entry = graph.metadata_props.add()
+    entry.key, entry.value = METADATA_KEY, json.dumps(told)
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(graph.SerializeToString())
 
 
 class _Encoder(nn.Module):
-    """Images (B, 3, S, S) in 0–1 → the tensors of :class:`Conditions`."""
+    """Images (B, 3, S, S) in 0–1, and originals of a zoom → tensors of :class:`Conditions`."""
 
     def __init__(self, network: DiffMICNetwork) -> None:
         super().__init__()
         self.network = network
 
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        return _tensors(self.network.encode(images))
+    def forward(self, images: Tensor, originals: Tensor | None = None) -> tuple[Tensor, ...]:
+        return _tensors(self.network.encode(images, originals))
 
 
 class _Sampler(nn.Module):
@@ -164,12 +120,13 @@ class OnnxEngine(Engine):
     ) -> Conditions:
         """Conditions of images (B, 3, H, W) in 0–1, in float32; nothing is drawn at random.
 
-        The graph of a zoom takes images of one size, to which the originals are resized.
+        The graph of a zoom takes originals of one size, to which they are resized.
         """
-        regions = self.network.prior.regions
-        if originals is not None and isinstance(regions, ZoomedCrops):
-            images = of_one_size(originals, regions.zoom_size)
-        return Conditions(*_run(self.encoder, [images.float()]))
+        prior = self.network.prior
+        if not isinstance(prior.regions, ZoomedCrops):
+            return Conditions(*_run(self.encoder, [images.float()]))
+        shown = of_one_size(images if originals is None else originals, prior.regions.zoom_size)
+        return Conditions(*_run(self.encoder, [prior.whole(images).float(), shown]))
 
     @torch.inference_mode()
     def sample(self, conditions: Conditions, noise: Tensor, *, num_steps: int) -> Tensor:
@@ -191,12 +148,15 @@ def onnx_engine(network: DiffMICNetwork, input_size: int, num_steps: Sequence[in
     plain = Engine(network.eval(), "onnxruntime")
     if plain.device.type != "cpu":
         raise InputError(f"The model is on {plain.device}; ONNX Runtime is used on a CPU alone.")
-    images = _images(input_size, floats=True)
+    images = noise_images(input_size, floats=True)
     conditions = plain.encode(images)
+    taken: tuple[Tensor, ...] = (images,)
+    if isinstance(network.prior.regions, ZoomedCrops):
+        taken = (network.prior.whole(images), images)
     noise = network.noise(2, torch.Generator().manual_seed(0))
-    encoder = _session(_exported(_Encoder(network), (images,), ({0: _BATCH},)))
+    encoder = _session(_exported(_Encoder(network), taken, tuple({0: BATCH} for _ in taken)))
     inputs = (tuple(t.clone() for t in _tensors(conditions)), noise)
-    shapes = (tuple({0: _BATCH} for _ in fields(Conditions)), {0: torch.export.Dim("draws")})
+    shapes = (tuple({0: BATCH} for _ in fields(Conditions)), {0: torch.export.Dim("draws")})
     samplers = {
         n: _session(_exported(_Sampler(network, n), inputs, shapes)) for n in sorted(set(num_steps))
     }
@@ -214,18 +174,8 @@ def onnx_engine(network: DiffMICNetwork, input_size: int, num_steps: Sequence[in
     return engine
 
 
-_BATCH = torch.export.Dim("batch")
-
-
 def _tensors(conditions: Conditions) -> tuple[Tensor, ...]:
     return tuple(getattr(conditions, field.name) for field in fields(Conditions))
-
-
-def _images(side: int, *, floats: bool) -> Tensor:
-    """Two images, from which the types in the graph follow; their number is left open."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (2, 3, side, side), generator=generator, dtype=torch.uint8)
-    return pixels.float() / 255 if floats else pixels
 
 
 def _exported(
@@ -255,9 +205,7 @@ def _exported(
             )
     except torch.onnx.OnnxExporterError as reason:
         raise InputError(
-            f"The network cannot be exported as ONNX: {str(reason).splitlines()[0]} A backbone or "
-            "a part of your own must not branch on the values of tensors, or on the number of "
-            "images."
+            f"The network cannot be exported as ONNX: {str(reason).splitlines()[0]} {REASONS}"
         ) from reason
 
 

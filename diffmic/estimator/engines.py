@@ -3,17 +3,15 @@
 import copy
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 from ..engine import prediction_engine, usual_engine
-from ..errors import InputError
 from ..inference import Engine, FittedModel
 from ..settings import undisturbed
 from ..training import resolve_device
 from ..training.precision import to_device
 from .attributes import FittedAttributes
-from .parameters import check_precision, sampling_options
+from .parameters import check_precision
 
 
 class Engines(FittedAttributes):
@@ -55,50 +53,6 @@ class Engines(FittedAttributes):
             made = self._compiled(model, engine)
             if self._replaced(model, model.with_engine(made)):
                 return self
-
-    @undisturbed
-    def export_onnx(
-        self, path: str | Path, *, num_steps: int | None = None, n_draws: int | None = None
-    ) -> Path:
-        """Export the model as one ONNX file, from uint8 images to calibrated probabilities.
-
-        The graph takes ``images``, uint8 of shape (n, 3, S, S), resized to ``image_size_`` (floats
-        in 0–1 for a model with a ``value_range``), and gives ``probabilities`` and
-        ``prior_probabilities``, each (n, C), for any n. The start noise is part of it. Classes,
-        thresholds and preprocessing are in its metadata, under the key ``diffmic``.
-        :class:`diffmic.runtime.OnnxClassifier` predicts files and arrays with it, without torch.
-
-        Parameters
-        ----------
-        path : str or Path
-            File to write, such as ``"model.onnx"``; one that exists is replaced.
-        num_steps, n_draws : int or None, default=None
-            Numbers of sampler steps and draws of the graph; None: those of the estimator.
-
-        Returns
-        -------
-        Path
-            The file.
-
-        Raises
-        ------
-        NotFittedError
-            There is no fitted model.
-        InputError
-            The packages for ONNX are missing (``pip install "diffmic[onnx]"``), an option is
-            invalid, or the network cannot be exported.
-        """
-        from ..engine.onnx import export_onnx
-
-        model, file = self._fitted(), Path(path).expanduser()
-        if not file.parent.is_dir():
-            raise InputError(f"There is no folder {str(file.parent)!r} to write {file.name!r} to.")
-        if file.is_dir():
-            raise InputError(f"{str(path)!r} is a folder; give a file, such as 'model.onnx'.")
-        asked = {"num_steps": num_steps, "n_draws": n_draws}
-        n_timesteps = model.plan.architecture.num_train_timesteps
-        export_onnx(model, file, sampling_options(self.get_params(deep=False), asked, n_timesteps))
-        return file
 
     def to(self, device: str) -> Self:
         """Move the model to a device, which predictions and further fits will use."""

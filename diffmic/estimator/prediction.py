@@ -225,6 +225,19 @@ def _evidence(
     return evidence
 
 
+def prepared_images(
+    model: FittedModel, parameters: Parameters, X: Any
+) -> PreparedImages | PreparedStream:
+    """X as images resized for the network, read in this process.
+
+    Raises
+    ------
+    InputError
+        X or a parameter cannot be used.
+    """
+    return _prepared(model, parameters, X)[0]
+
+
 def _prepared(
     model: FittedModel, parameters: Parameters, X: Any, *, with_targets: bool = False
 ) -> tuple[PreparedImages | PreparedStream, int]:

@@ -1,6 +1,7 @@
 """Saved models: files, short names, model cards, and the Hugging Face Hub."""
 
 from .card import ModelCard, card_of_finetuned, checked_card
+from .getting import get_model
 from .names import check_repository, list_pretrained, locate, origin_of
 from .publish import push_folder
 from .saved_model import SavedModel, load_model
@@ -14,6 +15,7 @@ __all__ = [
     "card_of_finetuned",
     "check_repository",
     "checked_card",
+    "get_model",
     "list_pretrained",
     "load_model",
     "locate",

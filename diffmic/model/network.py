@@ -124,7 +124,9 @@ class DiffMICNetwork(nn.Module):
         """Number of regions, K."""
         return self.prior.n_regions
 
-    def encode(self, images: Tensor, originals: Sequence[Tensor] | None = None) -> Conditions:
+    def encode(
+        self, images: Tensor, originals: Tensor | Sequence[Tensor] | None = None
+    ) -> Conditions:
         """Conditions of images (B, 3, H, W) in 0–1, computed once per image.
 
         ``originals`` are those of :meth:`DualGranularityPrior.forward`.

@@ -114,7 +114,7 @@ class DualGranularityPrior(nn.Module):
         )
 
     def forward(
-        self, images: Tensor, originals: Sequence[Tensor] | None = None
+        self, images: Tensor, originals: Tensor | Sequence[Tensor] | None = None
     ) -> tuple[Conditions, Tensor]:
         """Apply the prior to images (B, 3, H, W) in 0–1.
 

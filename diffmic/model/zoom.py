@@ -147,7 +147,7 @@ class ZoomedCrops(nn.Module):
         return self.backbone.pooled(crops)
 
 
-def of_one_size(images: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def of_one_size(images: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
     """Images (C, H, W) resized to (B, 3, *size), float in 0–1."""
     transforms = imported("torchvision.transforms.v2.functional")
     found = [transforms.resize(image, list(size), antialias=True) for image in images]

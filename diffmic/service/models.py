@@ -110,13 +110,13 @@ class OnnxModel:
         )
 
     def prepare(self, content: bytes, name: str) -> Prepared:
-        """Pixels (3, S, S)."""
+        """Pixels as the graph takes them."""
         return Prepared(self.classifier.prepare(content, name))
 
     def answer(self, images: Sequence[Any], stage: str, shares: Floats | None) -> Answer:
         """Probabilities and decisions."""
         chosen = cast(Literal["diffusion", "prior"], stage)
-        proba = self.classifier.run(np.stack(images), chosen)
+        proba = self.classifier.run(images, chosen)
         return Answer(proba, self.classifier.decisions(proba, chosen))
 
 

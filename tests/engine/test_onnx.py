@@ -1,7 +1,9 @@
 """Models exported as ONNX, and the engine of ONNX Runtime."""
 
 import copy
+import json
 import pickle
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -12,6 +14,7 @@ from tiny import RECIPE, TinyBackbone, small, stripes
 from torch import nn
 
 from diffmic import DiffMICClassifier, InputError, ModelFileError
+from diffmic.engine.reduced import reduced
 from diffmic.model import DiffusionSettings
 from diffmic.runtime import OnnxClassifier
 
@@ -160,6 +163,8 @@ def test_a_backbone_that_branches_on_values_is_refused(tmp_path):
     clf, _, _ = fitted(backbone=Branching())
     with pytest.raises(InputError, match="cannot be exported"):
         clf.export_onnx(tmp_path / "model.onnx")
+    with pytest.raises(InputError, match="cannot be exported by torch"):
+        clf.export_torch(tmp_path / "model.pt2")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -191,6 +196,85 @@ def test_missing_packages_are_named(gray, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(InputError, match=r"diffmic\[onnx\]"):
         gray[0].export_onnx(tmp_path / "model.onnx")
+
+
+def feeds_of(X):
+    pixels = np.repeat(X[:, None], 3, axis=1)
+    return [{"images": pixels[i : i + 8]} for i in range(0, len(X), 8)]
+
+
+@pytest.fixture(scope="module")
+def graph(gray, tmp_path_factory):
+    import onnx
+
+    return onnx.load(gray[0].export_onnx(tmp_path_factory.mktemp("onnx") / "model.onnx"))
+
+
+@pytest.mark.parametrize("precision", ["float16", "int8"])
+def test_weights_of_fewer_bits_are_compared_with_those_of_float32(gray, graph, precision):
+    X = gray[1]
+    found, largest = reduced(graph, precision, feeds_of(X), tolerance=0.9)
+    clf = OnnxClassifier(found.SerializeToString())
+    whole = OnnxClassifier(graph.SerializeToString())
+    apart = max(
+        abs(clf.predict_proba(X, stage=stage) - whole.predict_proba(X, stage=stage)).max()
+        for stage in ("diffusion", "prior")
+    )
+    assert 0 < largest == pytest.approx(apart, abs=1e-6)
+    assert largest < {"float16": 0.02, "int8": 0.5}[precision]
+    stored = {tensor.data_type for tensor in found.graph.initializer}
+    assert stored & {"float16": {10}, "int8": {3}}[precision]
+    with pytest.raises(InputError, match=f"In {precision}.* of 60 images.*Nothing was written"):
+        reduced(graph, precision, feeds_of(X), tolerance=largest / 2)
+
+
+def test_a_file_of_half_precision(gray, exported, tmp_path):
+    clf, X, _ = gray
+    file = clf.export_onnx(tmp_path / "half.onnx", precision="float16", images=X[:20])
+    half = OnnxClassifier(file)
+    assert half.metadata_["precision"] == "float16"
+    assert 0 < half.metadata_["largest_difference"] <= 0.02
+    assert exported.metadata_["precision"] == "float32"
+    np.testing.assert_allclose(half.predict_proba(X), clf.predict_proba(X), atol=0.03)
+
+
+def test_what_other_precisions_need_is_told(gray, tmp_path):
+    clf, X, _ = gray
+    file = tmp_path / "model.onnx"
+    for options, message in [
+        ({"precision": "int4"}, "precision is 'int4'"),
+        ({"precision": "int8"}, "pass images"),
+        ({"images": X}, "float16"),
+        ({"precision": "int8", "images": X, "tolerance": 0}, "tolerance is 0"),
+        ({"precision": "int8", "images": X[:0]}, "image"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            clf.export_onnx(file, **options)
+    assert not file.exists()
+
+
+LOADED = """
+import sys
+sys.modules["diffmic"] = None  # importing it fails
+import torch
+program = torch.export.load(sys.argv[1], extra_files=(extra := {"diffmic.json": ""})).module()
+images = torch.load(sys.argv[2], weights_only=True)
+torch.save([program(images[:n])[0] for n in (1, 2, 7)], sys.argv[2])
+print(extra["diffmic.json"])
+"""
+
+
+def test_a_program_of_torch_needs_no_diffmic(gray, tmp_path):
+    clf, X, _ = gray
+    file = clf.export_torch(tmp_path / "model.pt2")
+    torch.save(torch.from_numpy(X[:7])[:, None].expand(-1, 3, -1, -1), tmp_path / "images.pt")
+    command = [sys.executable, "-c", LOADED, str(file), str(tmp_path / "images.pt")]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert json.loads(run.stdout)["classes"] == clf.classes_.tolist()
+    expected = clf.predict_proba(X[:7])
+    for found in torch.load(tmp_path / "images.pt"):
+        np.testing.assert_allclose(found, expected[: len(found)], atol=1e-5)
 
 
 def test_torch_is_left_as_it_was(gray, tmp_path):

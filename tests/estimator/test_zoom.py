@@ -419,18 +419,59 @@ def test_a_zoom_is_trained_jointly(images):
     np.testing.assert_allclose(proba.sum(axis=1), 1, atol=1e-6)
 
 
-@pytest.mark.slow
-def test_a_zoom_is_run_by_onnx_runtime(fitted, images, tmp_path):
+@pytest.fixture(scope="module")
+def exported(fitted, tmp_path_factory):
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    X = images[0][:5]
+    return OnnxClassifier(fitted.export_onnx(tmp_path_factory.mktemp("onnx") / "zoom.onnx"))
+
+
+@pytest.mark.slow
+def test_a_zoom_is_run_by_onnx_runtime(fitted, exported, images):
+    X = images[0]
     expected = fitted.predict_proba(X)
+    np.testing.assert_allclose(exported.predict_proba(X, batch_size=7), expected, atol=1e-4)
+    assert exported.metadata_["zoom_size"] == 200
+    assert exported.image_size_ == 64
     try:
         np.testing.assert_allclose(
             fitted.compile("onnxruntime").predict_proba(X), expected, atol=1e-4
         )
     finally:
         fitted.compile()
-    fitted.export_onnx(tmp_path / "zoom.onnx")
-    found = OnnxClassifier(tmp_path / "zoom.onnx").predict_proba(X)
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["png", "larger", "gray"])
+def test_an_exported_zoom_reads_files_as_the_estimator_does(
+    fitted, exported, images, kind, tmp_path
+):
+    files = []
+    for number, image in enumerate(images[0][:8]):
+        picture = Image.fromarray(image)
+        if kind == "larger":
+            picture = picture.resize((333, 271), Image.Resampling.BICUBIC)
+        if kind == "gray":
+            picture = picture.convert("L")
+        files.append(tmp_path / f"{number}.png")
+        picture.save(files[-1])
+    np.testing.assert_allclose(
+        exported.predict_proba(files),
+        fitted.predict_proba(files),
+        atol=5e-3 if kind == "larger" else 1e-3,
+    )
+
+
+@pytest.mark.slow
+def test_a_zoom_is_exported_by_torch(fitted, images, tmp_path):
+    file = fitted.export_torch(tmp_path / "zoom.pt2")
+    program = torch.export.load(file).module()
+    large = torch.from_numpy(images[0][:5])
+    large = (
+        large.expand(3, -1, -1, -1).permute(1, 0, 2, 3)
+        if large.ndim == 3
+        else large.permute(0, 3, 1, 2)
+    )
+    small = torch.stack([resized(image, 64) for image in large])
+    found, _ = program(small, large.contiguous())
+    np.testing.assert_allclose(found, fitted.predict_proba(images[0][:5]), atol=1e-4)

@@ -12,6 +12,7 @@ from hub.hub_server import HubServer, Refusal, use
 from huggingface_hub import constants
 from numpy.testing import assert_array_equal
 from tiny import small, stripes
+from typer.testing import CliRunner
 
 from diffmic import (
     DiffMICClassifier,
@@ -21,6 +22,7 @@ from diffmic import (
     ModelCard,
     ModelFileError,
 )
+from diffmic.cli import app
 from diffmic.hub import push_folder
 from diffmic.hub.files import digest
 from diffmic.hub.names import REGISTRY, Published
@@ -360,3 +362,42 @@ def test_nothing_of_this_machine_is_published(published, tmp_path):
         text = published.files(REPO)[name].decode()
         for place in (path.parent, Path.home(), Path.cwd()):
             assert str(place) not in text
+
+
+def test_the_command_gets_a_model_checks_it_and_copies_it(published, tmp_path):
+    run = CliRunner().invoke(app, ["models", "get", REPO])
+    assert run.exit_code == 0, run.output
+    cached = Path(run.stdout.strip())
+    assert (cached / "model.safetensors").is_file()
+    run = CliRunner().invoke(app, ["models", "get", REPO, "--out", str(tmp_path / "mine")])
+    assert Path(run.stdout.strip()) == tmp_path / "mine"
+    expected = load().predict_proba(stripes(3)[0])
+    found = load(tmp_path / "mine").predict_proba(stripes(3)[0])
+    assert (found == expected).all()
+    run = CliRunner().invoke(app, ["models", "get", REPO, "--out", str(tmp_path / "mine")])
+    assert run.exit_code == 1
+    assert "holds a model already" in run.stderr
+
+
+def test_the_command_refuses_weights_that_do_not_fit_the_configuration(hub, files, tmp_path):
+    weights = files["model.safetensors"]
+    hub.add(REPO, files | {"model.safetensors": weights[:-1] + bytes([weights[-1] ^ 1])})
+    run = CliRunner().invoke(app, ["models", "get", REPO, "--out", str(tmp_path / "mine")])
+    assert run.exit_code == 1
+    assert "checksum" in run.stderr
+    assert not (tmp_path / "mine").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("diffmic-v2-busi", "No published weights"),
+        ("org/missing", "no repository org/missing"),
+        ("nonsense", "no saved model"),
+    ],
+)
+def test_the_command_says_why_there_is_no_such_model(hub, name, said):
+    run = CliRunner().invoke(app, ["models", "get", name])
+    assert run.exit_code == 1
+    assert said in run.stderr
+    assert run.stdout == ""
