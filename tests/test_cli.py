@@ -4,7 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from diffmic.cli import app
+from diffmic.cli.app import told
 from diffmic.demo import table
+from diffmic.errors import warn_user
 
 
 @pytest.mark.slow
@@ -35,3 +37,14 @@ def test_the_table_has_the_stages_side_by_side():
 def test_without_a_command_the_help_is_shown():
     result = CliRunner().invoke(app, [])
     assert "demo" in result.output
+
+
+def test_a_warning_of_each_batch_is_told_once(capsys):
+    with told():
+        for n in (12, 6):
+            warn_user(f"{n} of {n} images are nearly black.")
+        warn_user("Something else.")
+    assert capsys.readouterr().err.splitlines() == [
+        "diffmic: warning: 12 of 12 images are nearly black.",
+        "diffmic: warning: Something else.",
+    ]

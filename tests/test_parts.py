@@ -450,7 +450,7 @@ def test_a_model_with_parts_is_exported_but_not_with_a_calibration(tmp_path):
     expected = clf.predict_proba(X[:4])
     assert_allclose(clf.compile("onnxruntime").predict_proba(X[:4]), expected, atol=1e-3)
     clf = fitted(replace(RECIPE, calibration=Dirichlet()))
-    with pytest.raises(InputError, match="Dirichlet, cannot be part of an ONNX"):
+    with pytest.raises(InputError, match="Dirichlet, cannot be part of an exported model"):
         clf.export_onnx(tmp_path / "model.onnx")
 
 

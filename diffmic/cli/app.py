@@ -1,6 +1,7 @@
 """What all commands share: errors and warnings as lines on standard error, exit codes, progress."""
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -29,11 +30,14 @@ class Told(TyperGroup):
 def told() -> Iterator[None]:
     """Errors of this library and of the system as a line with an exit code; warnings as lines."""
     with warnings.catch_warnings():
-        original = warnings.showwarning
+        original, said = warnings.showwarning, set()
 
         def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
             if issubclass(category, DiffMICWarning):
-                say(f"warning: {message}")
+                # Once, although each batch has its own numbers.
+                if (cause := re.sub(r"\d+", "0", str(message))) not in said:
+                    said.add(cause)
+                    say(f"warning: {message}")
             else:
                 original(message, category, *place, **more)
 

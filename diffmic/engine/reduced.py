@@ -101,7 +101,7 @@ def _half(graph: Any, trained: Weights) -> Any:
     """All large weights in half precision; every computation stays in float32.
 
     Weights that the exporter has multiplied by a factor for each output channel, which are those of
-    a batch norm, are stored as they were trained, beside their factors: what was saved in half
+    a batch norm, are stored as they were trained, beside their factors: what a fit rounded to half
     precision then stays exactly what it is. ONNX Runtime computes the product once, when it loads.
     """
     import onnx

@@ -45,7 +45,8 @@ class Exporting(FittedAttributes):
             Numbers of sampler steps and draws of the graph; None: those of the estimator.
         precision : {"float32", "float16", "int8"}, default="float32"
             Precision of the weights. ``"float16"``: stored in half precision, computed with in
-            float32, so that the file is half as large. ``"int8"``: static quantization of the
+            float32, so that the file is half as large; weights that a fit trained are so already,
+            and stay exact. ``"int8"``: static quantization of the
             convolutions, whose activations are calibrated on ``images``. Both are compared with
             float32 on ``images``.
         images : like X of ``predict_proba``, default=None

@@ -233,9 +233,9 @@ def test_a_file_of_half_precision(gray, exported, tmp_path):
     file = clf.export_onnx(tmp_path / "half.onnx", precision="float16", images=X[:20])
     half = OnnxClassifier(file)
     assert half.metadata_["precision"] == "float16"
-    assert 0 < half.metadata_["largest_difference"] <= 0.02
+    assert half.metadata_["largest_difference"] < 1e-5  # a fit rounds what it trains
     assert exported.metadata_["precision"] == "float32"
-    np.testing.assert_allclose(half.predict_proba(X), clf.predict_proba(X), atol=0.03)
+    np.testing.assert_allclose(half.predict_proba(X), clf.predict_proba(X), atol=1e-4)
 
 
 def test_what_other_precisions_need_is_told(gray, tmp_path):
