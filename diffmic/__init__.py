@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         ModelFileError,
         PartError,
         PretrainedWeightsError,
+        ProcessesError,
         TrainingDivergedError,
     )
     from .estimator.presets import list_presets
@@ -41,6 +42,7 @@ _ROOMS = {
             "ModelFileError",
             "PartError",
             "PretrainedWeightsError",
+            "ProcessesError",
             "TrainingDivergedError",
         ),
         "errors",
@@ -59,6 +61,7 @@ __all__ = [
     "ModelFileError",
     "PartError",
     "PretrainedWeightsError",
+    "ProcessesError",
     "TrainingDivergedError",
     "__version__",
     "list_presets",

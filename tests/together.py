@@ -1,6 +1,7 @@
 """Fits by several processes; test_distributed.py starts it by torchrun: OUT CASE ..."""
 
 import os
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from tiny import RECIPE, small, stripes
+from torch.utils.data import Dataset
 
 from diffmic import DiffMICClassifier
 
@@ -50,5 +52,48 @@ def fit_all(out: Path, cases: list[str]) -> None:
     torch.save(found, out / f"{os.environ['RANK']}.pt")
 
 
+class Dying(Dataset[Any]):
+    """Images of which one kills the process that reads it, or cannot be read there."""
+
+    def __init__(self, how: str, first: Path) -> None:
+        self.how, self.first = how, first
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        others = os.environ["RANK"] != "1" or self.first.exists()
+        if not others and epochs_of(self.first.parent):
+            if self.how == "restarted":
+                self.first.touch()
+            if self.how == "unreadable":
+                raise OSError("the disk of this machine is gone")
+            os.kill(os.getpid(), signal.SIGKILL)
+        return X[index], int(y[index])
+
+
+def epochs_of(out: Path) -> int:
+    """Number of checkpoints in a folder: training has begun when there is one."""
+    return len([*out.glob("checkpoint-*.safetensors")])
+
+
+def fit_and_die(how: str, out: Path) -> None:
+    """A fit one of whose processes dies in its second epoch; what became of it in this one."""
+    clf = DiffMICClassifier(
+        **small(distributed=True, precision="fp32", batch_size=16, checkpoint_dir=out)
+    )
+    try:
+        clf.fit(Dying(how, out / "first"), resume=how == "restarted")
+    except Exception as reason:
+        (out / f"{os.environ['RANK']}.txt").write_text(f"{type(reason).__name__}: {reason}")
+        raise
+    (out / f"{os.environ['RANK']}.txt").write_text("fitted")
+    if os.environ["RANK"] == "0":
+        np.save(out / "proba.npy", clf.predict_proba(X[:20]))
+
+
 if __name__ == "__main__":
-    fit_all(Path(sys.argv[1]), sys.argv[2:])
+    if sys.argv[1] in ("killed", "unreadable", "restarted"):
+        fit_and_die(sys.argv[1], Path(sys.argv[2]))
+    else:
+        fit_all(Path(sys.argv[1]), sys.argv[2:])

@@ -145,7 +145,8 @@ def _prepared(
         )
     check_n_views(p["n_views"], p["augment"])
     recipe = _recipe(p)
-    device, saved = resolve_device(p["device"]), found_checkpoint(p, resume)
+    device = resolve_device(p["device"])
+    saved = found_checkpoint(p, resume, writes=processes.is_main)
     seed = seed_of(seeded, draw_seed(p["random_state"]), saved)
     data = read_training_data(
         X,

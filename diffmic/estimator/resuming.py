@@ -16,8 +16,12 @@ from ..training.checkpoint_file import Saved
 from ..training.fingerprint import check_same, fingerprint
 
 
-def found_checkpoint(parameters: Mapping[str, Any], resume: Any) -> Saved | None:
+def found_checkpoint(
+    parameters: Mapping[str, Any], resume: Any, *, writes: bool = True
+) -> Saved | None:
     """Checkpoint from which a fit goes on; None: it starts from the beginning.
+
+    ``writes``: whether this process writes others; of several, one does.
 
     Raises
     ------
@@ -37,7 +41,8 @@ def found_checkpoint(parameters: Mapping[str, Any], resume: Any) -> Saved | None
             )
         return None
     folder = Path(folder).expanduser()
-    prepare_folder(folder)
+    if writes:
+        prepare_folder(folder)
     if resume:
         saved = newest(folder)
         if saved is None:

@@ -5,6 +5,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -20,13 +21,13 @@ from diffmic.training.synchronised_norm import SynchronisedNorms
 SCRIPT = Path(__file__).parents[1] / "together.py"
 
 
-def launched(n, *arguments, timeout=540, **environment):
+def launched(n, *arguments, timeout=540, restarts=0, **environment):
     """Result of the script in n processes."""
     return subprocess.run(
         [
             *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(n)),
             *("--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0", "--local-addr"),
-            *("127.0.0.1", SCRIPT, *map(str, arguments)),
+            *("127.0.0.1", "--max-restarts", str(restarts), SCRIPT, *map(str, arguments)),
         ],
         capture_output=True,
         text=True,
@@ -63,6 +64,33 @@ def test_processes_give_what_one_gives_with_the_same_global_batch(n, tmp_path):
                 assert torch.equal(other[case]["weights"][name], tensor), name
             assert torch.equal(other[case]["proba"], main["proba"])
             assert other[case]["verdict"] == main["verdict"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["killed", "unreadable"])
+def test_all_processes_end_with_an_error_if_one_does(how, tmp_path):
+    done = launched(2, how, tmp_path, timeout=200)
+    assert done.returncode != 0
+    told = (tmp_path / "0.txt").read_text() if (tmp_path / "0.txt").exists() else ""
+    if how == "unreadable":
+        assert "the disk of this machine is gone" in (tmp_path / "1.txt").read_text()
+        assert told.startswith(("ProcessesError: Another process of this fit failed", "InputError"))
+    assert "fitted" not in told
+    assert not [*tmp_path.glob("*.tmp")]
+
+
+@pytest.mark.slow
+def test_a_restart_goes_on_from_the_checkpoint(tmp_path):
+    folder = tmp_path / "restarted"
+    folder.mkdir()
+    done = launched(2, "restarted", folder, timeout=300, restarts=1)
+    assert done.returncode == 0, done.stderr[-3000:]
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    (whole / "first").touch()  # nobody dies
+    assert launched(2, "restarted", whole, timeout=300).returncode == 0
+    found, expected = (np.load(each / "proba.npy") for each in (folder, whole))
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
