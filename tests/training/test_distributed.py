@@ -124,8 +124,9 @@ def test_random_numbers_are_those_of_the_whole_batch(draw):
 
 @pytest.mark.parametrize("shape", [(5, 3), (4, 3, 2, 2)])
 def test_batch_norm_of_two_processes_is_that_of_all_their_rows(shape):
-    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 100
-    x, target = x.float().requires_grad_(), torch.rand(shape).float()
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.randn(shape, generator=generator) + 5).requires_grad_()
+    target = torch.rand(shape, generator=generator)
     whole, part = (nn.BatchNorm1d(3) if len(shape) == 2 else nn.BatchNorm2d(3) for _ in range(2))
     expected = whole(torch.cat([x, x]))[: len(x)]
     (gradient,) = torch.autograd.grad((expected * target).sum() * 2, x)
