@@ -214,7 +214,7 @@ def ray(
     rounds: Annotated[int, typer.Option(help="Turns of each candidate.", min=1)] = 3,
     quick: Quick = False,
 ) -> None:
-    """Images a second of a worker of Ray Data beside those of one process; prints JSON."""
+    """Images of a CPU second: a worker of Ray Data beside one process; prints JSON."""
     from speed_bench.scale import through_ray
 
     found = through_ray(QUICK if quick else Settings(), images, workers, rounds)

@@ -1,6 +1,8 @@
-"""Images a second through Ray Data, a worker with one thread, beside one process with one."""
+"""Images of a CPU second through Ray Data, a worker with one thread, beside one such process."""
 
+import os
 import tempfile
+import threading
 import time
 from pathlib import Path
 from statistics import median
@@ -16,16 +18,18 @@ from .models import Settings, pictures
 
 
 def through_ray(settings: Settings, n_images: int, workers: int, rounds: int) -> dict[str, Any]:
-    """Seconds of one process, and of :func:`diffmic.scale.predict`, in turns.
+    """One process, and :func:`diffmic.scale.predict`, in turns.
 
-    ``ratio_per_worker`` is that of the rate of a worker, between its first share and its last, to
-    that of the process: what starting Ray and loading the model takes is told beside it.
+    ``ratio_per_core`` is that of images in a CPU second of the workers, after their first share,
+    to those of the process, so that other work on the machine has no part in it. What starting the
+    workers takes is in ``ray_seconds``. Linux alone: processes are looked up in ``/proc``.
     """
     import ray
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     clf = settings.estimator("default").set_params(batch_size=settings.batch)
+    share = scale.share_size(n_images, workers, settings.batch)
     found = []
     ray.init(num_cpus=workers, include_dashboard=False, log_to_driver=False)
     try:
@@ -33,20 +37,23 @@ def through_ray(settings: Settings, n_images: int, workers: int, rounds: int) ->
             files = _files(Path(folder), settings, n_images)
             clf.predict_proba(files[: settings.batch])
             for number in range(rounds):
-                started = time.perf_counter()
+                began, cpu = time.perf_counter(), time.process_time()
                 proba = clf.predict_proba(files)
-                alone = time.perf_counter() - started
-                out = Path(folder, f"out-{number}")
-                started = time.perf_counter()
-                scale.predict(files, clf, out, concurrency=workers)
-                found.append(_round(out, proba, alone, time.perf_counter() - started, workers))
+                alone = n_images / (time.process_time() - cpu)
+                seconds = {"alone_seconds": time.perf_counter() - began}
+                out, began = Path(folder, f"out-{number}"), time.perf_counter()
+                with _Watch(out) as watch:
+                    scale.predict(files, clf, out, concurrency=workers)
+                seconds["ray_seconds"] = time.perf_counter() - began
+                rates = {"alone": alone, "worker": watch.shares_a_second() * share}
+                found.append(rates | seconds | {"difference": _difference(out, proba)})
     finally:
         ray.shutdown()
         torch.set_num_threads(before)
     return {
         "images": n_images,
         "workers": workers,
-        "ratio_per_worker": round(median(each["ratio"] for each in found), 3),
+        "ratio_per_core": round(median(each["worker"] / each["alone"] for each in found), 3),
         "rounds": found,
     }
 
@@ -63,22 +70,53 @@ def _files(folder: Path, settings: Settings, n_images: int) -> list[Path]:
     return files
 
 
-def _round(out: Path, proba: Any, alone: float, whole: float, workers: int) -> dict[str, float]:
-    """Rates of a round, and the largest difference of a probability."""
+class _Watch:
+    """Number of shares that are done, and CPU seconds of the workers, as both rise."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.over, self.cpu = out, threading.Event(), 0.0
+        self.seen: dict[int, float] = {}  # CPU seconds at which so many shares were seen first
+
+    def __enter__(self) -> "_Watch":
+        self.thread = threading.Thread(target=self._watch)
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.thread.join()
+        self.seen[len(list(self.out.glob("*.parquet")))] = self.cpu  # the last end with the worker
+
+    def _watch(self) -> None:
+        while not self.over.wait(0.05):
+            self.cpu = max(self.cpu, _cpu_seconds())
+            if done := len(list(self.out.glob("*.parquet"))):
+                self.seen.setdefault(done, self.cpu)
+
+    def shares_a_second(self) -> float:
+        """Shares in a CPU second after the first."""
+        first, last = min(self.seen), max(self.seen)
+        return (last - first) / (self.seen[last] - self.seen[first])
+
+
+def _cpu_seconds() -> float:
+    """CPU seconds of the workers of Ray Data that run now."""
+    ticks = 0
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if b"MapWorker" in (process / "cmdline").read_bytes():
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                ticks += int(fields[11]) + int(fields[12])  # user and system
+        except OSError:  # it has ended
+            continue
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _difference(out: Path, proba: Any) -> float:
+    """Largest difference of a probability."""
     import pyarrow.parquet as pq
 
-    parts = sorted(out.glob("*.parquet"), key=lambda part: part.stat().st_mtime)
-    shares = [pq.read_table(part).sort_by("file") for part in parts]
     rows = pq.read_table(out).sort_by("file")
     columns = [name for name in rows.column_names if name.startswith("p_")]
-    there = np.stack([rows[name].to_numpy() for name in columns], axis=1)
-    seconds = parts[-1].stat().st_mtime - parts[workers - 1].stat().st_mtime
-    n_images = sum(len(share) for share in shares[workers:])
-    rate = n_images / seconds / workers
-    return {
-        "alone_images_a_second": round(len(proba) / alone, 2),
-        "worker_images_a_second": round(rate, 2),
-        "ratio": rate / (len(proba) / alone),
-        "ray_seconds_in_all": round(whole, 1),
-        "largest_difference": float(np.abs(there - proba).max()),
-    }
+    found = np.stack([rows[name].to_numpy() for name in columns], axis=1)
+    return float(np.abs(found - proba).max())
