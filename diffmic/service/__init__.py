@@ -4,8 +4,8 @@ It needs ``pip install "diffmic[service]"``. An exported model (``.onnx``) is se
 """
 
 from .limits import Limits
-from .models import Served, load
+from .models import load
 from .running import serve
 from .web import create_app
 
-__all__ = ["Limits", "Served", "create_app", "load", "serve"]
+__all__ = ["Limits", "create_app", "load", "serve"]

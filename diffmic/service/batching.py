@@ -1,29 +1,26 @@
 """Images of concurrent requests in batches: one queue, and one thread that runs the model."""
 
 import asyncio
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 
-@dataclass(eq=False)
-class _Asked:
+class _Asked(NamedTuple):
     """An image that waits for its answer."""
 
     image: Any
     key: Hashable
-    answer: "asyncio.Future[Any]" = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    answer: "asyncio.Future[Any]"
 
 
 class Batcher:
     """Collects images for some milliseconds, and has a function answer them together.
 
     While the model is busy, images gather by themselves. An image waits only if ``coming`` says
-    that other requests are on their way, so that a single one is not kept.
+    that others are on their way, so that a single one is not kept.
 
     Parameters
     ----------
@@ -35,9 +32,7 @@ class Batcher:
     wait : float
         Seconds that an image waits for others.
     coming : callable
-        Whether other requests are on their way.
-    observed : callable
-        Told the number of images of each batch.
+        Whether other images are on their way.
     """
 
     def __init__(
@@ -47,17 +42,15 @@ class Batcher:
         size: int,
         wait: float,
         coming: Callable[[], bool],
-        observed: Callable[[int], None],
     ) -> None:
-        self.function, self.size, self.wait = function, size, wait
-        self.coming, self.observed = coming, observed
+        self.function, self.size, self.wait, self.coming = function, size, wait, coming
         self.queue: asyncio.Queue[_Asked] = asyncio.Queue()
 
     async def ask(self, image: Any, key: Hashable) -> Any:
         """Answer for an image."""
-        asked = _Asked(image, key)
-        self.queue.put_nowait(asked)
-        return await asked.answer
+        answer = asyncio.get_running_loop().create_future()
+        self.queue.put_nowait(_Asked(image, key, answer))
+        return await answer
 
     async def run(self) -> None:
         """Answer until cancelled."""
@@ -67,38 +60,30 @@ class Batcher:
                 for asked in await self._batch():
                     if not asked.answer.done():  # its request has been given up
                         groups[asked.key].append(asked)
-                for key, group in groups.items():
-                    await self._answer(worker, key, group)
+                for group in groups.values():
+                    await self._answer(worker, group)
 
     async def _batch(self) -> list[_Asked]:
         batch = [await self.queue.get()]
-        loop = asyncio.get_running_loop()
-        end = loop.time() + self.wait
-        while len(batch) < self.size:
-            if not self.queue.empty():
-                batch.append(self.queue.get_nowait())
-            elif self.coming() and loop.time() < end:
-                try:
-                    async with asyncio.timeout_at(end):
-                        batch.append(await self.queue.get())
-                except TimeoutError:
-                    break
-            else:
-                break
+        with contextlib.suppress(TimeoutError):  # a cancelled get() takes nothing
+            async with asyncio.timeout(self.wait):
+                while len(batch) < self.size and (self.coming() or not self.queue.empty()):
+                    batch.append(await self.queue.get())
         return batch
 
-    async def _answer(self, worker: ThreadPoolExecutor, key: Hashable, group: list[_Asked]) -> None:
-        loop, images = asyncio.get_running_loop(), [asked.image for asked in group]
+    async def _answer(self, worker: ThreadPoolExecutor, group: list[_Asked]) -> None:
+        images = [asked.image for asked in group]
+        loop = asyncio.get_running_loop()
         try:
-            found = await loop.run_in_executor(worker, self.function, images, key)
+            found = await loop.run_in_executor(worker, self.function, images, group[0].key)
+            answers = list(zip(group, found, strict=True))
         except Exception as reason:
             if len(group) > 1:  # one image is not to spoil the answers of others
                 for asked in group:
-                    await self._answer(worker, key, [asked])
+                    await self._answer(worker, [asked])
             elif not group[0].answer.done():
                 group[0].answer.set_exception(reason)
             return
-        self.observed(len(group))
-        for asked, answer in zip(group, found, strict=True):
+        for asked, answer in answers:
             if not asked.answer.done():
                 asked.answer.set_result(answer)

@@ -47,13 +47,11 @@ class Limits:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            value = getattr(self, field.name)
-            whole = field.type in ("int", int)
-            good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not good or not (0 <= value < 1e12 if field.name == "wait_ms" else 0 < value < 1e12):
-                raise InputError(
-                    f"{field.name} is {value!r}; give a positive {'whole ' if whole else ''}number."
-                )
+            value, kind = getattr(self, field.name), type(getattr(Limits, field.name))
+            good = isinstance(value, (int, kind)) and 0 <= value < 1e12
+            if not good or (value == 0 and field.name != "wait_ms"):
+                whole = "whole " if kind is int else ""
+                raise InputError(f"{field.name} is {value!r}; give a positive {whole}number.")
 
     @property
     def upload_bytes(self) -> int:

@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,52 +18,98 @@ if TYPE_CHECKING:
 Floats = NDArray[np.float64]
 
 
-class Prepared(NamedTuple):
-    """An image that is ready for the network, and what was noticed in it."""
+class OnnxModel:
+    """An exported model, run by ONNX Runtime; its methods are those of :class:`TorchModel`."""
 
-    image: Any
-    notes: Sequence[str] = ()
+    def __init__(self, path: str | Path) -> None:
+        from ..runtime import OnnxClassifier
+
+        self.classifier = OnnxClassifier(path)
+        file = Path(path).expanduser()
+        self.name, self.version = file.stem, _checksum(file)
+        self.classes: list[Any] = self.classifier.classes_.tolist()
+        self.class_names = self.classifier.class_names_
+        self.task = self.classifier.task_
+        self.stages: list[str] = sorted(self.classifier.metadata_["stages"])
+
+    def shares(self, prevalence: Any) -> Floats:
+        """Refused: an exported model does not know the class shares that it was trained with."""
+        raise InputError(
+            "This model was exported as .onnx, and such a file does not take other class shares. "
+            "Leave prevalence out, or serve the folder of the saved model."
+        )
+
+    def prepare(self, content: bytes, name: str) -> tuple[Any, list[str]]:
+        """Pixels as the graph takes them, and no notes."""
+        return self.classifier.prepare(content, name), []
+
+    def answer(
+        self, images: Sequence[Any], stage: str, shares: Floats | None
+    ) -> tuple[Floats, NDArray[Any]]:
+        """Probabilities and decisions."""
+        chosen = cast(Literal["diffusion", "prior"], stage)
+        proba = self.classifier.run(images, chosen)
+        return proba, self.classifier.decisions(proba, chosen)
 
 
-class Answer(NamedTuple):
-    """Probabilities (n, C) of images, and the decisions that follow: (n,), or indicators (n, L)."""
-
-    proba: Floats
-    decisions: NDArray[Any]
-
-
-class Served(Protocol):
-    """A model that can be served.
+class TorchModel:
+    """A saved estimator.
 
     Attributes
     ----------
     name, version : str
         What the model is called, and a checksum that changes whenever its files change.
-    classes : list
-        Class labels.
-    class_names : list of str
-        Their names.
+    classes, class_names : list
+        Class labels, and their names.
     task : str
         "multiclass", "multilabel" or "ordinal".
     stages : list of str
         "diffusion" first, if there is one, and "prior".
     """
 
-    name: str
-    version: str
-    classes: list[Any]
-    class_names: list[str]
-    task: str
-    stages: list[str]
+    def __init__(self, model: str | Path, device: str) -> None:
+        from ..classifier import DiffMICClassifier
+        from ..hub.names import locate, origin_of
+
+        self.classifier: DiffMICClassifier = DiffMICClassifier.from_pretrained(model, device=device)
+        self.classifier.set_params(verbose=0, num_workers=0)
+        self.name = origin_of(model)[0]
+        self.version = _checksum(locate(model)[0] / "config.json")  # which has that of the weights
+        fitted = self.classifier.model_
+        self.classes: list[Any] = fitted.classes.tolist()
+        self.class_names = self.classifier.class_names_
+        self.task = fitted.task.name
+        self.stages: list[str] = sorted(fitted.calibrations)
 
     def shares(self, prevalence: Any) -> Floats | None:
-        """Class shares (C,) that a request gives; InputError if they cannot be used."""
+        """Class shares (C,) by class, or in their order; InputError if they cannot be used."""
+        from ..estimator.populations import prevalence_of
 
-    def prepare(self, content: bytes, name: str) -> Prepared:
-        """Image of the content of a file; InputError if it cannot be used. Called in threads."""
+        return prevalence_of(self.classifier.model_, prevalence, self.class_names)
 
-    def answer(self, images: Sequence[Any], stage: str, shares: Floats | None) -> Answer:
-        """Probabilities and decisions for prepared images."""
+    def prepare(self, content: bytes, name: str) -> tuple["Item", list[str]]:
+        """Image for the network, and what was noticed; InputError if the file cannot be used."""
+        from ..data import noticed
+        from ..estimator.prediction import prepared_alone
+
+        item = prepared_alone(self.classifier.model_, content, name)
+        return item, noticed(item, self.classifier.model_.value_range)
+
+    def answer(
+        self, images: Sequence["Item"], stage: str, shares: Floats | None
+    ) -> tuple[Floats, NDArray[Any]]:
+        """Probabilities (n, C) of prepared images, and decisions: (n,), or indicators (n, L)."""
+        from ..estimator.prediction import evidence_together
+
+        fitted, chosen = self.classifier.model_, cast("Stage", stage)
+        parameters = self.classifier.get_params(deep=False)
+        proba = fitted.probabilities(
+            evidence_together(fitted, parameters, images, chosen), chosen, shares
+        )
+        return proba, fitted.decisions(proba, chosen, shares)
+
+
+Served = OnnxModel | TorchModel
 
 
 def load(model: str | Path, device: str = "auto") -> Served:
@@ -88,85 +134,6 @@ def load(model: str | Path, device: str = "auto") -> Served:
     return TorchModel(model, device)
 
 
-class OnnxModel:
-    """An exported model, run by ONNX Runtime; see :class:`Served`."""
-
-    def __init__(self, path: str | Path) -> None:
-        from ..runtime import OnnxClassifier
-
-        self.classifier = OnnxClassifier(path)
-        file = Path(path).expanduser()
-        self.name, self.version = file.stem, _checksum([file])
-        self.classes: list[Any] = self.classifier.classes_.tolist()
-        self.class_names = self.classifier.class_names_
-        self.task = self.classifier.task_
-        self.stages: list[str] = sorted(self.classifier.metadata_["stages"])
-
-    def shares(self, prevalence: Any) -> Floats | None:
-        """None: an exported model does not know the class shares that it was trained with."""
-        raise InputError(
-            "This model was exported as .onnx, and such a file does not take other class shares. "
-            "Leave prevalence out, or serve the folder of the saved model."
-        )
-
-    def prepare(self, content: bytes, name: str) -> Prepared:
-        """Pixels as the graph takes them."""
-        return Prepared(self.classifier.prepare(content, name))
-
-    def answer(self, images: Sequence[Any], stage: str, shares: Floats | None) -> Answer:
-        """Probabilities and decisions."""
-        chosen = cast(Literal["diffusion", "prior"], stage)
-        proba = self.classifier.run(images, chosen)
-        return Answer(proba, self.classifier.decisions(proba, chosen))
-
-
-class TorchModel:
-    """A saved estimator; see :class:`Served`."""
-
-    def __init__(self, model: str | Path, device: str) -> None:
-        from ..classifier import DiffMICClassifier
-        from ..hub.names import locate, origin_of
-
-        self.classifier: DiffMICClassifier = DiffMICClassifier.from_pretrained(model, device=device)
-        self.classifier.set_params(verbose=0, num_workers=0)
-        folder = locate(model)[0]
-        self.name = origin_of(model)[0]
-        self.version = _checksum([folder / "config.json", folder / "model.safetensors"])
-        fitted = self.classifier.model_
-        self.classes: list[Any] = fitted.classes.tolist()
-        self.class_names = self.classifier.class_names_
-        self.task = fitted.task.name
-        self.stages: list[str] = sorted(fitted.calibrations)
-
-    def shares(self, prevalence: Any) -> Floats | None:
-        """Class shares by class, or in the order of the classes."""
-        from ..estimator.populations import prevalence_of
-
-        return prevalence_of(self.classifier.model_, prevalence, self.class_names)
-
-    def prepare(self, content: bytes, name: str) -> Prepared:
-        """Item of a batch."""
-        from ..data import noticed
-        from ..estimator.prediction import prepared_alone
-
-        item = prepared_alone(self.classifier.model_, content, name)
-        return Prepared(item, noticed(item, self.classifier.model_.value_range))
-
-    def answer(self, images: Sequence["Item"], stage: str, shares: Floats | None) -> Answer:
-        """Probabilities and decisions."""
-        from ..estimator.prediction import evidence_together
-
-        fitted, chosen = self.classifier.model_, cast("Stage", stage)
-        parameters: Mapping[str, Any] = self.classifier.get_params(deep=False)
-        evidence = evidence_together(fitted, parameters, images, chosen)
-        proba = fitted.probabilities(evidence, chosen, shares)
-        return Answer(proba, fitted.decisions(proba, chosen, shares))
-
-
-def _checksum(files: Sequence[Path]) -> str:
-    found = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while part := stream.read(2**20):
-                found.update(part)
-    return f"sha256:{found.hexdigest()[:16]}"
+def _checksum(file: Path) -> str:
+    with file.open("rb") as stream:
+        return f"sha256:{hashlib.file_digest(stream, 'sha256').hexdigest()[:16]}"

@@ -1,24 +1,23 @@
 """Running the service: one process, one address, and an end that finishes what was accepted."""
 
+import contextlib
+import io
 import logging
 import math
-import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import uvicorn
+from PIL import Image
 
 from ..errors import InputError
 from .limits import NOT_A_MEDICAL_DEVICE, Limits
 from .models import Served, load
 from .web import create_app
-
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def serve(
@@ -45,70 +44,53 @@ def serve(
     Raises
     ------
     ModelFileError, HubError, InputError
-        The model cannot be loaded.
-    OSError
-        The address cannot be used.
+        The model cannot be loaded, or the address cannot be used.
     """
     limits = limits or Limits()
-    with _address(host, port) as address:
-        loaded = load(model, device)
-        _warm_up(loaded)
-        config = uvicorn.Config(
-            create_app(loaded, limits),
-            log_level="warning",
-            access_log=False,
-            server_header=False,
-            lifespan="on",
-            timeout_graceful_shutdown=math.ceil(limits.timeout) + 1,
-        )
-        logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it may tell what files hold
+    loaded = load(model, device)
+    _warm_up(loaded)
+    config = uvicorn.Config(
+        create_app(loaded, limits),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=math.ceil(limits.timeout) + 1,
+    )
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL)  # it may tell what files hold
+    with _listening(host, port) as address, _ended_by_signals():
         shown = f"[{host}]" if ":" in host else host
         _say(f"{loaded.name} on http://{shown}:{address.getsockname()[1]} (POST /predict).")
         _say(NOT_A_MEDICAL_DEVICE)
-        if host not in _LOOPBACK:
+        if host not in ("127.0.0.1", "localhost", "::1"):
             _say(
                 "It can be reached from other machines, without encryption or passwords: put a "
                 "proxy before it that has both."
             )
-        with _ended_by_signals():
-            uvicorn.Server(config).run(sockets=[address])
+        uvicorn.Server(config).run(sockets=[address])
 
 
 def _warm_up(model: Served) -> None:
     """Answer for an image, so that the first request does not wait for what is done once."""
-    from io import BytesIO
-
-    from PIL import Image
-
-    file = BytesIO()
-    Image.fromarray(np.full((64, 64), 128, np.uint8)).save(file, "PNG")
-    prepared = model.prepare(file.getvalue(), "image")
-    model.answer([prepared.image], model.stages[0], None)
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 128).save(file, "PNG")
+    with contextlib.suppress(InputError):  # a model of another range of pixels
+        image: Any = model.prepare(file.getvalue(), "image")[0]
+        model.answer([image], model.stages[0], None)
 
 
-@contextmanager
-def _address(host: str, port: int) -> Iterator[socket.socket]:
-    """Socket of an address, which does not listen yet."""
+def _listening(host: str, port: int) -> socket.socket:
     try:
-        family, kind, protocol, _, place = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family)
     except (OSError, UnicodeError) as reason:
-        raise InputError(f"The host {host!r} is unknown: {reason}. Give 127.0.0.1.") from reason
-    with socket.socket(family, kind, protocol) as address:
-        if os.name == "posix":
-            address.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            address.bind(place)
-        except OSError as reason:
-            raise InputError(
-                f"{host}:{port} cannot be used: {reason.strerror}. Another program may listen "
-                "there: give another --port, or 0 for a free one."
-            ) from reason
-        yield address
+        raise InputError(
+            f"The address {host}:{port} cannot be used: {reason}. Give --host 127.0.0.1, and "
+            "another --port, or 0 for a free one."
+        ) from reason
 
 
-@contextmanager
+@contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
     """After its shutdown uvicorn raises the signal again, which here means nothing more."""
     signals = (signal.SIGINT, signal.SIGTERM)

@@ -143,7 +143,9 @@ def test_wrong_models_and_addresses_are_told_in_a_line(models, service):
 
     assert "no file 'nowhere.onnx'" in told("nowhere.onnx", "--port", 0)
     assert "cannot be used" in told(models[2], "--port", service[0])
-    assert "is unknown" in told(models[2], "--host", "no.such.host.invalid")
+    assert "no.such.host.invalid:8000 cannot be used" in told(
+        models[2], "--host", "no.such.host.invalid"
+    )
     assert "files is 0" in told(models[2], "--files", 0)
 
 
@@ -154,7 +156,7 @@ for name in ("torch", "torchvision", "timm", "sklearn", "scipy", "safetensors", 
 from diffmic.service import create_app, load
 model = load(sys.argv[1])
 image = model.prepare(open(sys.argv[2], "rb").read(), "image")
-print(model.answer([image.image], "prior", None).proba.shape, create_app(model).title)
+print(model.answer([image[0]], "prior", None)[0].shape, create_app(model).title)
 """
 
 
