@@ -38,7 +38,7 @@ def test_the_wheel_holds_every_module_the_bundled_weights_and_nothing_else(built
         f"diffmic/hub/bundled/diffmic-v2-aptos/{name}"
         for name in ("config.json", "model.safetensors", "README.md", "NOTICE")
     }
-    assert names == modules() | {"diffmic/py.typed"} | bundled
+    assert names == modules() | {"diffmic/py.typed", "diffmic/app/page.css"} | bundled
     assert built[0].stat().st_size < 15e6
 
 
