@@ -29,11 +29,11 @@ from diffmic.random import LocalRNG, derived_seed
 from diffmic.tasks import Task
 from diffmic.training import Recipe, TrainingOptions
 from diffmic.training.evaluation import Evaluation
-from diffmic.training.loop import History
 from diffmic.training.options import pixels
 from diffmic.training.precision import to_device, training_precision
 from diffmic.training.prior_stage import train_on_images, train_prior
 from diffmic.training.readings import Reading
+from diffmic.training.state import History
 from diffmic.training.watch import Watch
 
 from .tasks import DataSet, Parts

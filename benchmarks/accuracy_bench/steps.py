@@ -19,9 +19,9 @@ from diffmic.inference import Engine, Evidence, SamplingOptions, evidence_of
 from diffmic.model import Conditions, VectorNetwork
 from diffmic.training import Recipe
 from diffmic.training.joint_stage import train_jointly
-from diffmic.training.loop import History
 from diffmic.training.precision import to_device, training_precision
 from diffmic.training.recipe import PAPER_V1
+from diffmic.training.state import History
 
 from .encoders import (
     DEFAULTS,

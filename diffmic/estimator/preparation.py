@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from ..data import LabelledImages, TrainingData, ValueRange, named_augment, read_training_data
 from ..data.augmentation import Augment, check_augment
-from ..data.framing import frames
 from ..data.known import Counts, counts_table, label_counts
 from ..data.sources import is_of_a_dataset
 from ..errors import InputError, warn_user
@@ -25,12 +24,9 @@ from ..model import (
     DiffMICNetwork,
     NetworkPlan,
     build_network,
-    carry_over,
-    default_image_size,
     resolve_architecture,
     resolved,
     same_regions,
-    zoom_size,
 )
 from ..random import LocalRNG, derived_seed, draw_seed
 from ..tasks import Task, class_shares
@@ -49,6 +45,7 @@ from ..training.own_loss import try_losses
 from ..training.watch import Watch
 from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
+from .planning import go_on, image_size_of, longest_side_of, with_zoom
 from .resuming import found_checkpoint, seed_of, with_checkpoints
 from .together import prepared_together
 
@@ -136,7 +133,6 @@ def _prepared(
     clock = Clock(p["time_limit"])
     if clock.limit is not None and processes.count > 1:
         raise InputError("time_limit is for a fit by one process; leave it out with distributed.")
-    learnt = earlier if p["warm_start"] else None
     check_parameters(p)
     if p["batch_size"] < 2 and not isinstance(X, DataLoader):  # which has a batch size of its own
         raise InputError(
@@ -147,6 +143,9 @@ def _prepared(
     recipe = _recipe(p)
     device = resolve_device(p["device"])
     saved = found_checkpoint(p, resume, writes=processes.is_main)
+    # An interrupted fit leaves a model, from which it did not start.
+    warm = p["warm_start"] and (saved is None or saved.told.get("warm_start") is not False)
+    learnt = earlier if warm else None
     seed = seed_of(seeded, draw_seed(p["random_state"]), saved)
     data = read_training_data(
         X,
@@ -173,13 +172,13 @@ def _prepared(
     plan = NetworkPlan(
         backbone=p["backbone"],
         architecture=resolve_architecture(p["architecture"]),
-        image_size=_image_size(p, data, learnt),
+        image_size=image_size_of(p, data, learnt),
         num_classes=len(data.encoding.classes),
         task=data.encoding.task,
         diffusion=recipe.diffusion,
         context_dropout=recipe.context_dropout,
     )
-    plan = _with_zoom(plan, _longest_side(p, data), learnt)
+    plan = with_zoom(plan, longest_side_of(p, data), learnt)
     try_losses(recipe, plan.num_classes)
     named = isinstance(p["backbone"], str) and bool(p["pretrained"])
     options = TrainingOptions(
@@ -212,7 +211,7 @@ def _prepared(
     same, known = learnt is not None and same_classes(learnt, data), None
     if learnt is not None:
         heads = same and same_regions(learnt.network, network)
-        _go_on(learnt, network, data, same=same, heads=heads)
+        go_on(learnt, network, data, same=same, heads=heads)
         known = learnt if heads and "diffusion" in learnt.calibrations else None
     return FitPlan(
         data,
@@ -317,50 +316,3 @@ def _warn_of_modules(architecture: Architecture) -> None:
                 "model, because only backbone can be passed again when loading. To save it, use a "
                 "timm name there, or pickle the estimator."
             )
-
-
-def _image_size(p: Mapping[str, Any], data: TrainingData, learnt: FittedModel | None) -> int:
-    if p["image_size"] != "auto":
-        return int(p["image_size"])
-    if learnt is not None:
-        return learnt.image_size
-    backbones = [p["backbone"], resolve_architecture(p["architecture"]).prior_backbone]
-    longest_side = _longest_side(p, data)
-    return max(default_image_size(b, longest_side) for b in backbones if b is not None)
-
-
-def _longest_side(p: Mapping[str, Any], data: TrainingData) -> int:
-    """Longer side of what is seen of the first image, in pixels."""
-    crop = resolve_architecture(p["architecture"]).crop
-    x0, y0, x1, y1 = frames(torch.tensor([data.image_shape[1:]]), crop)[0].tolist()
-    return int(max(x1 - x0, y1 - y0))
-
-
-def _with_zoom(plan: NetworkPlan, longest_side: int, learnt: FittedModel | None) -> NetworkPlan:
-    """The plan with the size of its zoom resolved."""
-    if not plan.architecture.zooms:
-        return plan
-    if learnt is not None and learnt.plan.architecture.zooms:
-        longest_side = learnt.input_size
-    architecture = replace(plan.architecture, zoom_size=zoom_size(plan, longest_side))
-    return replace(plan, architecture=architecture)
-
-
-def _go_on(
-    learnt: FittedModel, network: DiffMICNetwork, data: TrainingData, *, same: bool, heads: bool
-) -> None:
-    carry_over(learnt.network, network, heads=heads)
-    encoding = data.encoding
-    if same and not heads:
-        warn_user(
-            f"warm_start: regions were {learnt.plan.architecture.regions!r} and are now read in "
-            "another way: keeping the backbone weights and re-initialising the heads."
-        )
-    if not same and np.isin(encoding.classes, learnt.classes).any():
-        before, now = learnt.classes.tolist(), encoding.classes.tolist()
-        if before == now and data.data_names is not None:
-            before, now = list(learnt.data_names or learnt.class_names or ()), [*data.data_names]
-        warn_user(
-            f"warm_start: the classes changed from {before[:20]} to {now[:20]}: keeping the "
-            "backbone weights and re-initialising the heads."
-        )

@@ -14,7 +14,7 @@ class StopTraining(DiffMICError):
     """Raised by a callback to end the fit: the estimator is fitted with the best state so far.
 
     The epoch under way ends here and counts; no other stage follows; calibration does. ``fit``
-    raises it only if nothing was learnt yet.
+    raises it only if nothing was learnt yet, be it by the fit of a checkpoint.
     """
 
 

@@ -5,23 +5,31 @@ it is kept.
 """
 
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryFile
+from typing import Any
 
 from torch import Tensor, nn
 
 from ..errors import CheckpointError, InputError, warn_user
-from .checkpoint_file import STAGES, UNFIT, DamagedError, Saved, packed, read, write_whole
+from .checkpoint_file import (
+    STAGES,
+    UNFIT,
+    DamagedError,
+    Saved,
+    packed,
+    read,
+    refuse_foreign,
+    write_whole,
+)
+from .state import History, LoopState
 
-if TYPE_CHECKING:
-    from .loop import LoopState
-
-History = list[dict[str, Any]]
 EVERY = 300.0  # seconds between checkpoints within an epoch
 _NAME = re.compile(r"checkpoint-(\d{1,9})\.safetensors")
 
@@ -53,9 +61,9 @@ class Checkpoints:
 
     def __post_init__(self) -> None:
         numbers = _numbers(self.folder)
-        self._next = max(numbers, default=0) + 1
+        self._own = set(numbers)  # those that this fit found or wrote, and may remove
         self._good = max(numbers, default=None)  # to be kept until another one is written
-        self._failed = False
+        self._failed = self._crowded = False
         before = 0.0
         if self.saved is not None:
             self._good = _number(self.saved.file)
@@ -81,7 +89,7 @@ class Checkpoints:
         if self.saved.loop is None:
             self.saved = None
 
-    def restore(self, state: "LoopState") -> None:
+    def restore(self, state: LoopState) -> None:
         """Put what the checkpoint holds into the state of a loop, if it is of that loop's stage.
 
         Raises
@@ -99,7 +107,7 @@ class Checkpoints:
             self._history.clear()  # nothing was learnt
             raise
 
-    def write(self, state: "LoopState") -> None:
+    def write(self, state: LoopState) -> None:
         """Write the state of a loop; if that fails, warn and go on."""
         if not self.writes:
             return
@@ -110,7 +118,7 @@ class Checkpoints:
         network = self._network.state_dict(keep_vars=True)
         self._write(state.stage, loop, {n: best.get(id(t), t) for n, t in network.items()})
 
-    def write_in_time(self, state: "LoopState") -> None:
+    def write_in_time(self, state: LoopState) -> None:
         """Write the state within an epoch, if the last checkpoint is :data:`EVERY` seconds old."""
         if time.monotonic() - self._written >= EVERY:
             self.write(state)
@@ -130,7 +138,16 @@ class Checkpoints:
             "loop": loop,
             "network": dict(network),
         }
-        file = self._file(self._next)
+        numbers = _numbers(self.folder)
+        if not self._crowded and not self._own.issuperset(numbers):
+            self._crowded = True
+            warn_user(
+                f"Another fit writes checkpoints into {str(self.folder)!r}, too. Both are kept, "
+                "but resume=True goes on from the newest alone: give each fit a checkpoint_dir of "
+                "its own."
+            )
+        new = max([*self._own, *numbers], default=0) + 1
+        file = self._file(new)
         try:
             write_whole(file, packed(values))
         except (OSError, MemoryError) as reason:
@@ -149,12 +166,11 @@ class Checkpoints:
             return
         finally:
             self._written = time.monotonic()
-        before, self._good, self._failed = self._good, self._next, False
-        self._next += 1
-        for number in _numbers(self.folder):
-            if number not in (before, self._good):
-                with suppress(OSError):
-                    self._file(number).unlink()
+        before, self._good, self._failed = self._good, new, False
+        for number in self._own - {before}:
+            with suppress(OSError):
+                self._file(number).unlink(missing_ok=True)
+        self._own = {before, new} if before is not None else {new}
 
     def _file(self, number: int) -> Path:
         return self.folder / f"checkpoint-{number}.safetensors"
@@ -167,18 +183,25 @@ def prepare_folder(folder: Path) -> None:
     ------
     InputError
         They cannot.
+    CheckpointError
+        There is a file of another program with the name of a checkpoint.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("checkpoint-*.tmp"):  # of a process that was killed
-            left.unlink()
-        write_whole(folder / "checkpoint-trial", b"trial")
-        (folder / "checkpoint-trial").unlink()
+            if _NAME.fullmatch(left.stem):
+                left.unlink(missing_ok=True)
+        with TemporaryFile(dir=folder) as trial:
+            trial.write(b"trial")
+            trial.flush()
+            os.fsync(trial.fileno())
     except (OSError, ValueError) as reason:
         raise InputError(
             f"checkpoint_dir is {str(folder)!r}, in which no file can be written: {_told(reason)}. "
             "Give another folder, or None."
         ) from reason
+    for number in _numbers(folder):
+        refuse_foreign(folder / f"checkpoint-{number}.safetensors")
 
 
 def newest(folder: Path) -> Saved | None:

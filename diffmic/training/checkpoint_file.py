@@ -78,12 +78,13 @@ def read(file: Path) -> Saved:
             }  # fmt: skip
     except (safetensors.SafetensorError, OSError, *UNFIT) as reason:
         raise DamagedError(f"The checkpoint {str(file)!r} is damaged: {reason}.") from reason
+    if version is None:
+        raise _foreign(file)
     if version != str(FORMAT):
-        found = "is none of diffmic" if version is None else f"has the version {version[:20]!r}"
         raise CheckpointError(
-            f"The checkpoint {str(file)!r} {found}; this diffmic reads version {FORMAT}. End the "
-            "fit with the diffmic that began it, or fit with resume=False, which starts from the "
-            "beginning."
+            f"The checkpoint {str(file)!r} has the version {version[:20]!r}; this diffmic reads "
+            f"version {FORMAT}. End the fit with the diffmic that began it, or fit with "
+            "resume=False, which starts from the beginning."
         )
     text = header.get("values", "")
     if header.get("sha256") != _digest(text, tensors):
@@ -97,6 +98,30 @@ def read(file: Path) -> Saved:
             f"The checkpoint {str(file)!r} is damaged: it holds other values than a checkpoint "
             f"({type(reason).__name__}: {str(reason)[:200]})."
         ) from reason
+
+
+def refuse_foreign(file: Path) -> None:
+    """Check that a file may be replaced: it is a checkpoint of ours, or a damaged one.
+
+    Raises
+    ------
+    CheckpointError
+        Another program has written it.
+    """
+    try:
+        with safetensors.safe_open(file, framework="pt") as content:
+            header = content.metadata() or {}
+    except (safetensors.SafetensorError, OSError, *UNFIT):
+        return
+    if "diffmic_checkpoint" not in header:
+        raise _foreign(file)
+
+
+def _foreign(file: Path) -> CheckpointError:
+    return CheckpointError(
+        f"{str(file)!r} is none of diffmic, and would be replaced by a checkpoint. Give another "
+        "checkpoint_dir, or move the file away."
+    )
 
 
 _KINDS: dict[str, Any] = {

@@ -17,11 +17,12 @@ from ..rows import Rows
 from .batches import Batch, ImageBatches
 from .cache import ConditionCache, drawing_chances, room_for
 from .drift_objective import DriftObjective
-from .loop import History, LoopState, train
+from .loop import train
 from .objectives import DenoiserObjective
 from .options import TrainingOptions, learning_rate_schedule, originals, pixels
 from .precision import MixedPrecision, round_to_half
 from .recipe import Recipe
+from .state import History, LoopState
 
 # With few images, more passes per epoch over the cached views do not help: docs/accuracy.md.
 MOST_PASSES = 4

@@ -15,11 +15,11 @@ from .cache import drawing_ratio
 from .diffusion_stage import train_denoiser
 from .evaluation import Evaluation, Verdict
 from .joint_stage import train_jointly
-from .loop import History
 from .options import TrainingOptions
-from .precision import MixedPrecision, to_device, training_precision
+from .precision import MixedPrecision, round_to_half, to_device, training_precision
 from .prior_stage import train_prior
 from .progress import Phase
+from .state import History
 from .work import CALIBRATION, phases
 
 
@@ -125,7 +125,7 @@ def _fit(
     if result.stopped is not None and not result.history:
         return
     stages: tuple[Stage, ...] = STAGES
-    if not any(row["stage"] == "diffusion" for row in result.history):
+    if not _has_diffusion(result.history):
         stages = STAGES if learnt is not None else ("prior",)
         known = learnt.drawing_ratio if learnt is not None else None
         ratio = None if known is None else torch.from_numpy(known)
@@ -147,9 +147,13 @@ def _fit(
             processes.ended_by(reason)
 
 
+def _has_diffusion(history: History) -> bool:
+    return any(row["stage"] == "diffusion" for row in history)
+
+
 def _start(options: TrainingOptions, history: History, plan: list[Phase]) -> None:
     options.watch.fit_starts(history, plan)
-    if options.watch.ended:
+    if options.watch.ended and not history:
         raise options.watch.ended
 
 
@@ -162,9 +166,17 @@ def _train(
     rng: LocalRNG,
 ) -> None:
     """Both stages, one after the other; without those that a checkpoint has complete."""
+    checkpoints, processes = options.checkpoints, options.processes
     precision = training_precision(options.precision, options.device, network.prior)
-    precision = replace(precision, name=options.processes.from_main(lambda: precision.name))
-    checkpoints = options.checkpoints
+    precision = replace(precision, name=processes.from_main(lambda: precision.name))
+
+    def has_ended() -> bool:
+        return processes.from_main(lambda: options.watch.ended is not None)
+
+    if has_ended():  # before it went on: what the checkpoint has ends as the stages do
+        if options.recipe.half_weights:
+            round_to_half(network if _has_diffusion(history) else network.prior)
+        return
     done: tuple[str, ...] = () if checkpoints is None else checkpoints.done
     if "prior" not in done:
         train_prior(
@@ -176,7 +188,7 @@ def _train(
             evaluate=None if evaluation is None else lambda: evaluation.prior(network),
             history=history,
         )
-    if options.processes.from_main(lambda: options.watch.ended is not None):
+    if has_ended():
         return
     if "diffusion" not in done:
         train_diffusion = train_jointly if options.recipe.joint else train_denoiser

@@ -16,12 +16,13 @@ from ..random import LocalRNG
 from ..rows import Rows
 from .batches import Batch, ImageBatches
 from .diffusion_stage import denoiser_objective, moving_average
-from .loop import History, LoopState, train
+from .loop import train
 from .objectives import PriorObjective
 from .options import TrainingOptions, learning_rate_schedule, originals, pixels
 from .precision import MixedPrecision, round_to_half
 from .prior_stage import parameter_groups
 from .recipe import Recipe
+from .state import History, LoopState
 
 
 class JointObjective(nn.Module):

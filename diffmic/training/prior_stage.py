@@ -12,10 +12,11 @@ from ..model import DiffMICNetwork
 from ..random import LocalRNG
 from ..rows import Rows
 from .batches import Batch, ImageBatches
-from .loop import History, LoopState, train
+from .loop import train
 from .objectives import PriorObjective
 from .options import TrainingOptions, learning_rate_schedule, originals, pixels
 from .precision import MixedPrecision, round_to_half
+from .state import History, LoopState
 
 
 def train_prior(

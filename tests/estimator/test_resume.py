@@ -19,6 +19,7 @@ from tiny import RECIPE, small
 
 import diffmic.training.checkpoint_file as files
 from diffmic import CheckpointError, DiffMICClassifier, DiffMICWarning, InputError
+from diffmic.callbacks import Callback, StopTraining
 from diffmic.training import checkpoint
 from diffmic.training.checkpoint import Checkpoints
 
@@ -282,10 +283,6 @@ def older(header, values, tensors):
     header["diffmic_checkpoint"] = "0"
 
 
-def foreign(header, values, tensors):
-    del header["diffmic_checkpoint"]
-
-
 def nothing(header, values, tensors):
     values.clear()
 
@@ -320,7 +317,6 @@ def generator(header, values, tensors):
     ("change", "message"),
     [
         (older, "version '0'; this diffmic reads version 1"),
-        (foreign, "is none of diffmic"),
         (nothing, "damaged"),
         (stage, "damaged"),
         (no_tensor, "damaged"),
@@ -344,6 +340,93 @@ def test_a_checkpoint_that_cannot_be_used_is_an_error_that_names_it(
     classifier.fit(*images)  # from the beginning, it works
 
 
+@pytest.mark.parametrize("resume", [True, False])
+def test_files_of_others_stay(resume, images, tmp_path):
+    safetensors.torch.save_file({"a": torch.ones(2)}, tmp_path / "checkpoint-500.safetensors")
+    before = (tmp_path / "checkpoint-500.safetensors").read_bytes()
+    for name in ("checkpoint-trial", "checkpoint-notes.tmp"):
+        (tmp_path / name).write_text("mine")
+    classifier = DiffMICClassifier(**small(checkpoint_dir=tmp_path, **TINY))
+    with pytest.raises(CheckpointError, match=r"500.safetensors' is none of diffmic.*move"):
+        classifier.fit(*images, resume=resume)
+    assert (tmp_path / "checkpoint-500.safetensors").read_bytes() == before
+    assert len(names(tmp_path)) == 3
+
+
+def test_two_fits_in_one_folder_are_told_and_keep_their_checkpoints(images, tmp_path, monkeypatch):
+    """The second begins while the first is within its second stage, and is interrupted."""
+    first = DiffMICClassifier(**small(checkpoint_dir=tmp_path, **TINY))
+    write, n = Checkpoints._write, []
+
+    def beside(self, *values):
+        write(self, *values)
+        n.append(1)
+        if len(n) == 3:
+            n.append(1)
+            second = clone(first).set_params(random_state=1)
+            with pytest.raises(CheckpointError, match=r"parameters\.seed was 0"):
+                second.fit(*images, resume=True)
+            interrupted(tmp_path, 1, images, monkeypatch, random_state=1)
+
+    monkeypatch.setattr(Checkpoints, "_write", beside)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DiffMICWarning)
+        first.fit(*images)
+    assert len([w for w in caught if "Another fit writes" in str(w.message)]) == 1
+    seeds = [files.read(file).seed for file in tmp_path.iterdir()]
+    assert sorted(seeds) == [0, 0, 1]
+
+
+@pytest.mark.parametrize("began_from_a_model", [False, True])
+@pytest.mark.parametrize("after", [1, 3])
+def test_an_interrupted_warm_start_goes_on_with_the_same_estimator(
+    after, began_from_a_model, images, new_images, tmp_path, monkeypatch
+):
+    def fitted(folder):
+        classifier = DiffMICClassifier(**small(warm_start=True, **TINY))
+        if began_from_a_model:
+            classifier.fit(*images)
+        return classifier.set_params(checkpoint_dir=folder)
+
+    expected = fitted(None).fit(*images)
+    classifier, write, n = fitted(tmp_path), Checkpoints._write, []
+
+    def interrupting(self, *values):
+        write(self, *values)
+        n.append(1)
+        if len(n) == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Checkpoints, "_write", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        classifier.fit(*images)
+    classifier.fit(*images, resume=True)
+    same(classifier, expected, new_images)
+
+
+@pytest.mark.parametrize("after", [1, 3])
+@pytest.mark.parametrize("answer", [True, StopTraining("enough")])
+def test_a_fit_that_is_stopped_before_it_goes_on_is_that_of_the_checkpoint(
+    after, answer, images, new_images, tmp_path, monkeypatch
+):
+    class Enough(Callback):
+        def on_fit_start(self, moment):
+            if isinstance(answer, StopTraining):
+                raise answer
+            return answer
+
+    before = interrupted(tmp_path, after, images, monkeypatch)
+    stopped = DiffMICClassifier(**small(checkpoint_dir=tmp_path, callbacks=[Enough()], **TINY)).fit(
+        *images, resume=True
+    )
+    same_stage = {"stage": "prior"} if after == 1 else {}
+    np.testing.assert_array_equal(
+        *(c.predict_proba(new_images[0], **same_stage) for c in (stopped, before))
+    )
+    assert len(stopped.history_) == after
+    assert stopped.validation_scores_ == before.validation_scores_
+
+
 # --- A disk that is full, a folder that cannot be written -----------------------------------------
 
 
@@ -363,8 +446,8 @@ def failing_from(monkeypatch, n, error):
 def test_a_full_disk_is_a_warning_and_the_last_checkpoint_stays(
     images, new_images, tmp_path, monkeypatch, undisturbed
 ):
-    # Each write is two calls, for the file and its folder; the first is a trial.
-    failing_from(monkeypatch, 2 + 2 * 2 + 1, errno.ENOSPC)
+    # A trial, then two calls for each write, for the file and its folder.
+    failing_from(monkeypatch, 1 + 2 * 2 + 1, errno.ENOSPC)
     classifier = DiffMICClassifier(**small(checkpoint_dir=tmp_path, **TINY))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DiffMICWarning)

@@ -11,8 +11,9 @@ from torch import nn
 from diffmic import TrainingDivergedError
 from diffmic.random import LocalRNG
 from diffmic.training.diffusion_stage import moving_average
-from diffmic.training.loop import LoopState, train
+from diffmic.training.loop import train
 from diffmic.training.precision import MixedPrecision
+from diffmic.training.state import LoopState
 from diffmic.training.watch import Watch
 
 
