@@ -1,13 +1,12 @@
 """Preparation of a fit by several processes, which end in the same plan or in the same error."""
 
-import hashlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from ..data import TrainingData
 from ..errors import InputError
 from ..random import draw_seed
 from ..training.distributed import Processes, joined
+from ..training.fingerprint import data_told
 
 if TYPE_CHECKING:
     from .preparation import FitPlan
@@ -34,7 +33,8 @@ def prepared_together(
     processes = joined(p["distributed"], p["device"])
     if processes.count == 1:
         return prepare(p, processes)
-    p["random_state"] = processes.from_main(lambda: draw_seed(parameters["random_state"]))
+    drawn = processes.each(lambda: draw_seed(parameters["random_state"]))  # moves a RandomState
+    p["random_state"] = processes.from_main(lambda: drawn)
     p["device"] = str(processes.device)
     if not processes.is_main:
         p["verbose"], p["callbacks"] = 0, None
@@ -47,12 +47,14 @@ def prepared_together(
             f"The processes found different checkpoints to go on from: {found}. checkpoint_dir "
             "must be a folder that all of them see."
         )
-    digests = processes.together(lambda: _digest(plan.data))
-    if len(set(digests)) > 1:
+    told = processes.together(lambda: _data_of(plan))
+    names = sorted({name for one in told for name in one})
+    values = {name: [one.get(name) for one in told] for name in names}
+    if differ := {name: v for name, v in values.items() if v.count(v[0]) < len(told)}:
         raise InputError(
-            "The processes of this fit were given different data: numbers of images (training, "
-            f"validation) and digests of labels and weights are {digests}. Give each the whole "
-            "data in the same order, not a share of it: fit shares each batch out."
+            "The processes of this fit were given different data; numbers and checksums are "
+            f"{differ}. Give each the whole data in the same order (files of a folder, as listed, "
+            "may need sorting), not a share of it: fit shares each batch out."
         )
     return plan
 
@@ -74,12 +76,12 @@ def _checked(plan: "FitPlan", processes: Processes) -> "FitPlan":
     return plan
 
 
-def _digest(data: TrainingData) -> tuple[int, int, str]:
-    """Numbers of images of both parts, and a digest of their labels and weights."""
-    parts = [part for part in (data.training, data.validation) if part is not None]
-    found = hashlib.sha256(repr(data.encoding.classes.tolist()).encode())
-    for part in parts:
-        for tensor in (part.targets, part.weights):
-            found.update(tensor.contiguous().numpy().tobytes())
-    sizes = [len(part) for part in parts] + [0]
-    return sizes[0], sizes[1], found.hexdigest()[:8]
+def _data_of(plan: "FitPlan") -> dict[str, Any]:
+    """Classes, and what is told of the images of both parts: numbers, labels, a few pixels."""
+    data = plan.data
+    parts = {"training": data.training, "validation": data.validation}
+    found: dict[str, Any] = {"classes": data.encoding.classes.tolist()}
+    for part, images in parts.items():
+        told = {"number of images": 0} if images is None else data_told(images, plan.options)
+        found |= {f"{part}: {name}": value for name, value in told.items()}
+    return found

@@ -132,17 +132,24 @@ class Several(Processes):
         return summed.to(tensor.device)
 
     def sum_gradients(self, optimizer: Optimizer) -> None:
-        gradients = [
-            weight.grad
+        weights = [
+            weight
             for group in optimizer.param_groups
             for weight in group["params"]
-            if weight.grad is not None
+            if weight.requires_grad
         ]
-        summed = self.reduce(torch.cat([gradient.reshape(-1) for gradient in gradients]))
-        start = 0
-        for gradient in gradients:
-            gradient.copy_(summed[start : start + gradient.numel()].view_as(gradient))
-            start += gradient.numel()
+        # A weight that no row of this process has used may have a gradient in another process.
+        parts = [torch.zeros_like(w) if w.grad is None else w.grad for w in weights]
+        used = parts[0].new_tensor([weight.grad is not None for weight in weights])
+        summed = self.reduce(torch.cat([used, *(part.reshape(-1) for part in parts)]))
+        start = len(used)
+        for i, (weight, part) in enumerate(zip(weights, parts, strict=True)):
+            found = summed[start : start + part.numel()].view_as(part)
+            start += part.numel()
+            if weight.grad is not None:
+                weight.grad.copy_(found)
+            elif summed[i]:
+                weight.grad = part.copy_(found)
 
     def together(self, function: Callable[[], T]) -> list[T]:
         from accelerate.utils import gather_object
@@ -234,8 +241,8 @@ def joined(distributed: bool, device: str | torch.device) -> Processes:
     Raises
     ------
     InputError
-        Accelerate is not installed; the device is not one that every process has; or an earlier
-        fit of the processes ended in an error.
+        Accelerate is not installed; the processes cannot reach one another; the device is not one
+        that every process has; or an earlier fit of the processes ended in an error.
     """
     if not isinstance(distributed, bool):
         raise InputError(f"distributed is {distributed!r}; give True or False.")
@@ -251,7 +258,18 @@ def joined(distributed: bool, device: str | torch.device) -> Processes:
 
     on_cpu = str(device) == "cpu" or not torch.cuda.is_available()
     options = InitProcessGroupKwargs(timeout=LONGEST_WAIT).to_kwargs()
-    state = PartialState(cpu=on_cpu, **options)
+    if not torch.distributed.is_initialized() and "LOCAL_RANK" not in os.environ:
+        raise InputError(
+            f"WORLD_SIZE is {_n_launched()}, but no launcher started these processes: start the "
+            "script by torchrun or accelerate launch, or remove WORLD_SIZE from the environment."
+        )
+    try:
+        state = PartialState(cpu=on_cpu, **options)
+    except (RuntimeError, ValueError) as reason:
+        raise InputError(
+            f"The {_n_launched()} processes cannot reach one another: {reason} Start all of them "
+            "by torchrun or accelerate launch, with an address that each can reach."
+        ) from reason
     if not torch.distributed.is_initialized():
         raise InputError(
             "The processes of torchrun can fit nothing together any more, since an earlier fit of "

@@ -42,12 +42,13 @@ def fingerprint(
         Other values that matter.
     """
     own = {f.name: getattr(options, f.name) for f in fields(options)}
+    own["device"] = torch.device(options.device.type)  # each of several processes has its own GPU
     told = {
         "parameters": {name: own[name] for name in own if name not in _NOT_COMPARED},
         "network": plan,
         "data": {
-            "training": _of_data(training, options),
-            "validation": None if validation is None else _of_data(validation, options),
+            "training": data_told(training, options),
+            "validation": None if validation is None else data_told(validation, options),
         },
         **others,
     }
@@ -103,7 +104,8 @@ def described(value: Any) -> Any:
     return printed
 
 
-def _of_data(part: LabelledImages, options: TrainingOptions) -> dict[str, Any]:
+def data_told(part: LabelledImages, options: TrainingOptions) -> dict[str, Any]:
+    """What is told of the images of one part of the data: number, labels, a few pixels."""
     weights = [part.weights, part.weights if part.loss_weights is None else part.loss_weights]
     return {
         "number of images": len(part),
