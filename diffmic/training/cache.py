@@ -64,7 +64,9 @@ class ConditionCache:
         """
         n_own, device = self.n_own, self.targets.device
         n_views = len(self.conditions) // n_own
-        chances = chances.to(self.conditions.image_features.device)
+        home = self.conditions.image_features.device
+        # Several processes draw alike, wherever each of them has room for its part.
+        chances = chances.to(home if self.processes.count == 1 else device)
         generator = rng.generator(chances.device)
         for _ in range(n_batches):
             images = torch.multinomial(chances, batch_size, replacement=True, generator=generator)
@@ -72,7 +74,8 @@ class ConditionCache:
             rows: Rows | None = None
             if self.processes.count > 1:
                 images, views, rows = self._mine(images, views)
-            conditions = self.conditions[views * n_own + images // self.processes.count]
+            places = views * n_own + images // self.processes.count
+            conditions = self.conditions[places.to(home)]
             images = _moved(images, device)
             batch = (
                 conditions.map(lambda tensor: _moved(tensor, device)),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from tiny import TRAINING, small, stripes
+from tiny import TRAINING, TinyBackbone, small, stripes
 from together import CASES, record
 from torch import nn
 
@@ -120,7 +120,7 @@ def test_what_cannot_be_done_together_is_refused_in_all_processes(tmp_path):
         assert "time_limit is for a fit by one process" in said[4]
         assert "max_epochs is 0" in said[5]
     assert told[0][6] == told[1][6]  # random states were moved alike
-    saved = DiffMICClassifier.from_pretrained(tmp_path / "model")
+    saved = DiffMICClassifier.from_pretrained(tmp_path / "model", backbone=TinyBackbone())
     assert saved.predict_proba(stripes(3)[0]).shape == (3, 3)
     assert not [*(tmp_path / "model").glob(".saving-*")]
 
