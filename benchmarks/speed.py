@@ -8,6 +8,7 @@
     python benchmarks/speed.py fit --json FILE      a fit against plain fine-tuning, anew
     python benchmarks/speed.py memory --json FILE   fits on 1,000 and 20,000 images: minutes more
     python benchmarks/speed.py gpu --json FILE      predictions on a CUDA GPU
+    python benchmarks/speed.py precisions CSV       exported files in float32, float16 and int8
     python benchmarks/speed.py ray                  a worker of Ray Data beside one process
     python benchmarks/speed.py table FILE           the tables again
     python benchmarks/speed.py plot FILE --output docs/speed.png
@@ -41,6 +42,7 @@ from speed_bench.memory import memory_of
 from speed_bench.models import QUICK, Settings
 from speed_bench.picture import draw
 from speed_bench.pipeline import pipeline
+from speed_bench.precisions import precisions
 from speed_bench.predict import (
     Factor,
     making_engines,
@@ -52,6 +54,8 @@ from speed_bench.predict import (
 from speed_bench.report import tables
 from speed_bench.shards import shards
 from speed_bench.targets import verdicts
+
+from diffmic.datasets import read_csv
 
 # Environment variables that say how torch and the C library ask for memory.
 ALLOCATOR = (
@@ -205,6 +209,17 @@ def gpu(
     report["v1_factors"] = {"steps": Factor.of_v1(settings, rounds).steps()}
     keep(report, json_file)
     print(tables(report))
+
+
+@app.command("precisions")
+def of_precisions(
+    csv: Annotated[Path, typer.Argument(help="CSV file with the columns file, label and split.")],
+    model: Annotated[str, typer.Option(help="Name or folder.")] = "diffmic-v2-aptos",
+    calibration: Annotated[int, typer.Option(help="Training images for int8.", min=1)] = 64,
+) -> None:
+    """Exported files in float32, float16 and int8, over the part "val" of a table; prints JSON."""
+    found = precisions(model, read_csv(csv), calibration)
+    print(json.dumps(circumstances() | {"precisions": found}, indent=1))
 
 
 @app.command()

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         TrainingDivergedError,
     )
     from .estimator.presets import list_presets
-    from .hub import ModelCard, list_pretrained
+    from .hub import ModelCard
+    from .published import list_pretrained
 
 __version__ = version("diffmic")
 logging.getLogger("diffmic").addHandler(logging.NullHandler())
@@ -30,7 +31,7 @@ _ROOMS = {
     "DiffMICClassifier": "classifier",
     "ModelCard": "hub",
     "list_presets": "estimator.presets",
-    "list_pretrained": "hub",
+    "list_pretrained": "published",
     **dict.fromkeys(
         (
             "BackboneError",

@@ -9,6 +9,7 @@ proba = clf.predict_proba(["a.png", "b.png"])
 import io
 import os
 from collections.abc import Iterator, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -165,7 +166,10 @@ class OnnxClassifier:
     def _batches(self, X: Any, batch_size: int) -> Iterator[list[dict[str, NDArray[Any]]]]:
         if isinstance(X, (str, bytes, os.PathLike, Image.Image)):
             raise InputError("X is a single image; give a list of images, such as [image].")
-        if not isinstance(X, Sequence) and not hasattr(X, "__array__"):
+        if isinstance(batch_size, bool) or not isinstance(batch_size, Integral) or batch_size < 1:
+            raise InputError(f"batch_size is {batch_size!r}; it must be an integer, at least 1.")
+        listed = isinstance(X, Sequence)
+        if not listed and (not hasattr(X, "__array__") or np.ndim(X) == 1):  # such as paths
             X = list(X)
         if len(X) == 0:
             raise InputError("X has no images.")
@@ -221,6 +225,8 @@ class OnnxClassifier:
             return self._decoded(io.BytesIO(value), "")
         if isinstance(value, Image.Image):
             return _of_pillow(value)
+        if np.ma.is_masked(value):
+            raise InputError("has masked pixels; give them a value: X.filled(0) for black.")
         pixels = np.asarray(value)
         if pixels.ndim == 2:
             return pixels[None]

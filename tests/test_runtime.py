@@ -105,11 +105,23 @@ def test_what_cannot_be_read_is_named(both, tmp_path):
         ("picture.png", "single image"),
         ([object()], "image 0"),
         ([good > 0], "image 0.*type bool"),
+        ([np.ma.masked_equal(good, 0)], "image 0.*masked"),
     ]:
         with pytest.raises(InputError, match=f"(?s){message}"):
             runtime.predict_proba(X)
     with pytest.raises(InputError, match="stage"):
         runtime.predict_proba([good], stage="other")
+    for size in (0, -1, 2.5, True):
+        with pytest.raises(InputError, match="batch_size"):
+            runtime.predict_proba([good], batch_size=size)
+
+
+def test_an_array_of_paths_is_a_list_of_them(both, tmp_path):
+    picture("L").save(tmp_path / "a.png")
+    runtime, path = OnnxClassifier(both[1]), str(tmp_path / "a.png")
+    for paths in (np.array([path, path]), np.array([path, path], dtype=object)):
+        expected = runtime.predict_proba([path, path])
+        np.testing.assert_array_equal(runtime.predict_proba(paths), expected)
 
 
 def test_the_central_square_is_cut_as_the_estimator_cuts_it(tmp_path):

@@ -25,9 +25,10 @@ from diffmic.estimator.prediction import evidence_for
 from diffmic.hub import check_repository, load_model, push_folder, save_model
 from diffmic.hub.card import Scores
 from diffmic.hub.files import WEIGHTS_FILE, digest
-from diffmic.hub.names import BUNDLED, said_by_the_hub
+from diffmic.hub.names import said_by_the_hub
 from diffmic.hub.publish import NOTICE_FILE
 from diffmic.inference import STAGES
+from diffmic.published import BUNDLED
 from diffmic.tasks import class_shares, task_named
 from diffmic.training import resolve_recipe
 

@@ -7,7 +7,8 @@ from string import Template
 from typing import TYPE_CHECKING
 
 from ..errors import DiffMICError, InputError
-from ..hub.names import REPOSITORY, list_pretrained
+from ..hub.names import REPOSITORY
+from ..published import list_pretrained
 
 if TYPE_CHECKING:
     from ..classifier import DiffMICClassifier

@@ -26,8 +26,7 @@ def listed(
     """
     if context.invoked_subcommand is not None:
         return
-    from ..hub import list_pretrained
-    from ..hub.names import REGISTRY
+    from ..published import REGISTRY, list_pretrained
 
     at_hand = list_pretrained()
     told = {

@@ -2,7 +2,7 @@
 
 from .card import ModelCard, card_of_finetuned, checked_card
 from .getting import get_model
-from .names import check_repository, list_pretrained, locate, origin_of
+from .names import check_repository, locate, origin_of
 from .publish import push_folder
 from .saved_model import SavedModel, load_model
 from .saving import save_model
@@ -16,7 +16,6 @@ __all__ = [
     "check_repository",
     "checked_card",
     "get_model",
-    "list_pretrained",
     "load_model",
     "locate",
     "origin_of",

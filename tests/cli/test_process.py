@@ -24,6 +24,13 @@ def test_help_and_version_do_not_import_torch(command, environment):
     assert done.stdout == f"diffmic {__version__}\n"
 
 
+def test_listing_models_does_not_import_torch(environment):
+    code = "import sys; sys.modules['torch'] = None\nfrom diffmic.cli import app; app(['models'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert b"diffmic-v2-aptos" in done.stdout
+
+
 def test_every_command_teaches_by_examples(command):
     from typer.main import get_command
 

@@ -9,10 +9,9 @@ import pytest
 from huggingface_hub import ModelCard as HubCard
 from tiny import small, stripes
 
-from diffmic import DiffMICClassifier, ModelCard
+from diffmic import DiffMICClassifier, ModelCard, published
 from diffmic.estimator import persistence
-from diffmic.hub import names
-from diffmic.hub.names import Published
+from diffmic.published import Published
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 X, Y = stripes(30)
@@ -32,8 +31,8 @@ def load_by(kind, folder, monkeypatch):
     if kind == "folder":
         return DiffMICClassifier.from_pretrained(folder, device="cpu")
     if kind == "short name":
-        monkeypatch.setattr(names, "BUNDLED", folder.parent)
-        monkeypatch.setitem(names.REGISTRY, "first", Published("Stripes."))
+        monkeypatch.setattr(published, "BUNDLED", folder.parent)
+        monkeypatch.setitem(published.REGISTRY, "first", Published("Stripes."))
         return DiffMICClassifier.from_pretrained("first", device="cpu")
     monkeypatch.setattr(persistence, "locate", lambda *_, **__: (folder, None))
     return DiffMICClassifier.from_pretrained("org/first", revision="v1", device="cpu")

@@ -25,7 +25,7 @@ from diffmic import (
 from diffmic.cli import app
 from diffmic.hub import push_folder
 from diffmic.hub.files import digest
-from diffmic.hub.names import REGISTRY, Published
+from diffmic.published import REGISTRY, Published
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 REPO = "org/stripes"

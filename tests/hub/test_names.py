@@ -11,11 +11,11 @@ from diffmic import (
     InputError,
     ModelFileError,
     list_pretrained,
+    published,
 )
-from diffmic.hub import names
 from diffmic.hub.card import is_generated
 from diffmic.hub.files import digest
-from diffmic.hub.names import BUNDLED, REGISTRY, Published
+from diffmic.published import BUNDLED, REGISTRY, Published
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 
@@ -33,7 +33,7 @@ def bundled(saved, tmp_path, monkeypatch):
     """A registry in which one model comes with the package, and one is not published."""
     shutil.copytree(saved, tmp_path / "bundled" / "stripes-v1")
     checksum = digest((saved / "model.safetensors").read_bytes())
-    monkeypatch.setattr(names, "BUNDLED", tmp_path / "bundled")
+    monkeypatch.setattr(published, "BUNDLED", tmp_path / "bundled")
     monkeypatch.setitem(REGISTRY, "stripes-v1", Published("Stripes.", sha256=checksum))
     monkeypatch.setitem(REGISTRY, "stripes-v2", Published("More stripes."))
     return tmp_path / "bundled" / "stripes-v1"

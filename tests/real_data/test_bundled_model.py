@@ -5,9 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from diffmic import DiffMICClassifier
+from diffmic import DiffMICClassifier, InputError
 from diffmic.datasets import read_csv
 from diffmic.model import Architecture, resolve_architecture
+from diffmic.runtime import OnnxClassifier
 from diffmic.training import Recipe, resolve_recipe
 
 pytestmark = pytest.mark.real_data
@@ -117,3 +118,22 @@ def test_half_precision_keeps_probabilities_of_the_bundled_model(bundled, precis
     assert len(paths) > 80
     some = slice(None if precision == "bf16" else 20)  # fp16 is slow on a CPU
     assert_close_in(precision, clf, paths[some], whole[some])
+
+
+@pytest.mark.parametrize(("precision", "allowed"), [("float32", 1e-3), ("float16", 0.02)])
+def test_an_exported_file_keeps_probabilities(bundled, precision, allowed, tmp_path):
+    """Of photographs, which Pillow resizes there and torchvision here."""
+    pytest.importorskip("onnxscript")
+    clf, paths, whole = bundled
+    images = None if precision == "float32" else paths[:40]
+    file = clf.export_onnx(tmp_path / "model.onnx", precision=precision, images=images)
+    found = OnnxClassifier(file, num_threads=1).predict_proba(paths[:40])
+    assert np.abs(found - whole[:40]).max() <= allowed
+
+
+def test_eight_bits_that_move_probabilities_are_not_written(bundled, tmp_path):
+    pytest.importorskip("onnxscript")
+    clf, paths, _ = bundled
+    with pytest.raises(InputError, match=r"by more than 0\.02 for .* Nothing was written"):
+        clf.export_onnx(tmp_path / "model.onnx", precision="int8", images=paths[:40])
+    assert not list(tmp_path.iterdir())

@@ -23,8 +23,8 @@ from diffmic import DiffMICClassifier, ModelCard
 from diffmic.hub.card import is_generated
 from diffmic.hub.configuration import FORMAT_VERSION
 from diffmic.hub.files import digest
-from diffmic.hub.names import BUNDLED, REGISTRY
 from diffmic.model import Architecture
+from diffmic.published import BUNDLED, REGISTRY
 from diffmic.tasks import MULTILABEL, ORDINAL
 
 ROOT = Path(__file__).parents[2]

@@ -1,0 +1,74 @@
+"""Models that have a short name, and where their weights are; without torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+BUNDLED = Path(__file__).parent / "hub" / "bundled"
+
+
+@dataclass(frozen=True)
+class Published:
+    """Pretrained model with a short name, and the location of its weights.
+
+    Attributes
+    ----------
+    summary : str
+        Sentence that says what the model classifies.
+    repository : str or None
+        Repository on the Hugging Face Hub; None: the weights are not published.
+    revision : str or None
+        Commit to load.
+    sha256 : str or None
+        SHA-256 of the weights; None: unknown.
+    """
+
+    summary: str
+    repository: str | None = None
+    revision: str | None = None
+    sha256: str | None = None
+
+
+REGISTRY = {
+    "diffmic-v2-aptos": Published(
+        "Grade of diabetic retinopathy, 0 to 4, in fundus photographs.",
+        sha256="9236eb271be741f66b0bd057219a7375dd903ec7aa1d7c34eeab5930c6bcbf03",
+    ),
+    "diffmic-v2-ham10000": Published(
+        "Kind of skin lesion, of 7, in dermatoscopic photographs.",
+        sha256="9c9d0e8a2161dd17c027c51daef9fc6932dfe6ab9d8d737ff3de7cb5fab999b2",
+    ),
+    "diffmic-v2-chestxray14": Published(
+        "Presence of 14 findings in chest X-rays (multi-label).",
+        sha256="59523ffc94029e0b6008078989d2ff91b369eba7d2c504dd49931662c6c764a7",
+    ),
+    "diffmic-v2-busi": Published(
+        "Benign, malignant or normal, in ultrasound of the breast.",
+        sha256="0e43c668ef1baa6daeee56cb2eabda386e724614f4d435a15def001963b0e932",
+    ),
+}
+
+
+def bundled(name: str) -> Path | None:
+    """Folder of a model that comes with the package; None if it does not."""
+    folder = BUNDLED / name
+    return folder if folder.is_dir() else None
+
+
+def list_pretrained() -> dict[str, str]:
+    """Short names of the pretrained models that ``DiffMICClassifier.from_pretrained`` can load.
+
+    Returns
+    -------
+    dict of str to str
+        For each name, what the model classifies and where its weights are.
+    """
+    places = {name: _place(name) for name in REGISTRY}
+    return {name: f"{REGISTRY[name].summary} {place}" for name, place in places.items() if place}
+
+
+def _place(name: str) -> str | None:
+    """Location of the weights, as a sentence; None if they cannot be loaded."""
+    if bundled(name) is not None:
+        return "Comes with diffmic."
+    repository = REGISTRY[name].repository
+    return None if repository is None else f"On the Hugging Face Hub: {repository}."
