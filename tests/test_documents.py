@@ -15,13 +15,114 @@ from nbclient import NotebookClient
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(
-    "name", ["diffmic.classifier", "diffmic.datasets.inspecting", "diffmic.datasets.lesions"]
+WITH_EXAMPLES = sorted(
+    ".".join(file.relative_to(ROOT).with_suffix("").parts)
+    for file in (ROOT / "diffmic").rglob("*.py")
+    if ">>> " in file.read_text(encoding="utf-8")
 )
+SKIPPED = {"diffmic.scale"}  # its only example needs a cluster
+PUBLIC = [
+    "diffmic",
+    "diffmic.app",
+    "diffmic.callbacks",
+    "diffmic.convert",
+    "diffmic.datasets",
+    "diffmic.parts",
+    "diffmic.plots",
+    "diffmic.scale",
+    "diffmic.service",
+]
+DOCS = ROOT / "docs"
+
+
+@pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples_in_docstrings_are_true(name):
+    if name in SKIPPED:
+        pytest.skip("its only example needs a cluster")
     results = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
     assert results.attempted > 0
     assert results.failed == 0
+
+
+def _in_the_reference(module, name, text):
+    """Whether the page names it, also under the module where it is documented."""
+    kind = getattr(importlib.import_module(module), name)
+    if isinstance(kind, type) and issubclass(kind, Exception | Warning):
+        return kind.__module__ == "diffmic.errors" or f"autoclass:: {module}.{name}\n" in text
+    return re.search(rf"(auto\w+:: diffmic[\w.]*\.|`){name}(\n|`)", text) is not None
+
+
+@pytest.mark.parametrize("module", PUBLIC)
+def test_every_public_name_is_in_the_reference(module):
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    names = [n for n in importlib.import_module(module).__all__ if n != "__version__"]
+    assert names
+    assert [n for n in names if not _in_the_reference(module, n, text)] == []
+
+
+def test_what_the_pages_import_is_in_the_reference():
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    pages = "\n".join(
+        p.read_text(encoding="utf-8") for p in [*DOCS.glob("*.md"), ROOT / "README.md"]
+    )
+    imported = re.findall(r"^ *from (diffmic[\w.]*) import (\([^)]*\)|[^`\n(]+)$", pages, re.M)
+    assert len(imported) > 20
+    missing = {
+        f"{module}.{name}"
+        for module, names in imported
+        for name in re.findall(r"\w+", names)
+        if not name.islower() or callable(getattr(importlib.import_module(module), name))
+        if not _in_the_reference(module, name, text)
+    }
+    assert missing == set()
+
+
+def test_every_method_of_the_estimator_is_in_the_reference():
+    from diffmic import DiffMICClassifier
+
+    text = (DOCS / "api.md").read_text(encoding="utf-8")
+    listed = re.search(r"diffmic\.DiffMICClassifier\n +:members: (.*)", text)[1].split(", ")
+    own = {
+        name
+        for kind in DiffMICClassifier.__mro__
+        if kind.__module__.startswith("diffmic")
+        for name, value in vars(kind).items()
+        if not re.match(r"_|(get|set)_params$|set_\w+_request$", name)
+        and not isinstance(value, property)
+        and callable(getattr(DiffMICClassifier, name, None))
+    }
+    assert own - set(listed) == set()
+
+
+def _anchors(text):
+    """Anchors of the headings, made as MyST makes them."""
+    headings = re.findall(r"^##? (.+)$", text, re.M)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", ["howto.md", "index.md"])
+def test_links_of_the_first_pages_lead_to_headings(page):
+    text = (DOCS / page).read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([\w-]*\.md)?(?:#([\w-]+))?\)", text)
+    assert links
+    for file, anchor in links:
+        target = (DOCS / (file or page)).read_text(encoding="utf-8")
+        assert not anchor or anchor in _anchors(target), (file, anchor)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
+def test_the_examples_of_how_to_run():
+    text = (DOCS / "howto.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^```\{code-cell\} ipython3\n(.*?)^```$", text, re.M | re.S)
+    space: dict[str, object] = {}
+    for number, cell in enumerate(cells):
+        exec(compile(cell, f"howto.md, cell {number}", "exec"), space)
+    assert space["clf"].get_params()["num_steps"] == 2
+    X_new = space["X_new"]
+    assert space["again"].predict_proba(X_new) == pytest.approx(
+        space["clf"].predict_proba(X_new), abs=1e-6
+    )
 
 
 @pytest.mark.slow
