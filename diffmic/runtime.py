@@ -75,6 +75,8 @@ class OnnxClassifier:
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = num_threads
+        # Threads that spin while they wait take the cores from whatever else runs beside them.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
