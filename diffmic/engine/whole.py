@@ -77,7 +77,7 @@ def whole_model(model: FittedModel, options: SamplingOptions) -> WholeModel:
         )
     if own := [c for c in model.calibrations.values() if isinstance(c, OwnCalibration)]:
         raise InputError(
-            f"The calibration of your own, {part_name(own[0].part)}, cannot be part of an "
+            f"The calibration of your own, {part_name(own[0].part)}, cannot be part of an exported "
             "model. Fit with Recipe(calibration=None), or apply it to what the model gives."
         )
     return copy.deepcopy(WholeModel(model, options)).cpu().eval().requires_grad_(False)

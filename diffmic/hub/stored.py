@@ -30,12 +30,14 @@ def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
     }
     if dtype == "float32":
         return tensors
-    exact = {  # what images are normalised with, which the configuration tells, too
+    # What images are normalised with, which the configuration tells, too, stays exact.
+    constants = {
         f"{name}.{constant}"
         for name, module in network.named_modules()
         if isinstance(module, Backbone)
         for constant in ("mean", "std")
     }
+    exact = {n for n in constants & kept if not tensors[n].half().to(tensors[n]).equal(tensors[n])}
     halves = {
         n: t.half() if t.is_floating_point() and n not in exact else t for n, t in tensors.items()
     }

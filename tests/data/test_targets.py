@@ -149,7 +149,7 @@ def test_labels_may_be_encoded_where_some_classes_do_not_occur():
 
 def test_indicators_and_labels_do_not_replace_one_another():
     with pytest.raises(
-        InputError, match=r"shape \(2, 3\), but the task needs a label .*Row 0 has 2 of them"
+        InputError, match=r"shape \(2, 3\), but a multiclass or ordinal task.*Row 0 has 2 of them"
     ):
         TargetEncoding.learn([0, 1]).encode([[0, 1, 1], [0, 0, 0]])
     multilabel = TargetEncoding.learn([[0, 1, 1], [0, 0, 0]])

@@ -321,10 +321,11 @@ def test_a_half_precision_is_that_of_every_backbone(changes, kind):
 def test_an_engine_does_not_change_with_the_network_and_leaves_it_alone():
     original = network(feature_dim=1024)
     before = {name: tensor.clone() for name, tensor in original.state_dict().items()}
+    trained = [p.requires_grad for p in original.parameters()]
     engine = prediction_engine(original)
     after = original.state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
-    assert all(p.requires_grad for p in original.parameters())
+    assert [p.requires_grad for p in original.parameters()] == trained
     images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
         first = engine.sample(engine.encode(images), noise(original), num_steps=2)

@@ -377,7 +377,7 @@ def test_options_of_predicting_that_cannot_be_used_are_refused(fitted, options, 
 def test_targets_that_cannot_be_used_are_refused_when_scoring(fitted, kind):
     y, message = BAD_TARGETS[kind]
     if kind == "indicators beyond 0 and 1":  # the task is known by now
-        message = r"shape \(24, 3\), but the task needs a label per image.*Row 0 has other values"
+        message = r"shape \(24, 3\), but a multiclass or ordinal task.*Row 0 has other values"
     with pytest.raises(InputError, match=message):
         fitted.score(X, y)
 

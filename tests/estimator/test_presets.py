@@ -116,7 +116,15 @@ PAPERS = {
 OTHERS = {
     *("architecture", "recipe", "uncertain", "validation_fraction", "value_range", "on_error"),
     *("class_names", "image_key", "label_key", "warm_start", "precision", "device"),
-    *("num_workers", "checkpoint_dir", "distributed", "random_state", "callbacks", "verbose"),
+    *(
+        "num_workers",
+        "checkpoint_dir",
+        "distributed",
+        "random_state",
+        "callbacks",
+        "verbose",
+        "time_limit",
+    ),
 }
 
 

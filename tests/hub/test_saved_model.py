@@ -31,7 +31,7 @@ FITTED = (
 
 
 # Code, and what belongs to the machine or to a fit.
-UNSAVED = {"backbone", "device", "callbacks", "checkpoint_dir", "distributed"}
+UNSAVED = {"backbone", "device", "callbacks", "checkpoint_dir", "distributed", "time_limit"}
 
 
 def load(folder, **options):
