@@ -96,7 +96,7 @@ def test_all_processes_end_with_an_error_if_one_does(how, tmp_path):
 def test_a_restart_goes_on_from_the_checkpoint(tmp_path):
     folder = tmp_path / "restarted"
     folder.mkdir()
-    done = launched(2, "restarted", folder, restarts=1)
+    done = launched(2, "restarted", folder, restarts=3)  # connecting anew may fail, too
     assert done.returncode == 0, done.stderr[-3000:]
     whole = tmp_path / "whole"
     whole.mkdir()
