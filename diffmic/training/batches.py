@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
-from ..data import PreparedImages
+from ..data import LabelledImages, PreparedImages
 from ..random import LocalRNG
 from ..rows import Rows
 from .distributed import Processes
-from .options import TrainingOptions
+from .options import TrainingOptions, originals, pixels
 
 Batch = tuple[Any, ...]
 
@@ -73,6 +73,18 @@ class _Shares(Sampler[list[int]]):
         for batch in self.batches:
             rows = self.processes.rows(len(batch))
             yield batch if rows is None else [batch[position] for position in rows.index]
+
+
+def learnt_from(
+    training: LabelledImages, options: TrainingOptions
+) -> Callable[[dict[str, Any], Rows | None], Batch]:
+    """Function from a batch of the images to what a prior learns from: images, targets, weights."""
+
+    def convert(batch: dict[str, Any], rows: Rows | None) -> Batch:
+        labels = training.labels(batch["index"], options.device)
+        return pixels(batch["image"], options.device), *labels, *originals(batch, options)
+
+    return convert
 
 
 class ImageBatches:

@@ -13,12 +13,11 @@ from torch.utils.data import RandomSampler
 from ..data import LabelledImages
 from ..model import DiffMICNetwork
 from ..random import LocalRNG
-from ..rows import Rows
-from .batches import Batch, ImageBatches
+from .batches import ImageBatches, learnt_from
 from .diffusion_stage import denoiser_objective, moving_average
 from .loop import train
 from .objectives import PriorObjective
-from .options import TrainingOptions, learning_rate_schedule, originals, pixels
+from .options import TrainingOptions, learning_rate_schedule
 from .precision import MixedPrecision, round_to_half
 from .prior_stage import parameter_groups
 from .recipe import Recipe
@@ -104,14 +103,10 @@ def train_jointly(
     images = options.prepared(training, augmented=True)
     batch_size = min(options.batch_size, recipe.batch_size)
 
-    def convert(batch: dict[str, Any], rows: Rows | None) -> Batch:
-        labels = training.labels(batch["index"], options.device)
-        return pixels(batch["image"], options.device), *labels, *originals(batch, options)
-
     batches = ImageBatches(
         images,
         RandomSampler(images, generator=rng.generator()),
-        convert,
+        learnt_from(training, options),
         options,
         rng,
         batch_size=batch_size,

@@ -1,7 +1,6 @@
 """Stage one: training of the prior on augmented images."""
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import nn
 from torch.optim import AdamW
@@ -10,11 +9,10 @@ from torch.utils.data import RandomSampler
 from ..data import LabelledImages
 from ..model import DiffMICNetwork
 from ..random import LocalRNG
-from ..rows import Rows
-from .batches import Batch, ImageBatches
+from .batches import ImageBatches, learnt_from
 from .loop import train
 from .objectives import PriorObjective
-from .options import TrainingOptions, learning_rate_schedule, originals, pixels
+from .options import TrainingOptions, learning_rate_schedule
 from .precision import MixedPrecision, round_to_half
 from .state import History, LoopState
 
@@ -86,14 +84,10 @@ def train_on_images(
     """
     images = options.prepared(training, augmented=True)
 
-    def convert(batch: dict[str, Any], rows: Rows | None) -> Batch:
-        labels = training.labels(batch["index"], options.device)
-        return pixels(batch["image"], options.device), *labels, *originals(batch, options)
-
     batches = ImageBatches(
         images,
         RandomSampler(images, generator=rng.generator()),
-        convert,
+        learnt_from(training, options),
         options,
         rng,
         batch_size=options.batch_size,
