@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 from torch.optim import Optimizer
 
 from ..errors import DiffMICError, InputError, ProcessesError, quiet
@@ -264,7 +265,7 @@ def joined(distributed: bool, device: str | torch.device) -> Processes:
             "script by torchrun or accelerate launch, or remove WORLD_SIZE from the environment."
         )
     try:
-        state = PartialState(cpu=on_cpu, **options)
+        state = PartialState(cpu=on_cpu, **options, **_after_restart())
     except (RuntimeError, ValueError) as reason:
         raise InputError(
             f"The {_n_launched()} processes cannot reach one another: {reason} Start all of them "
@@ -285,6 +286,21 @@ def joined(distributed: bool, device: str | torch.device) -> Processes:
             "use of Accelerate in the script."
         )
     return Several(state)
+
+
+def _after_restart() -> dict[str, Any]:
+    """Options of the process group after torchrun has restarted the processes, else none.
+
+    torchrun keeps its store of addresses, in which a process would find those of the dead.
+    """
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if restart == "0" or torch.distributed.is_initialized():
+        return {}
+    store, rank, world_size = next(rendezvous("env://", timeout=LONGEST_WAIT))
+    prefixed = torch.distributed.PrefixStore(  # type: ignore[attr-defined]
+        f"restart_{restart}", store
+    )
+    return {"store": prefixed, "rank": rank, "world_size": world_size}
 
 
 def _n_launched() -> int:

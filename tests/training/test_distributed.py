@@ -20,7 +20,7 @@ from diffmic import DiffMICClassifier, InputError
 from diffmic.data import LabelledImages
 from diffmic.random import LocalRNG
 from diffmic.rows import Rows
-from diffmic.training.distributed import Several
+from diffmic.training.distributed import Several, _after_restart
 from diffmic.training.fingerprint import fingerprint
 from diffmic.training.synchronised_norm import SynchronisedNorms
 
@@ -96,7 +96,7 @@ def test_all_processes_end_with_an_error_if_one_does(how, tmp_path):
 def test_a_restart_goes_on_from_the_checkpoint(tmp_path):
     folder = tmp_path / "restarted"
     folder.mkdir()
-    done = launched(2, "restarted", folder, restarts=3)  # connecting anew may fail, too
+    done = launched(2, "restarted", folder, restarts=1)
     assert done.returncode == 0, done.stderr[-3000:]
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -147,6 +147,21 @@ def test_a_checkpoint_is_of_any_gpu():
         for name in ("cuda:0", "cuda:1")
     )
     assert first == second
+
+
+def test_addresses_of_before_a_restart_are_not_found_after_it(monkeypatch):
+    """torchrun keeps its store: a process would wait for those that have died."""
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store.set("address", "of the dead")
+    told = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port, "RANK": 0, "WORLD_SIZE": 1}
+    for name, value in (told | {"TORCHELASTIC_USE_AGENT_STORE": True}).items():
+        monkeypatch.setenv(name, str(value))
+    assert _after_restart() == {}
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    options = _after_restart()
+    assert store.check(["address"])
+    assert not options["store"].check(["address"])
+    assert (options["rank"], options["world_size"]) == (0, 1)
 
 
 def test_a_size_without_a_launcher_is_an_error(monkeypatch):
