@@ -19,6 +19,18 @@ _STAGES = {"diffusion", "prior"}
 Floats = NDArray[np.float64]
 
 
+def session_options(num_threads: int = 0) -> Any:
+    """Options of a session of ONNX Runtime; 0 threads: as many as it finds cores."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    # Threads that spin while they wait take the cores from whatever else runs beside them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    return options
+
+
 def read_metadata(session: Any, shown: str) -> dict[str, Any]:
     """Metadata of the file of a session of ONNX Runtime.
 

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 
 from .dicom import dicom_pixels, is_dicom
 from .errors import InputError, ModelFileError
-from .exported import probabilities_of, read_metadata
+from .exported import probabilities_of, read_metadata, session_options
 
 _SIXTEEN_BITS = 65535
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR = 262, 258, 339, 284  # tags of TIFF
@@ -73,15 +73,10 @@ class OnnxClassifier:
             raise ModelFileError(
                 f"There is no file {shown}; DiffMICClassifier.export_onnx writes one."
             )
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = num_threads
-        # Threads that spin while they wait take the cores from whatever else runs beside them.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3
         try:
             self._session = onnxruntime.InferenceSession(
                 source if isinstance(source, bytes) else str(source),
-                options,
+                session_options(num_threads),
                 providers=["CPUExecutionProvider"],
                 enable_fallback=False,  # which prints, and does the same again
             )

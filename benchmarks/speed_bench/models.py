@@ -18,6 +18,7 @@ from diffmic.data import unit_range
 from diffmic.datasets import make_lesions
 from diffmic.engine import prediction_engine
 from diffmic.estimator.presets import preset_parameters
+from diffmic.exported import session_options
 from diffmic.inference import STAGES, Calibration, FittedModel, SamplingOptions
 from diffmic.model import (
     Architecture,
@@ -238,8 +239,7 @@ def onnx_pass(name: str, batch: int, settings: Settings) -> Run | None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "encoder.onnx"
         torch.onnx.export(model, (images,), file, dynamo=True, verbose=False)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options = session_options(torch.get_num_threads())
         session = onnxruntime.InferenceSession(file, options, ["CPUExecutionProvider"])
     feed = {session.get_inputs()[0].name: images.numpy()}
     return lambda: session.run(None, feed)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..exported import session_options
 from ..inference import Engine, FittedModel, SamplingOptions
 from ..model import Conditions, DiffMICNetwork
 from ..model.zoom import ZoomedCrops, of_one_size
@@ -214,11 +215,10 @@ def _session(program: Any) -> Any:
         import onnxruntime
     except ImportError as reason:
         raise InputError(_INSTALL) from reason
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3
     return onnxruntime.InferenceSession(
-        program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        program.model_proto.SerializeToString(),
+        session_options(torch.get_num_threads()),
+        providers=["CPUExecutionProvider"],
     )
 
 

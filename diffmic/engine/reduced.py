@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..data import PreparedImages, PreparedStream
 from ..errors import InputError
+from ..exported import session_options
 
 PRECISIONS = ("float32", "float16", "int8")
 Feed = Mapping[str, NDArray[Any]]  # a batch of images by the names of the graph's inputs
@@ -192,11 +193,9 @@ def _differences(graph: Any, other: Any, images: Sequence[Feed]) -> NDArray[np.f
     """Largest difference of a probability of each image."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     sessions = [
         onnxruntime.InferenceSession(
-            each.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            each.SerializeToString(), session_options(), providers=["CPUExecutionProvider"]
         )
         for each in (graph, other)
     ]
