@@ -2,9 +2,10 @@
 
     python benchmarks/calibration.py errors                  from the kept answers of accuracy.py
     python benchmarks/calibration.py shifted --data FOLDER   likelihood under other class shares
+    python benchmarks/calibration.py views                   what views change, class by class
     python benchmarks/calibration.py grades --data FOLDER    kappa on the validation part of APTOS
 
-The first two read the test probabilities beside ``results/accuracy.csv`` and train nothing;
+The first three read the test probabilities beside ``results/accuracy.csv`` and train nothing;
 ``grades`` uses the networks of ``accuracy.py run`` (``--work``), and trains what is missing.
 """
 
@@ -17,7 +18,14 @@ from accuracy_bench.encoders import Job
 from accuracy_bench.methods import GRADES, METHODS
 from accuracy_bench.results import Answers, Results
 from accuracy_bench.tasks import DATA_SETS, load
-from sklearn.metrics import accuracy_score, cohen_kappa_score
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    cohen_kappa_score,
+    f1_score,
+    recall_score,
+    roc_auc_score,
+)
 
 from diffmic.data import TargetEncoding
 from diffmic.datasets import read_csv
@@ -143,6 +151,50 @@ def of_shift(answers: Answers, shares: Floats) -> tuple[float, float, float, flo
         nll(corrected(estimate)),
         np.abs(estimate - other).max(),
     )
+
+
+@app.command()
+def views(
+    name: Annotated[str, typer.Option("--set")] = "ham10000",
+    first_seed: Annotated[int, typer.Option(help="Leave out the runs before it.")] = 0,
+    results: File = RESULTS,
+) -> None:
+    """What five views change in decisions on a test part, means over runs, as Markdown.
+
+    Decisions are of the most probable class, and of the largest probability over its class's share
+    of the part, which give every class the same weight. Beside: the recall of each class.
+    """
+    kept = Results(results)
+    print(
+        "| method | runs | AUC | macro F1 | without the rarest class | F1 by p / share "
+        "| balanced accuracy by p / share | recall of each class (its images) |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    seeds = sorted({int(row["seed"]) for row in kept.rows() if row["set"] == name})
+    for method in (m + kind for m in COMPARED for kind in ("", "_tta")):
+        found = [kept.answers(name, seed, method) for seed in seeds if seed >= first_seed]
+        runs = [of_decisions(answers) for answers in found if answers is not None]
+        if not runs:
+            continue
+        measures, recalls, counts = (np.mean(each, axis=0) for each in zip(*runs, strict=True))
+        classes = ", ".join(f"{r:.2f} ({n:.0f})" for r, n in zip(recalls, counts, strict=True))
+        cells = [method, str(len(runs)), *(f"{x:.3f}" for x in measures), classes]
+        print("| " + " | ".join(cells) + " |")
+
+
+def of_decisions(answers: Answers) -> tuple[Floats, Floats, Floats]:
+    """Measures of one run in the order of the table, recall of each class, images of each class."""
+    y, counts = answers.targets.argmax(axis=1), answers.targets.sum(axis=0)
+    decided, balanced = answers.proba.argmax(axis=1), (answers.proba / counts).argmax(axis=1)
+    of_classes = f1_score(y, decided, average=None)
+    measures = [
+        roc_auc_score(answers.targets, answers.proba, average="macro"),
+        of_classes.mean(),
+        np.delete(of_classes, counts.argmin()).mean(),
+        f1_score(y, balanced, average="macro"),
+        balanced_accuracy_score(y, balanced),
+    ]
+    return np.array(measures), recall_score(y, decided, average=None), counts
 
 
 @app.command()

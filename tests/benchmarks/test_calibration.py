@@ -1,5 +1,6 @@
 """The calibration benchmark: what it adds up from kept answers is right."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -36,6 +37,23 @@ def test_shares_turned_round_are_corrected_for():
     assert true < as_they_are - 0.2
     assert estimated == pytest.approx(true, abs=0.02)
     assert error < 0.05
+
+
+def test_decisions_are_told_class_by_class(tmp_path, capsys):
+    kept, one = Results(tmp_path / "accuracy.csv"), answers(400)
+    for method, shift in (("prior", 0.0), ("prior_tta", 0.5)):
+        kept.add({"set": "ham10000", "seed": 0, "method": method, "part": "test"})
+        proba = one.proba + shift * np.array([1, 0, 0])  # towards the most frequent class
+        kept.keep("ham10000", 0, method, Answers(one.targets, proba, one.thresholds, one.groups))
+    calibration.views(results=tmp_path / "accuracy.csv")
+    without, with_views = (
+        [float(cell) for cell in re.findall(r"\d\.\d+", line)]
+        for line in capsys.readouterr().out.splitlines()[2:]
+    )
+    assert without[1] < without[2]  # the rarest class has the smallest F1
+    assert with_views[5] > without[5]  # recalls
+    assert with_views[7] < without[7]
+    assert with_views[1] < without[1]
 
 
 def test_errors_are_printed_for_each_method_that_was_kept(tmp_path, capsys):
