@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .conventions import DICOM_SUFFIXES
+from .depth import UNKNOWN, Range
 from .errors import InputError
 
-Range = tuple[float, float]
 _INSTALL = 'pip install "diffmic[dicom]"'
 _TAGS = [  # the only ones that are read
     "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel",
     "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns", "NumberOfFrames",
     "PixelData", "FloatPixelData", "DoubleFloatPixelData", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths", "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "Modality", "RescaleSlope", "RescaleIntercept", "RescaleType", "ModalityLUTSequence",
     "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape",
     "RedPaletteColorLookupTableDescriptor", "GreenPaletteColorLookupTableDescriptor",
     "BluePaletteColorLookupTableDescriptor", "RedPaletteColorLookupTableData",
@@ -31,6 +31,7 @@ _TAGS = [  # the only ones that are read
 ]  # fmt: skip
 _OTHERS = (b"\x89PNG", b"\xff\xd8\xff", b"II*\0", b"MM\0*", b"GIF8", b"BM", b"\0\0\0\x0cjP")
 _TARGA = (1, 2, 3, 9, 10, 11)
+_MEASURED = ("CT", "PT", "RTDOSE")  # modalities whose values are measured, in units
 _GROUPS = ("PixelValueTransformationSequence", "FrameVOILUTSequence")
 
 
@@ -57,11 +58,13 @@ def pixels_module() -> Any:
         raise InputError(f"It is a DICOM file, which needs pydicom 3: {_INSTALL}") from reason
 
 
-def dicom_pixels(file: BinaryIO, given: Range | None = None) -> NDArray[Any]:
-    """Pixels (C, H, W) of a DICOM file: uint8, float32 in 0–1, or values whose range is open.
+def dicom_pixels(file: BinaryIO, given: Range | None = None) -> tuple[NDArray[Any], Range | None]:
+    """Pixels (C, H, W) of a DICOM file: uint8, float32 in 0–1, or values with their own range.
 
     The modality's units, and its window or VOI LUT unless a range of pixel values was ``given`` by
-    the user; MONOCHROME1 is inverted; palettes and YBR become RGB of 8 bits; padding is black.
+    the user; MONOCHROME1 is inverted; palettes and YBR become RGB of 8 bits; padding is black. The
+    range is that of the stored bits, in these units; :data:`~diffmic.depth.UNKNOWN` for measured
+    values, such as CT in Hounsfield units, of which nothing says black and white.
 
     Raises
     ------
@@ -96,7 +99,8 @@ def dicom_pixels(file: BinaryIO, given: Range | None = None) -> NDArray[Any]:
         stored = _decoded(dataset)
         try:
             _take_from_groups(dataset)
-            pixels = _shown(stored, dataset, given)
+            pixels = np.ascontiguousarray(_shown(stored, dataset, given))
+            own = _own_range(dataset) if pixels.dtype == np.int32 else None
         except InputError:
             raise
         except Exception as reason:
@@ -104,7 +108,7 @@ def dicom_pixels(file: BinaryIO, given: Range | None = None) -> NDArray[Any]:
                 "It is a DICOM file with damaged tables of pixel values "
                 f"({type(reason).__name__}). Read it with pydicom, and pass the array."
             ) from None
-    return np.ascontiguousarray(pixels)
+    return pixels, own
 
 
 def _decoded(dataset: Any) -> NDArray[Any]:
@@ -154,6 +158,9 @@ def _take_from_groups(dataset: Any) -> None:
                 for item in list(group.get(name) or [])[:1]:
                     for element in item:
                         dataset.add(element)
+    if "RescaleSlope" in dataset or "RescaleIntercept" in dataset:  # pydicom heeds both or none
+        dataset.setdefault("RescaleSlope", 1)
+        dataset.setdefault("RescaleIntercept", 0)
 
 
 def _shown(stored: Any, dataset: Any, given: Range | None) -> Any:
@@ -224,9 +231,24 @@ def _windowed(values: Any, dataset: Any) -> Any:
 
 def _sum_of_ends(dataset: Any, given: Range | None) -> float:
     """Sum of the values of black and white: subtracted from it, a value is inverted."""
-    if given is not None:
-        return sum(given)
+    return sum(_ends(dataset) if given is None else given)
+
+
+def _own_range(dataset: Any) -> Range:
+    """Black and white by the bits that are stored; or unknown, where values are measured.
+
+    Signed values of 16 bits are, too: their type says nothing of them.
+    """
+    low, high = sorted(_ends(dataset))
+    bits = int(dataset.get("BitsStored", 32))  # of floats there are none
+    measured = dataset.get("Modality") in _MEASURED or dataset.get("RescaleType", "US") != "US"
+    return UNKNOWN if measured or bits > 16 or (bits == 16 and low < 0) else (low, high)
+
+
+def _ends(dataset: Any) -> Range:
+    """Smallest and largest value that the stored bits can hold, in the modality's units."""
     bits = int(dataset.get("BitsStored", 16))
     signed = int(dataset.get("PixelRepresentation", 0)) == 1
     ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1] if signed else [0, 2**bits - 1])
-    return float(pixels_module().apply_modality_lut(ends, dataset).sum())
+    low, high = pixels_module().apply_modality_lut(ends, dataset).tolist()
+    return float(low), float(high)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from .depth import UNKNOWN, Range, applied_range, bits_of_png, bits_of_tiff, own_range
 from .dicom import dicom_pixels, is_dicom
 from .errors import InputError, ModelFileError
 from .exported import probabilities_of, read_metadata, session_options
@@ -189,7 +190,7 @@ class OnnxClassifier:
         if isinstance(value, (str, os.PathLike)):
             name = f"image file {os.fsdecode(value)!r}"
         try:
-            pixels = self._in_range(self._pixels(value), name)
+            pixels = self._in_range(*self._pixels(value))
         except InputError as reason:
             raise InputError(f"{name}: {reason}") from reason
         except Exception as reason:  # Pillow raises many kinds of exceptions
@@ -213,8 +214,8 @@ class OnnxClassifier:
             return rounded
         return resized
 
-    def _pixels(self, value: Any) -> NDArray[Any]:
-        """Pixels (C, H, W) of a file, its content, a PIL image or an array."""
+    def _pixels(self, value: Any) -> tuple[NDArray[Any], Range | None]:
+        """Pixels (C, H, W) of a file, its content, a PIL image or an array; a file's own range."""
         if isinstance(value, (str, os.PathLike)):
             with open(Path(value).expanduser(), "rb") as file:
                 return self._decoded(file, os.fsdecode(value))
@@ -226,21 +227,23 @@ class OnnxClassifier:
             raise InputError("has masked pixels; give them a value: X.filled(0) for black.")
         pixels = np.asarray(value)
         if pixels.ndim == 2:
-            return pixels[None]
+            return pixels[None], None
         if pixels.ndim == 3 and pixels.shape[0] not in (1, 3) and pixels.shape[2] in (1, 3):
-            return np.moveaxis(pixels, 2, 0)
-        return pixels if pixels.ndim == 3 else pixels[(np.newaxis,) * 3]
+            return np.moveaxis(pixels, 2, 0), None
+        return (pixels if pixels.ndim == 3 else pixels[(np.newaxis,) * 3]), None
 
-    def _decoded(self, file: BinaryIO, name: str) -> NDArray[Any]:
+    def _decoded(self, file: BinaryIO, name: str) -> tuple[NDArray[Any], Range | None]:
         head = file.read(132)
         file.seek(0)
         if is_dicom(head, name):
             given = self.metadata_["value_range_given"]
             return dicom_pixels(file, tuple(self.metadata_["value_range"]) if given else None)
+        bits = bits_of_png(file)
+        file.seek(0)
         with Image.open(file) as image:
-            return _of_pillow(image)
+            return _of_pillow(image, bits)
 
-    def _in_range(self, pixels: NDArray[Any], name: str) -> NDArray[Any]:
+    def _in_range(self, pixels: NDArray[Any], own: Range | None) -> NDArray[Any]:
         """uint8 as it is, anything else as float32 in 0–1."""
         if 0 in pixels.shape or len(pixels) not in (1, 3):
             raise InputError(f"has the shape {pixels.shape}; 1 or 3 channels are needed.")
@@ -251,6 +254,8 @@ class OnnxClassifier:
         values, floats = self.metadata_["value_range"], pixels.dtype.kind == "f"
         if not np.isfinite(pixels).all():
             raise InputError("has pixels that are NaN or infinite.")
+        if not floats and not self.metadata_["value_range_given"]:
+            values = applied_range(values, own)
         if values is not None and (self.metadata_["value_range_given"] or not floats):
             low, high = values
             scaled: NDArray[Any] = (pixels.astype(np.float32) - low) / (high - low)
@@ -258,29 +263,33 @@ class OnnxClassifier:
         lowest, highest = float(pixels.min()), float(pixels.max())
         if floats and lowest >= -1e-3 and highest <= 1 + 1e-3:
             return pixels.astype(np.float32).clip(0, 1)
-        if pixels.dtype == np.uint16 or (not floats and lowest >= 0 and 255 < highest < 2**16):
+        whole = pixels.dtype == np.uint16 or (not floats and lowest >= 0 and 255 < highest < 2**16)
+        if whole and own != UNKNOWN:
             return pixels.astype(np.float32) / _SIXTEEN_BITS
         raise InputError(
-            f"has pixels from {lowest:g} to {highest:g}; uint8, uint16 or floats in 0–1 are needed."
+            f"has pixels from {lowest:g} to {highest:g}, whose range is not known; uint8, uint16 "
+            "or floats in 0–1 are needed."
         )
 
 
-def _of_pillow(image: Image.Image) -> NDArray[Any]:
-    """Pixels of a PIL image: upright, in gray or RGB, transparent ones on black."""
+def _of_pillow(image: Image.Image, bits: int = 0) -> tuple[NDArray[Any], Range | None]:
+    """Pixels of a PIL image: upright, in gray or RGB, transparent ones on black; its own range."""
     _check_samples(image)
     turned = ImageOps.exif_transpose(image)
     if turned.mode.startswith("I") or turned.mode == "F":
         dtype = {"F": np.float32, "I": np.int32}.get(turned.mode, np.uint16)
-        return np.array(turned, dtype=dtype)[None]
+        pixels = np.array(turned, dtype=dtype)[None]
+        told = bits or bits_of_tiff(getattr(image, "tag_v2", {}))
+        return pixels, own_range(pixels, told, shifted=bits > 0)
     gray = turned.mode in ("1", "L", "LA", "La")
     if turned.mode in _ALPHA or "transparency" in turned.info:
         values = np.array(turned.convert("LA" if gray else "RGBA")).astype(np.uint32)
         shown = ((values[..., :-1] * values[..., -1:] + 127) // 255).astype(np.uint8)
-        return np.moveaxis(shown, 2, 0)
+        return np.moveaxis(shown, 2, 0), None
     if turned.mode == "LAB":
         raise InputError("is in LAB; convert it to RGB.")
     shown = np.array(turned.convert("L" if gray else "RGB"))
-    return shown[None] if gray else np.moveaxis(shown, 2, 0)
+    return (shown[None] if gray else np.moveaxis(shown, 2, 0)), None
 
 
 def _check_samples(image: Image.Image) -> None:

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..depth import bits_of_png, cut_to_bytes
 from ..dicom import dicom_pixels, is_dicom, pixels_module
 from ..errors import InputError
 from .arrays import array_image
-from .depth import cut_to_bytes
 from .formats import told, what_it_is
 from .large import decode_reduced
 from .pillow import deep_png, hidden_depth, pixels_of
@@ -177,17 +177,21 @@ def _decoded(file: BinaryIO, name: str, reading: Reading) -> Tensor:
         with _explained(name, head):
             values = reading.value_range
             given = (values.low, values.high) if values is not None and values.given else None
-            return torch.from_numpy(dicom_pixels(file, given))
+            stored, reading.own = dicom_pixels(file, given)
+            return torch.from_numpy(stored)
+    with _explained(name, head):
+        bits = bits_of_png(file)
+        file.seek(0)
     with _image(file, name, head) as image:
         if hidden_depth(image):
             file.seek(0)
-            if (pixels := deep_png(file.read(), reading)) is not None:
+            if (pixels := deep_png(file.read(), reading, bits)) is not None:
                 return pixels
             file.seek(0)
         if cut_to_bytes(image, head):
             reading.note(Note.BITS)
         decode_reduced(image, reading)
-        return pixels_of(image, reading)
+        return pixels_of(image, reading, bits)
 
 
 def _head(file: BinaryIO, name: str) -> bytes:

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ..depth import UNKNOWN, applied_range
 from ..errors import InputError
 from .arrays import CHANNELS, array_image, as_tensor, channels_first, subject
 from .files import content_of, holds_content, read_content, read_image, read_pil
@@ -89,15 +90,23 @@ def in_range(
             f"Pixels are NaN or infinite, first in {where}. Remove the image or replace these "
             "pixels."
         )
-    if value_range is not None and (value_range.given or not floats):
-        return _scaled(images, value_range, reading)
-    if floats:
+    if floats and (value_range is None or not value_range.given):
         return _unit_floats(images, low, high, reading, name, first)
-    lowest, highest = float(low.min()), float(high.max())
-    if reading.raw:
+    if value_range is None and reading.raw:
         reading.extremes = low, high
         return images
-    return _sixteen_bits(images, lowest, highest, name)
+    if (value_range := _applied(value_range, reading)) is not None:
+        return _scaled(images, value_range, reading)
+    return _sixteen_bits(images, float(low.min()), float(high.max()), name, reading)
+
+
+def _applied(value_range: ValueRange | None, reading: Reading) -> ValueRange | None:
+    """Range for the pixels of an image: that which is given or was found, or the file's own."""
+    if value_range is not None and value_range.given:
+        return value_range
+    found = None if value_range is None else (value_range.low, value_range.high)
+    applied = applied_range(found, reading.own)
+    return value_range if applied == found or applied is None else ValueRange(*applied)
 
 
 def extremes(images: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,12 +162,16 @@ def _unit_floats(
     return images.clamp(0, 1) if low.min() < 0 or high.max() > 1 else images
 
 
-def _sixteen_bits(images: Tensor, low: float, high: float, name: str | None) -> Tensor:
+def _sixteen_bits(
+    images: Tensor, low: float, high: float, name: str | None, reading: Reading
+) -> Tensor:
     """Integers of 16 bits, for a model that was fitted without any: they are divided by 65535."""
     known = images.dtype == torch.uint16 or high == 0 or 255 < high <= SIXTEEN_BITS
-    if low < 0 or not known:
+    if low < 0 or not known or reading.own == UNKNOWN:
+        measured = " (measured values, such as Hounsfield units)" if reading.own == UNKNOWN else ""
         raise InputError(
-            f"{subject(name)} integer pixels from {low:g} to {high:g}; their range is not known: "
+            f"{subject(name)} integer pixels from {low:g} to {high:g}{measured}; their range is "
+            "not known, and the model was fitted on 8 bits or floats: "
             "convert them to 8 bits (mode L, uint8), 16 bits (mode I;16, uint16) or floats in 0–1, "
             "or fit with DiffMICClassifier(value_range=(low, high))."
         )

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 from torch import Tensor
 
+from ..depth import bits_of_tiff, own_range
 from ..errors import InputError
 from ..random import imported
 from .large import reduced
@@ -16,6 +17,7 @@ from .reading import Note, Reading
 _GRAY = ("1", "L", "LA", "La")
 _ALPHA = ("LA", "La", "PA", "RGBA", "RGBa")
 _PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE = 262, 258, 339, 284, 281
+_S_MIN, _S_MAX = 340, 341
 _ORIENTATION = 274
 _UPRIGHT = {  # how an image of each orientation is turned, as an image viewer shows it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -30,12 +32,13 @@ _LYING = (5, 6, 7, 8)
 _ADVICE = "Read it with another reader, for example tifffile.imread(file), and pass the array."
 
 
-def pixels_of(image: Image.Image, reading: Reading) -> Tensor:
+def pixels_of(image: Image.Image, reading: Reading, bits: int = 0) -> Tensor:
     """Pixels (C, H, W) of a PIL image: uint8, float32, or integers of more than 8 bits.
 
     Of several frames the one at which the image stands is taken; transparent pixels are shown on
     black; palettes, CMYK, YCbCr, HSV and LAB become RGB; where white is zero, pixels are inverted.
     Images that are much larger than needed are reduced; see :func:`~diffmic.data.large.reduced`.
+    ``bits``: those that a PNG says it uses; 0: it says nothing, or is none.
 
     Raises
     ------
@@ -56,7 +59,9 @@ def pixels_of(image: Image.Image, reading: Reading) -> Tensor:
     if upright.mode.startswith("I") or upright.mode == "F":
         dtype = {"F": np.float32, "I": np.int32}.get(upright.mode, np.uint16)
         pixels = np.array(upright, dtype=dtype)
-        return torch.from_numpy(pixels if white is None else _inverted(pixels, white))[None]
+        pixels = pixels if white is None else _inverted(pixels, white)
+        reading.own = own_range(pixels, bits or bits_of_tiff(tags), shifted=bits > 0)
+        return torch.from_numpy(pixels)[None]
     gray = upright.mode in _GRAY
     shown = _without_alpha(upright, gray, reading)
     return torch.from_numpy(shown).view(upright.height, upright.width, -1).permute(2, 0, 1)
@@ -71,8 +76,11 @@ def hidden_depth(image: Image.Image) -> bool:
     )
 
 
-def deep_png(content: bytes, reading: Reading) -> Tensor | None:
-    """All 16 bits of a colour PNG, (C, H, W); None: torchvision cannot read PNG here."""
+def deep_png(content: bytes, reading: Reading, bits: int = 0) -> Tensor | None:
+    """All 16 bits of a colour PNG, (C, H, W); None: torchvision cannot read PNG here.
+
+    ``bits``: those that the file says it uses; 0: it says nothing.
+    """
     io = imported("torchvision.io")
 
     data = torch.frombuffer(bytearray(content), dtype=torch.uint8)
@@ -85,6 +93,7 @@ def deep_png(content: bytes, reading: Reading) -> Tensor | None:
     values = pixels.numpy()
     if len(values) in (2, 4):
         values = _on_black(values[:-1], values[-1], 65535, reading)
+    reading.own = own_range(values, bits, shifted=True)
     return torch.from_numpy(np.ascontiguousarray(values))
 
 
@@ -95,7 +104,10 @@ def _tiff_tags(image: Image.Image) -> dict[int, Any]:
         if tags is None
         else {
             number: tags.get(number)
-            for number in (_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE)
+            for number in (
+                *(_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE),
+                *(_S_MIN, _S_MAX),
+            )
         }
     )
 
@@ -135,7 +147,7 @@ def _white(image: Image.Image, tags: dict[int, Any], reading: Reading) -> float 
         return reading.value_range.low + reading.value_range.high
     if image.mode == "F":
         return 1
-    bits, largest = max(tags.get(_BITS) or (16,)), tags.get(_MAX_SAMPLE)
+    bits, largest = max(tags.get(_BITS) or (16,)), tags.get(_MAX_SAMPLE) or tags.get(_S_MAX)
     if largest:
         return int(max(largest) if isinstance(largest, tuple) else largest)
     if bits > 16:

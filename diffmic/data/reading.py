@@ -74,6 +74,9 @@ class Reading:
         (H, W) of an image that was reduced; None: it was not.
     notes : Counter of Note
         Number of images (one, or those of an array) in which each thing was noticed.
+    own : tuple of float or None
+        Black and white by the file's own word, of integers of more than 8 bits; None: it says
+        nothing. See :func:`~diffmic.depth.applied_range`.
     extremes : tuple of Tensor or None
         Smallest and largest value of each image, (n,), of integers of more than 8 bits.
     """
@@ -84,6 +87,7 @@ class Reading:
     side: int | None = None
     full_size: tuple[int, int] | None = None
     notes: Counter[Note] = field(default_factory=Counter)
+    own: tuple[float, float] | None = None
     extremes: tuple[Tensor, Tensor] | None = None
 
     def size_of(self, image: Tensor) -> tuple[int, int]:

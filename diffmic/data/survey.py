@@ -7,6 +7,7 @@ from statistics import median
 
 from torch import Tensor
 
+from ..depth import Range, applied_range
 from ..errors import InputError, warn_user
 from .ranges import SIXTEEN_BITS, ValueRange, found_range
 from .reading import DARK, Notes, Reading, one_of_many
@@ -32,6 +33,8 @@ class Survey:
         Largest pixel value of all images of 8 bits; None: there are none.
     lows, highs : list of float
         Smallest and largest value of each image of integers of more than 8 bits.
+    own : list of tuple or None
+        Their own ranges, by the word of their files.
     notes : Notes
         What was noticed in the images.
     kept : list of int
@@ -47,6 +50,7 @@ class Survey:
     largest_byte: int | None = None
     lows: list[float] = field(default_factory=list)
     highs: list[float] = field(default_factory=list)
+    own: list[Range | None] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
     kept: list[int] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
@@ -80,6 +84,7 @@ class Survey:
         if reading.extremes is not None:
             self.lows.extend(reading.extremes[0].tolist())
             self.highs.extend(reading.extremes[1].tolist())
+            self.own.extend([reading.own] * len(reading.extremes[1]))
         elif images.is_floating_point():
             self.largest = max(self.largest or 0.0, float(images.max()))
         else:
@@ -153,17 +158,20 @@ class Survey:
     def _report_dark(self) -> None:
         """Warn if images use a small part of the range, as 12-bit pixels in 16-bit files do."""
         found, largest, byte = self.range, self.largest, self.largest_byte
-        typical = median(self.highs) if self.highs else 0
+        # Images that are read by their own range are as bright as their files have them.
+        alone = [h for h, own in zip(self.highs, self.own, strict=True) if not _has_own(own, found)]
+        typical = median(alone) if alone else 0
         if (
             self.value_range is None
             and found is not None
-            and typical < max(self.highs)
+            and alone
+            and typical < max(alone)
             and typical - found.low < DARK * (found.high - found.low)
         ):
             warn_user(
                 f"The range of pixel values that was found is ({found.low:g}, {found.high:g}), but "
                 f"most images reach no more than {typical:g}, so they are nearly black: one "
-                f"reaches {max(self.highs):g}. Pass value_range=({found.low:g}, high) with the "
+                f"reaches {max(alone):g}. Pass value_range=({found.low:g}, high) with the "
                 "value of white."
             )
         if largest is not None and 0 < largest < DARK:
@@ -180,3 +188,9 @@ class Survey:
                 f"Scale them, here and when predicting: X * {255 // byte}. Masks and labels of "
                 "pixels are no images."
             )
+
+
+def _has_own(own: Range | None, found: ValueRange | None) -> bool:
+    """Whether an image is read by its own range where another was found."""
+    pair = None if found is None else (found.low, found.high)
+    return applied_range(pair, own) != pair

@@ -12,12 +12,12 @@ from tiny import small, stripes
 
 from diffmic import DiffMICClassifier
 from diffmic.data import PreparedImages, read_inputs
-from diffmic.data.depth import cut_to_bytes
 from diffmic.data.images import extremes
 from diffmic.data.inputs import survey_of
 from diffmic.data.large import ENOUGH, LEAST
 from diffmic.data.preprocessing import resized
 from diffmic.data.reading import Note, Reading
+from diffmic.depth import cut_to_bytes
 from diffmic.errors import InputError
 
 
