@@ -296,7 +296,7 @@ class DiffMICClassifier(
             kept.
         """
         plan = prepare_fit(
-            self.get_params(deep=False),
+            self._parameters,
             X,
             y,
             vars(self).get("model_"),
@@ -364,7 +364,7 @@ class DiffMICClassifier(
         model = self._trained(stage)
         shares = prevalence_of(model, prevalence, self.class_names_)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
+        evidence = evidence_for(model, self._parameters, X, stage, asked)
         return model.probabilities(evidence, stage, shares)
 
     def __sklearn_tags__(self) -> Tags:

@@ -1,8 +1,10 @@
-"""What files, cells and classes are called: suffixes, texts for missing values, spelling."""
+"""What files, cells and classes are called, and what is a number."""
 
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from numbers import Real
+from typing import Any
 
 from .errors import warn_user
 
@@ -16,6 +18,11 @@ TEXTS_FOR_MISSING = (
     *("", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "None"),
     *("NaN", "nan", "-NaN", "-nan", "NaT", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a number, of Python or numpy, and no bool."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def warn_about_spelling(names: Sequence[str], what: str) -> None:

@@ -8,27 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from ..errors import DiffMICWarning
 from ..estimator.doubt import N_DRAWS
 from ..estimator.parameters import sampling_options
 from ..estimator.prediction import conditions_for, evidence_for
-from ..inference import (
-    STAGES,
-    Evidence,
-    Explanation,
-    SamplingOptions,
-    Stage,
-    Uncertainty,
-    evidence_of,
-    explain,
-    uncertainty_of,
-)
-from ..model import Conditions
+from ..inference import STAGES, Evidence, Explanation, Uncertainty, explain, uncertainty_of
 from ..plots.images import shown_pixels
 from ..settings import undisturbed
 
@@ -65,11 +52,6 @@ class Finding:
     notes: tuple[str, ...] = ()
 
 
-def stage_of(model: "FittedModel") -> Stage:
-    """The stage whose probabilities count: the diffusion, or the prior of a model without one."""
-    return next(stage for stage in STAGES if stage in model.calibrations)
-
-
 @undisturbed
 def examine(clf: "DiffMICClassifier", file: Any) -> Finding:
     """Predict one image, its doubt and its explanation, from one pass of the network.
@@ -82,37 +64,25 @@ def examine(clf: "DiffMICClassifier", file: Any) -> Finding:
     InputError
         The file is not an image that can be read.
     """
-    model, parameters, stage = clf.model_, clf.get_params(deep=False), stage_of(clf.model_)
-    options = sampling_options(parameters, {}, model.plan.architecture.num_train_timesteps)
+    model, parameters, stage = clf.model_, clf.get_params(deep=False), clf.model_.main_stage
+    options = sampling_options(model, parameters, {})
     with _WARNINGS, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DiffMICWarning)
         [(conditions, sizes)] = conditions_for(model, parameters, [file])
-    evidence, uncertainty, maps = _sampled(model, conditions, stage, replace(options, n_views=1))
+    plain = replace(options, n_views=1)
     if options.n_views > 1:
         evidence = evidence_for(model, parameters, [file], stage)
-    explanation = explain(conditions, sizes, model.task, model.crop, **maps)
+    else:
+        evidence = model.evidence_from([conditions], stage, plain)
+    uncertainty = noisy = clean = None
+    if stage == "diffusion":
+        more = replace(plain, n_draws=N_DRAWS)
+        many = model.evidence_from([conditions], stage, more, embeddings=True)
+        uncertainty, noise = uncertainty_of(model, many), model.noise(options.n_draws)
+        noisy, clean = model.engine.path(conditions, noise, num_steps=options.num_steps)
+    explanation = explain(conditions, sizes, model.task, model.crop, noisy=noisy, clean=clean)
     told = [str(w.message) for w in caught if issubclass(w.category, DiffMICWarning)]
     return Finding(evidence, explanation, uncertainty, _jpeg(file), tuple(dict.fromkeys(told)))
-
-
-def _sampled(
-    model: "FittedModel", conditions: Conditions, stage: Stage, options: SamplingOptions
-) -> tuple[Evidence, Uncertainty | None, dict[str, Tensor]]:
-    """Evidence, doubt, and label maps of each step, of an image without test-time views."""
-    ratio = model.drawing_ratio
-    how: dict[str, Any] = {
-        "seed": model.seed,
-        "drawing_ratio": None if ratio is None else torch.from_numpy(ratio),
-    }
-    evidence = evidence_of(model.engine, [conditions], stage, options, **how)
-    if stage == "prior":
-        return evidence, None, {}
-    more = replace(options, n_draws=N_DRAWS)
-    many = evidence_of(model.engine, [conditions], stage, more, embeddings=True, **how)
-    noisy, clean = model.engine.path(
-        conditions, model.noise(options.n_draws), num_steps=options.num_steps
-    )
-    return evidence, uncertainty_of(model, many), {"noisy": noisy, "clean": clean}
 
 
 def probabilities(
@@ -125,7 +95,7 @@ def probabilities(
 
 def decided(model: "FittedModel", proba: Floats, shares: Floats | None = None) -> list[int]:
     """Indices of the classes that are predicted: one, or any number of labels."""
-    found = model.decisions(proba[None], stage_of(model), shares)[0]
+    found = model.decisions(proba[None], model.main_stage, shares)[0]
     if model.task.exclusive:
         return [model.classes.tolist().index(found)]
     return [int(i) for i in np.flatnonzero(found == 1)]

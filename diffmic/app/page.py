@@ -5,7 +5,6 @@ import os
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,6 @@ from .finding import (
     plain_message,
     probabilities,
     shares_with,
-    stage_of,
 )
 
 if TYPE_CHECKING:
@@ -107,7 +105,7 @@ class Page:
                 shares = shares_with(self.model, self.names.index(label), percent / 100)
                 told = f"If {percent:g} % have {label}; in training, {usual:g} % had it."
         proba = probabilities(self.model, evidence, shares)
-        chosen = decided(self.model, proba[stage_of(self.model)], shares)
+        chosen = decided(self.model, proba[self.model.main_stage], shares)
         ordered = self.model.task.name == "ordinal"
         return render.probability_table(proba, self.names, chosen, ordered=ordered, population=told)
 
@@ -119,13 +117,13 @@ class Page:
         return round(100 * float(self.model.shares[self.names.index(label)]), 2)
 
     def _parts(self, found: Finding) -> tuple[str, str]:
-        proba = probabilities(self.model, found.evidence)[stage_of(self.model)]
+        proba = probabilities(self.model, found.evidence)[self.model.main_stage]
         image = render.picture(found, self.names, proba)
         maps = render.label_maps(found.explanation, self.names, proba)
         doubt = render.doubt_table(found.uncertainty, self.names, N_DRAWS)
         if maps:
             maps = f"<h3>How its label was denoised</h3>{maps}"
-        notes = render.paragraphs(found.notes)
+        notes = "".join(render.message(note, "note") for note in found.notes)
         return f"{notes}<h3>Doubt</h3>{doubt}", f"<h3>Where it looked</h3>{image}{maps}"
 
 
@@ -294,9 +292,7 @@ def _examples(folder: str | Path | None) -> dict[str, Path]:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise InputError(f"{str(root)!r} is no folder of examples.")
-    found: Sequence[Path] = sorted(
-        path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-    )
+    found = sorted(path for path in root.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
     if not found:
         raise InputError(f"{str(root)!r} holds no images that could be examples.")
     return {path.name: path for path in found}

@@ -3,7 +3,7 @@
 import base64
 import html
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -37,17 +37,9 @@ def probability_table(
 ) -> str:
     """What is predicted, and the probabilities of each class by diffusion and prior.
 
-    Parameters
-    ----------
-    proba : dict of str to ndarray of shape (C,)
-        Probabilities of each stage, first those that count.
-    names : sequence of str
-    chosen : sequence of int
-        Indices of the predicted classes.
-    ordered : bool
-        Whether the classes have an order, in which they are shown; else by probability.
-    population : str
-        Sentence on class shares other than those in training.
+    ``proba`` begins with the stage that counts; ``chosen`` are the indices of the predicted
+    classes. Classes that are ``ordered`` keep their order, others are shown by probability.
+    ``population`` is a sentence on class shares other than those in training.
     """
     first = next(iter(proba.values()))
     order = range(len(names)) if ordered else np.argsort(-first, kind="stable").tolist()
@@ -97,19 +89,15 @@ def doubt_table(found: Uncertainty | None, names: Sequence[str], n_draws: int) -
             ),
             ("Might other draws decide otherwise?", f"{_hardly(p)} ({_p_value(p)})"),
         ]
+    like = "The model cannot tell."
     if found.farther is not None:
         share = float(found.farther[0])
-        unusual = share < UNUSUAL
-        rows.append(
-            (
-                "Like the held-out images of the fit?",
-                ("<strong>Unusual image:</strong> " if unusual else "Yes: ")
-                + f"of the held-out images, {_percent(share)} are less like the others than this"
-                + (". Its probabilities may not hold." if unusual else "."),
-            )
-        )
-    else:
-        rows.append(("Like the held-out images of the fit?", "The model cannot tell."))
+        like = f"of the held-out images, {_percent(share)} are less like the others than this."
+        if share < UNUSUAL:
+            like = f"<strong>Unusual image:</strong> {like} Its probabilities may not hold."
+        else:
+            like = f"Yes: {like}"
+    rows.append(("Like the held-out images of the fit?", like))
     body = "".join(f'<tr><th scope="row">{a}</th><td>{b}</td></tr>' for a, b in rows)
     table = f'<table class="dm-table dm-doubt"><tbody>{body}</tbody></table>'
     if found.exclusive:
@@ -266,8 +254,3 @@ def _hardly(p: float) -> str:
 
 def _p_value(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-
-
-def paragraphs(texts: Iterable[str]) -> str:
-    """Notes, one below the other."""
-    return "".join(message(text, "note") for text in texts)

@@ -8,15 +8,23 @@ from numpy.typing import NDArray
 from sklearn.exceptions import NotFittedError
 
 from ..errors import InputError
-from ..inference import STAGES, AnyCalibration, FitHistory, FittedModel, Stage
+from ..inference import STAGES, AnyCalibration, FitHistory, FittedModel, Recalibration, Stage
 from ..model import DiffMICNetwork
 from ..tasks import Task
+from .class_names import display_names
 
 
 class FittedAttributes:
     """Attributes that exist once the estimator has a ``model_``."""
 
     model_: FittedModel
+    get_params: Any  # of BaseEstimator
+
+    @property
+    def _parameters(self) -> Mapping[str, Any]:
+        """Constructor parameters of the estimator."""
+        parameters: Mapping[str, Any] = self.get_params(deep=False)
+        return parameters
 
     def _fitted(self) -> FittedModel:
         """The fitted model; each prediction reads it once and uses the same model throughout."""
@@ -51,6 +59,16 @@ class FittedAttributes:
         return self._fitted().classes
 
     @property
+    def class_names_(self) -> list[str]:
+        """Names of the classes, in the order of ``classes_``; labels without a name are as text.
+
+        Those of the parameter ``class_names``, else those that came along with the training data.
+        """
+        model = self._fitted()
+        names = display_names(model, vars(self).get("class_names"))
+        return list(names or map(str, model.classes.tolist()))
+
+    @property
     def task_(self) -> Task:
         """Type of the task: ``task_.name`` is "multiclass", "multilabel" or "ordinal"."""
         return self._fitted().task
@@ -79,6 +97,21 @@ class FittedAttributes:
     def thresholds_(self) -> Mapping[Stage, NDArray[np.float64]]:
         """Decision thresholds of each stage; see :class:`diffmic.inference.FittedModel`."""
         return self._fitted().thresholds
+
+    @property
+    def shares_(self) -> NDArray[np.float64] | None:
+        """Class shares of the population for which the probabilities hold, (C,); None: unknown."""
+        return self._fitted().shares
+
+    @property
+    def recalibration_(self) -> Recalibration | None:
+        """Record of :meth:`calibrate`; None: the calibration is that of the fit."""
+        return self._fitted().recalibration
+
+    @property
+    def label_counts_(self) -> Mapping[str, dict[str, list[int]]]:
+        """Numbers of images of each class, by part: ``positive``, ``negative`` and ``unknown``."""
+        return self._fitted().record.label_counts
 
     @property
     def validation_scores_(self) -> Mapping[str, dict[str, float]]:

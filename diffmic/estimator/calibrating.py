@@ -7,18 +7,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..data.columns import check_lengths
 from ..data.splits import group_numbers
 from ..data.targets import TargetEncoding
 from ..data.weights import sample_weights
 from ..errors import InputError
 from ..hub import ModelCard
 from ..inference import (
-    STAGES,
     Doubt,
     Evidence,
     FittedModel,
-    Recalibration,
     SamplingOptions,
     ThresholdAim,
     confidence_quantiles,
@@ -34,14 +31,7 @@ from .prediction import labelled_evidence
 class Calibrating(Engines):
     """Methods of the estimator that fit its probabilities and thresholds to other images."""
 
-    get_params: Any  # of BaseEstimator
-    class_names_: list[str]
     card_: ModelCard
-
-    @property
-    def recalibration_(self) -> Recalibration | None:
-        """Record of :meth:`calibrate`; None: the calibration is that of the fit."""
-        return self._fitted().recalibration
 
     @undisturbed
     def calibrate(
@@ -102,11 +92,10 @@ class Calibrating(Engines):
         ``validation_scores_`` remain those of the former calibration, and the card says so; scores
         on a test part are taken out of ``card_``, as by :meth:`tune_thresholds`.
         """
-        model, parameters = self._fitted(), self.get_params(deep=False)
+        model, parameters = self._fitted(), self._parameters
         wanted = _aim(model, aim, sensitivity, specificity)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        timesteps = model.plan.architecture.num_train_timesteps
-        options = sampling_options(parameters, asked, timesteps)
+        options = sampling_options(model, parameters, asked)
         evidence, targets, weights, units = self._labelled(
             model, X, y, options, sample_weight=sample_weight, groups=groups
         )
@@ -218,12 +207,10 @@ class Calibrating(Engines):
         groups: Any = None,
     ) -> tuple[Evidence, torch.Tensor, torch.Tensor, NDArray[np.intp] | None]:
         """Evidence, targets, weights and groups of the images with a label and a weight."""
-        parameters = self.get_params(deep=False)
-        stage = next(stage for stage in STAGES if stage in model.calibrations)
+        columns = {"sample_weight": sample_weight, "groups": groups}
         evidence, truth = labelled_evidence(
-            model, parameters, X, y, stage, vars(options), sample_weight=sample_weight, refit=True
+            model, self._parameters, X, y, model.main_stage, vars(options), refit=True, **columns
         )
-        check_lengths(len(truth), sample_weight=sample_weight, groups=groups)
         weights = torch.from_numpy(sample_weights(sample_weight, len(truth)))
         units = None if groups is None else group_numbers(groups)
         encoding = TargetEncoding(model.classes, model.task)
@@ -254,13 +241,7 @@ class Calibrating(Engines):
 def _aim(
     model: FittedModel, aim: str | None, sensitivity: float | None, specificity: float | None
 ) -> ThresholdAim | None:
-    """The aim that was asked for; None: none was.
-
-    Raises
-    ------
-    InputError
-        It is no aim, or the classes have no thresholds on probabilities.
-    """
+    """The aim that was asked for, after a check; None: none was."""
     if aim is None and sensitivity is None and specificity is None:
         return None
     if aim is not None and not (sensitivity is None and specificity is None):

@@ -18,13 +18,7 @@ def display_names(model: FittedModel, class_names: Any) -> Names:
 
 
 def check_names(data: TrainingData, earlier: FittedModel) -> None:
-    """Refuse a list of names that was given for the classes of an earlier fit.
-
-    Raises
-    ------
-    InputError
-        The list is unchanged, and the classes are not.
-    """
+    """Refuse a list of names that was given for the classes of an earlier fit."""
     given = data.class_names
     if given is not None and given == earlier.class_names and not same_classes(earlier, data):
         raise InputError(
@@ -38,12 +32,8 @@ def check_names(data: TrainingData, earlier: FittedModel) -> None:
 def names_of_fit(data: TrainingData, learnt: FittedModel | None) -> tuple[Names, Names]:
     """Display names of the classes, and the names that the data have for them.
 
-    Parameters
-    ----------
-    data : TrainingData
-    learnt : FittedModel or None
-        Model of the same classes from which the fit starts; its names hold where there are no new
-        ones.
+    Those of ``learnt``, a model of the same classes from which the fit starts, hold where there are
+    no new ones.
     """
     shown, own = data.class_names or data.data_names, data.data_names
     if learnt is None:

@@ -20,14 +20,6 @@ from .prediction import evidence_for
 class Decisions(FittedAttributes):
     """Methods of the estimator on what predictions are for: class shares and grades."""
 
-    get_params: Any  # of BaseEstimator
-    class_names_: list[str]
-
-    @property
-    def shares_(self) -> NDArray[np.float64] | None:
-        """Class shares of the population for which the probabilities hold, (C,); None: unknown."""
-        return self._fitted().shares
-
     @undisturbed
     def predict(
         self,
@@ -77,7 +69,7 @@ class Decisions(FittedAttributes):
                 "by: give one or the other."
             )
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
+        evidence = evidence_for(model, self._parameters, X, stage, asked)
         proba = model.probabilities(evidence, stage, shares)
         predicted = model.decisions(proba, stage, shares, matrix)
         if abstain is None:
@@ -131,7 +123,7 @@ class Decisions(FittedAttributes):
                 "The probabilities are not calibrated, so that class shares estimated from them "
                 "may be far off. Call calibrate(X, y) with labelled images first."
             )
-        evidence = evidence_for(model, self.get_params(deep=False), X, stage)
+        evidence = evidence_for(model, self._parameters, X, stage)
         proba = model.probabilities(evidence, stage)
         exclusive = model.task.exclusive
         found, n_iterations, converged = estimated_shares(proba, shares, exclusive=exclusive)
@@ -190,7 +182,7 @@ class Decisions(FittedAttributes):
             )
         shares = prevalence_of(model, prevalence, self.class_names_)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        evidence = evidence_for(model, self.get_params(deep=False), X, stage, asked)
+        evidence = evidence_for(model, self._parameters, X, stage, asked)
         proba = model.probabilities(evidence, stage, shares)
         if model.classes.dtype.kind in "iuf":
             values: NDArray[np.float64] = proba @ model.classes.astype(np.float64)

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from numbers import Real
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions import is_number
 from ..errors import InputError
 from ..inference import (
     ConformalScores,
@@ -33,7 +33,6 @@ N_DRAWS = 32  # of predict_uncertainty: disagreement needs more draws than a mea
 class Doubts(FittedAttributes):
     """Methods of the estimator that tell the doubt of its predictions."""
 
-    get_params: Any  # of BaseEstimator
     _replaced: Callable[[FittedModel, FittedModel], bool]  # of Engines
 
     @undisturbed
@@ -70,9 +69,8 @@ class Doubts(FittedAttributes):
         model = self._trained("diffusion")
         check_whole("n_draws", n_draws, least=2)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        parameters = self.get_params(deep=False)
         evidence = evidence_for(
-            model, parameters, X, "diffusion", asked, embeddings=True, refit=True
+            model, self._parameters, X, "diffusion", asked, embeddings=True, refit=True
         )
         return uncertainty_of(model, evidence)
 
@@ -110,11 +108,10 @@ class Doubts(FittedAttributes):
         RuntimeError
             A fit has replaced the model meanwhile.
         """
-        model, parameters = self._fitted(), self.get_params(deep=False)
+        model, parameters = self._fitted(), self._parameters
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
-        stage: Stage = "diffusion" if "diffusion" in model.calibrations else "prior"
-        options = sampling_options(parameters, asked, model.plan.architecture.num_train_timesteps)
-        evidence, labels = labelled_evidence(model, parameters, X, y, stage, vars(options))
+        options = sampling_options(model, parameters, asked)
+        evidence, labels = labelled_evidence(model, parameters, X, y, model.main_stage, asked)
         truth = labels == 1 if labels.ndim == 2 else labels[:, None] == model.classes[None]
         if not truth.any():
             raise InputError("No label of any image is known to be present; pass other images.")
@@ -163,8 +160,7 @@ class Doubts(FittedAttributes):
         """
         model = self._trained(stage)
         conformal = conformal_scores(model, stage, coverage)
-        asked, parameters = vars(conformal.sampling), self.get_params(deep=False)
-        evidence = evidence_for(model, parameters, X, stage, asked)
+        evidence = evidence_for(model, self._parameters, X, stage, vars(conformal.sampling))
         proba = model.probabilities(evidence, stage)
         scores = conformal.true_proba[stage]
         included = included_classes(scores, proba, model.task, float(coverage))
@@ -172,13 +168,7 @@ class Doubts(FittedAttributes):
 
 
 def conformal_scores(model: FittedModel, stage: Stage, coverage: Any) -> ConformalScores:
-    """What a model knows for sets of a coverage.
-
-    Raises
-    ------
-    InputError
-        It knows nothing, or too little for this coverage, or the coverage is no share above 0.
-    """
+    """What a model knows for sets of a coverage, after a check that it is enough."""
     if not _is_share(coverage) or coverage == 0:
         raise InputError(f"coverage is {coverage!r}; give a number between 0 and 1.")
     conformal = None if model.doubt is None else model.doubt.conformal
@@ -196,13 +186,7 @@ def conformal_scores(model: FittedModel, stage: Stage, coverage: Any) -> Conform
 
 
 def check_abstention(model: FittedModel, stage: Stage, share: Any) -> NDArray[np.float64]:
-    """Quantiles of the confidences by which a share of the images is left open.
-
-    Raises
-    ------
-    InputError
-        ``share`` is no number from 0 to below 1, or the model knows no confidences.
-    """
+    """Quantiles of the confidences by which a share of the images is left open."""
     if not _is_share(share):
         raise InputError(f"abstain is {share!r}; give a share of the images, 0 to below 1.")
     if model.doubt is None or stage not in model.doubt.confidence:
@@ -222,25 +206,10 @@ def with_abstention(
     share: float,
     thresholds: NDArray[np.float64] | None,
 ) -> NDArray[Any]:
-    """Decisions of which the least confident share is left open.
+    """Decisions, (n,) or (n, L), of which the least confident share is None, or NaN.
 
-    Parameters
-    ----------
-    share : float
-        Share of the held-out images of the fit on which there would be no decision; on other
-        images it is about the same, if they are alike.
-    thresholds : ndarray of shape (L,) or None
-        Multi-label: thresholds of the decisions.
-
-    Returns
-    -------
-    ndarray of object, shape (n,), or of float, shape (n, L)
-        None, or NaN for multi-label, is no decision.
-
-    Raises
-    ------
-    InputError
-        ``share`` is no number from 0 to below 1, or the model knows no confidences.
+    ``share`` is that of the held-out images of the fit on which there would be no decision; on
+    other images it is about the same, if they are alike.
     """
     quantiles = check_abstention(model, stage, share)
     open_ = abstained(proba, model.task, thresholds, quantiles, float(share))
@@ -252,5 +221,4 @@ def with_abstention(
 
 
 def _is_share(value: Any) -> bool:
-    number = isinstance(value, Real) and not isinstance(value, bool)
-    return number and 0 <= float(value) < 1
+    return is_number(value) and 0 <= float(value) < 1

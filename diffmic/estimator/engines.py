@@ -20,7 +20,6 @@ class Engines(FittedAttributes):
     device: str
     precision: str
     num_steps: int
-    get_params: Any  # of BaseEstimator
 
     @undisturbed
     def compile(self, engine: str = "auto") -> Self:
@@ -91,8 +90,7 @@ class Engines(FittedAttributes):
         if target.type != model.device.type or target.index not in (None, model.device.index):
             network = copy.deepcopy(network)
             to_device(network, target)
-        kind = _kept(model.engine.kind)
-        engine = prediction_engine(network, kind, precision=precision)
+        engine = prediction_engine(network, kept(model.engine.kind), precision=precision)
         return replace(model, network=network, engine=engine)
 
     def _replaced(self, old: FittedModel, new: FittedModel) -> bool:
@@ -106,10 +104,10 @@ class Engines(FittedAttributes):
     def _engine_kind(self) -> str:
         """Engine of the present model, which the next fit keeps, or else the usual one."""
         model: FittedModel | None = vars(self).get("model_")
-        return usual_engine() if model is None else _kept(model.engine.kind)
+        return usual_engine() if model is None else kept(model.engine.kind)
 
 
-def _kept(kind: str) -> str:
+def kept(kind: str) -> str:
     """Kind of the engine of a model that was changed; one of ONNX Runtime is asked for anew."""
     return "plain" if kind == "plain" else "auto"
 

@@ -1,21 +1,19 @@
 """Export of the estimator's model to files that other programs run."""
 
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
+from ..conventions import is_number
 from ..errors import InputError
 from ..inference import SamplingOptions
 from ..settings import undisturbed
 from .attributes import FittedAttributes
 from .parameters import sampling_options
-from .prediction import prepared_images
+from .prediction import prepared
 
 
 class Exporting(FittedAttributes):
     """Methods of the estimator that export its model."""
-
-    get_params: Any  # of BaseEstimator
 
     @undisturbed
     def export_onnx(
@@ -85,20 +83,14 @@ class Exporting(FittedAttributes):
                 else f"precision is {precision!r}: pass images=..., some hundred of the kind that "
                 "the model is for, on which it is compared with float32."
             )
-        if not isinstance(tolerance, Real) or isinstance(tolerance, bool) or not tolerance > 0:
+        if not is_number(tolerance) or not tolerance > 0:
             raise InputError(f"tolerance is {tolerance!r}; it must be a number above 0.")
         options, batches = self._sampling(num_steps, n_draws), []
         if images is not None:
-            prepared = prepared_images(model, self.get_params(deep=False), images)
-            batches = feeds(prepared, [*inputs_of(model)], floats=model.value_range is not None)
-        export_onnx(
-            model,
-            file,
-            options,
-            precision=precision,
-            images=batches,
-            tolerance=float(tolerance),
-        )
+            loaded, _ = prepared(model, self._parameters, images)
+            batches = feeds(loaded, [*inputs_of(model)], floats=model.value_range is not None)
+        how: dict[str, Any] = {"images": batches, "tolerance": float(tolerance)}
+        export_onnx(model, file, options, precision=precision, **how)
         return file
 
     @undisturbed
@@ -137,9 +129,8 @@ class Exporting(FittedAttributes):
         return file
 
     def _sampling(self, num_steps: int | None, n_draws: int | None) -> SamplingOptions:
-        n_timesteps = self._fitted().plan.architecture.num_train_timesteps
         asked = {"num_steps": num_steps, "n_draws": n_draws}
-        return sampling_options(self.get_params(deep=False), asked, n_timesteps)
+        return sampling_options(self._fitted(), self._parameters, asked)
 
 
 def _target(path: str | Path) -> Path:

@@ -29,6 +29,7 @@ from ..settings import undisturbed
 from ..training import resolve_device
 from .attributes import FittedAttributes
 from .class_names import display_names
+from .engines import kept
 from .parameters import check_parameters
 
 
@@ -202,7 +203,7 @@ class Persistence(FittedAttributes):
         target = resolve_device(device)
         saved = load_model(
             folder,
-            defaults=_parameters(cls()),
+            defaults=cls()._parameters,
             backbone=backbone,
             augment=augment,
             parts={} if parts is None else parts,
@@ -214,7 +215,7 @@ class Persistence(FittedAttributes):
         except InputError as reason:
             raise ModelFileError(
                 f"The parameters of {str(folder)!r} cannot be used: {reason}"
-            ) from (reason)
+            ) from reason
         estimator = cls._of(saved, device)
         told, weights = origin_of(name)
         estimator._origin = card_of_finetuned(
@@ -240,7 +241,7 @@ class Persistence(FittedAttributes):
         self, folder: str | Path, *, dtype: DType, card: ModelCard | None, name: str | None = None
     ) -> None:
         """Save into a folder; the usage example in the card loads the model by ``name``."""
-        model, parameters = self._fitted(), _parameters(self)
+        model, parameters = self._fitted(), self._parameters
         check_parameters(parameters)
         told = self.card_
         if card is not None:
@@ -274,8 +275,8 @@ class Persistence(FittedAttributes):
             network = model.network
             if model.device.type != "cpu":
                 network = copy.deepcopy(network).cpu()
-            kind = "plain" if model.engine.kind == "plain" else "auto"
-            state["model_"] = replace(model, network=network, engine=Engine(network, kind))
+            engine = Engine(network, kept(model.engine.kind))
+            state["model_"] = replace(model, network=network, engine=engine)
         return state
 
     @undisturbed
@@ -286,9 +287,3 @@ class Persistence(FittedAttributes):
             engine = prediction_engine(model.network, kind, precision=precision)
             state = {**state, "model_": model.with_engine(engine)}
         super().__setstate__(state)  # type: ignore[misc]
-
-
-def _parameters(estimator: Any) -> Mapping[str, Any]:
-    """Constructor parameters of an estimator."""
-    parameters: Mapping[str, Any] = estimator.get_params(deep=False)
-    return parameters

@@ -28,12 +28,6 @@ def prevalence_of(model: FittedModel, given: Any, names: Sequence[str]) -> Float
         task that are left out keep their shares.
     names : sequence of str
         Display names of the classes.
-
-    Raises
-    ------
-    InputError
-        A class is unknown, is missing or is named twice; shares are not in 0–1, or those of
-        exclusive classes do not sum to 1; the model knows no images of a class.
     """
     if given is None:
         return None
@@ -71,10 +65,10 @@ def prevalence_of(model: FittedModel, given: Any, names: Sequence[str]) -> Float
         unseen = ((model_shares == 0) | (model_shares == 1)) & (shares != model_shares)
     if unseen.any():
         which = [name for name, there in zip(names, unseen, strict=True) if there]
+        images = "images of" if model.task.exclusive else "images both with and without"
         raise InputError(
-            f"The model was trained without images {'of' if model.task.exclusive else 'both with '}"
-            f"{'' if model.task.exclusive else 'and without'} {which[:10]}, so that a share of "
-            "theirs cannot be taken into account."
+            f"The model was trained without {images} {which[:10]}, so that a share of theirs "
+            "cannot be taken into account."
         )
     return shares
 
@@ -138,14 +132,10 @@ def _positions(
         except TypeError:
             position = None
         if position is None or (isinstance(plain, bool) and model.classes.dtype.kind != "b"):
+            called = f", called {list(names)[:20]}" if list(map(str, labels)) != [*names] else ""
             raise InputError(
                 f"{what} names {key!r}, which is no class; the classes are "
-                f"{model.classes.tolist()[:20]}"
-                + (
-                    f", called {list(names)[:20]}."
-                    if list(map(str, labels)) != list(names)
-                    else "."
-                )
+                f"{model.classes.tolist()[:20]}{called}."
             )
         if position in found.values():
             raise InputError(f"{what} names the class {names[position]!r} twice.")
@@ -165,12 +155,6 @@ def costs_of(model: FittedModel, given: Any, names: Sequence[str]) -> Floats | s
         for all labels or (L, 2, 2) for each; first absent, then present.
     names : sequence of str
         Display names of the classes.
-
-    Raises
-    ------
-    InputError
-        The shape does not fit, a cost is not finite, names are unknown, missing or repeated, or
-        ``"quadratic"`` is asked for classes without an order.
     """
     if given is None:
         return None

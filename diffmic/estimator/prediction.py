@@ -55,24 +55,16 @@ def evidence_for(
         Constructor parameters of the estimator.
     X : as in ``DiffMICClassifier.predict_proba``
     stage : {"diffusion", "prior"}
-        Stage whose evidence is computed.
     asked : mapping or None
         Sampling options of this prediction; the estimator's replace any that are None or missing.
     embeddings : bool
         Whether the evidence holds the embeddings, too.
     refit : bool
         Whether options other than those of the calibration are meant, as when it is fitted anew.
-
-    Raises
-    ------
-    InputError
-        X or a parameter cannot be used.
     """
-    options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
-    if not refit:
-        _point_out_sampling(model, stage, options)
-    prepared = _prepared(model, parameters, X)
-    return _evidence(model, parameters, prepared, stage, options, embeddings)
+    options = _options(model, parameters, stage, asked, refit=refit)
+    loaded = prepared(model, parameters, X)
+    return _evidence(model, parameters, loaded, stage, options, embeddings)
 
 
 def labelled_evidence(
@@ -83,39 +75,33 @@ def labelled_evidence(
     stage: Stage,
     asked: Mapping[str, int | None] | None = None,
     *,
-    sample_weight: Any = None,
     others: bool = False,
     refit: bool = False,
+    **columns: Any,
 ) -> tuple[Evidence, NDArray[Any]]:
     """Evidence as in :func:`evidence_for`, and labels, which come from y, or else from X.
 
-    Each item of a Dataset or DataLoader is read once. The number of weights is checked before any
-    work, if the number of images is known. ``others`` is that of :func:`labelled_for`, ``refit``
-    that of :func:`evidence_for`.
+    Each item of a Dataset or DataLoader is read once. ``columns`` are weights or groups, whose
+    number is checked before any work, if the number of images is known. ``others`` is that of
+    :func:`labelled_for`, ``refit`` that of :func:`evidence_for`.
     """
     if y is not None or not (isinstance(X, (DataLoader, IterableDataset)) or is_dataset(X)):
-        images, truth = labelled_for(model, parameters, X, y, others=others)
-        check_lengths(len(truth), sample_weight=sample_weight)
-        return evidence_for(model, parameters, images, stage, asked, refit=refit), truth
-    options = sampling_options(parameters, asked or {}, model.plan.architecture.num_train_timesteps)
-    if not refit:
-        _point_out_sampling(model, stage, options)
-    prepared = _prepared(model, parameters, X, with_targets=True)
-    if isinstance(prepared[0], PreparedImages):
-        check_lengths(len(prepared[0]), sample_weight=sample_weight)
-    evidence = _evidence(model, parameters, prepared, stage, options)
-    labels = read_before(X, prepared[0].targets, keys_of(parameters))
-    return evidence, labelled_for(model, parameters, labels, None, others=others)[1]
+        inputs, truth = labelled_for(model, parameters, X, y, others=others)
+        check_lengths(len(truth), **columns)
+        return evidence_for(model, parameters, inputs, stage, asked, refit=refit), truth
+    options = _options(model, parameters, stage, asked, refit=refit)
+    images, num_workers = prepared(model, parameters, X, with_targets=True)
+    if isinstance(images, PreparedImages):
+        check_lengths(len(images), **columns)
+    evidence = _evidence(model, parameters, (images, num_workers), stage, options)
+    labels = read_before(X, images.targets, keys_of(parameters))
+    truth = labelled_for(model, parameters, labels, None, others=others)[1]
+    check_lengths(len(truth), **columns)
+    return evidence, truth
 
 
 def prepared_alone(model: FittedModel, image: Any, name: str) -> Item:
-    """One image of any kind, resized for the network; errors call it by its name.
-
-    Raises
-    ------
-    InputError
-        The image cannot be used.
-    """
+    """One image of any kind, resized for the network; errors call it by its name."""
     return PreparedImages(OneImage(image, name), model.image_size, **_preparation(model))[0]
 
 
@@ -124,7 +110,7 @@ def evidence_together(
     model: FittedModel, parameters: Parameters, items: Sequence[Item], stage: Stage
 ) -> Evidence:
     """Uncalibrated evidence for images of :func:`prepared_alone`, in batches."""
-    options = sampling_options(parameters, {}, model.plan.architecture.num_train_timesteps)
+    options = sampling_options(model, parameters, {})
     return model.evidence(
         PreparedItems(items, model.image_size, **_preparation(model)),
         stage,
@@ -138,7 +124,7 @@ def conditions_for(
     model: FittedModel, parameters: Parameters, X: Any
 ) -> Iterator[tuple[Conditions, Tensor]]:
     """Conditions of each batch of X, and the original sizes (B, 2) of its images, in pixels."""
-    images, num_workers = _prepared(model, parameters, X)
+    images, num_workers = prepared(model, parameters, X)
     yield from model.conditions(
         images, batch_size=parameters["batch_size"], num_workers=num_workers
     )
@@ -150,15 +136,7 @@ def labelled_for(
 ) -> tuple[Inputs, NDArray[Any]]:
     """Images and labels for an evaluation of a model; see :func:`diffmic.data.read_labelled`.
 
-    Parameters
-    ----------
-    others : bool
-        Whether there may be labels of classes that the model does not know.
-
-    Raises
-    ------
-    InputError
-        There are labels of such classes, or strings where the classes are numbers.
+    ``others``: whether there may be labels of classes that the model does not know.
     """
     names = display_names(model, parameters["class_names"])
     inputs, labels = read_labelled(
@@ -186,6 +164,20 @@ def labelled_for(
     return inputs, labels
 
 
+def _options(
+    model: FittedModel,
+    parameters: Parameters,
+    stage: Stage,
+    asked: Mapping[str, int | None] | None,
+    *,
+    refit: bool,
+) -> SamplingOptions:
+    options = sampling_options(model, parameters, asked or {})
+    if not refit:
+        _point_out_sampling(model, stage, options)
+    return options
+
+
 def _point_out_sampling(model: FittedModel, stage: Stage, options: SamplingOptions) -> None:
     """Warn, once for a model, of sampling options that its calibration was not fitted for."""
     fitted, names = model.sampling, ("n_views",) if stage == "prior" else tuple(vars(options))
@@ -206,12 +198,12 @@ def _point_out_sampling(model: FittedModel, stage: Stage, options: SamplingOptio
 def _evidence(
     model: FittedModel,
     parameters: Parameters,
-    prepared: tuple[PreparedImages | PreparedStream, int],
+    loaded: tuple[PreparedImages | PreparedStream, int],
     stage: Stage,
     options: SamplingOptions,
     embeddings: bool = False,
 ) -> Evidence:
-    images, num_workers = prepared
+    images, num_workers = loaded
     evidence = model.evidence(
         images,
         stage,
@@ -225,31 +217,17 @@ def _evidence(
     return evidence
 
 
-def prepared_images(
-    model: FittedModel, parameters: Parameters, X: Any
-) -> PreparedImages | PreparedStream:
-    """X as images resized for the network, read in this process.
-
-    Raises
-    ------
-    InputError
-        X or a parameter cannot be used.
-    """
-    return _prepared(model, parameters, X)[0]
-
-
-def _prepared(
+def prepared(
     model: FittedModel, parameters: Parameters, X: Any, *, with_targets: bool = False
 ) -> tuple[PreparedImages | PreparedStream, int]:
     """X as images resized for the network, and the number of worker processes that load it."""
     check_prediction(parameters)
-    value_range = model.value_range
     how = {**_preparation(model), "with_targets": with_targets}
     keys, num_workers = keys_of(parameters), parameters["num_workers"]
     inputs = Stream.of(X, keys) or read_inputs(
         X,
         known_channels=model.channels,
-        value_range=value_range,
+        value_range=model.value_range,
         keys=keys,
         num_workers=num_workers,
     )

@@ -98,18 +98,9 @@ def prepare_fit(
     ----------
     parameters : mapping
         Constructor parameters of the estimator.
-    X, y : as in ``DiffMICClassifier.fit``
+    X, y, resume, **given : as in ``DiffMICClassifier.fit``
     earlier : FittedModel or None
         Model that the estimator holds; a warm start continues from it.
-    resume : bool
-        Whether the fit goes on from the newest checkpoint.
-    **given
-        Other arguments of ``fit``.
-
-    Raises
-    ------
-    InputError, PretrainedWeightsError
-        As in ``DiffMICClassifier.fit``.
     """
     return prepared_together(
         parameters,
@@ -279,12 +270,8 @@ def _shares(training: LabelledImages, task: Task) -> NDArray[np.float64]:
 
 
 def _counts(data: TrainingData) -> dict[str, Counts]:
-    counts = {"training": label_counts(data.training)}
-    return (
-        counts
-        if data.validation is None
-        else counts | {"validation": label_counts(data.validation)}
-    )
+    parts = {"training": data.training, "validation": data.validation}
+    return {name: label_counts(part) for name, part in parts.items() if part is not None}
 
 
 def _show_unknown(data: TrainingData, *, shown: bool) -> None:

@@ -10,15 +10,7 @@ from ..training.recipe import PAPER_V1 as PAPER_V1_RECIPE
 
 @dataclass(frozen=True)
 class Preset:
-    """A named set of constructor parameters.
-
-    Attributes
-    ----------
-    summary : str
-        What it is, in one line.
-    parameters : dict
-        Constructor parameters, where they differ from the defaults.
-    """
+    """A named set of constructor parameters, where they differ from the defaults."""
 
     summary: str
     parameters: dict[str, Any] = field(default_factory=dict)
@@ -45,18 +37,12 @@ _PAPER_V2 = Preset(
 )
 
 # Architecture, recipe and preprocessing of Yang et al., 2023.
-_PAPER_V1 = Preset(
+_PAPER_V1 = _PAPER_V2.on(
     "DiffMIC (v1) as published: drift to the prior, all 1000 steps, width 6144, 1000 epochs.",
-    {
-        "backbone": "resnet18",
-        "architecture": "paper-v1",
-        "image_size": 224,
-        "augment": "paper",
-        "num_steps": 1000,
-        "n_draws": 1,
-        "recipe": "paper-v1",
-        "max_epochs": 15,
-    },
+    backbone="resnet18",
+    architecture="paper-v1",
+    num_steps=1000,
+    recipe="paper-v1",
 )
 
 # At test its authors run only the last steps of the schedule of 1000, as it is.
@@ -114,13 +100,7 @@ def list_presets() -> dict[str, str]:
 
 
 def preset_parameters(name: str) -> dict[str, Any]:
-    """Constructor parameters of a preset.
-
-    Raises
-    ------
-    InputError
-        Unknown preset.
-    """
+    """Constructor parameters of a preset, after a check that it is known."""
     if name not in [*PRESETS]:  # also what cannot be hashed
         close = difflib.get_close_matches(str(name), PRESETS, n=1)
         raise InputError(

@@ -1,6 +1,5 @@
 """Metrics, embeddings and explanations of the estimator."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -8,14 +7,12 @@ import torch
 from numpy.typing import NDArray
 from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 
-from ..data.columns import check_lengths
 from ..data.splits import group_numbers
 from ..data.weights import sample_weights
 from ..inference import EvaluationReport, Explanation, Stage, explain
 from ..model import Conditions
 from ..settings import undisturbed
 from .attributes import FittedAttributes
-from .class_names import display_names
 from .parameters import check_whole, sampling_options
 from .populations import costs_of, prevalence_of
 from .prediction import conditions_for, labelled_evidence
@@ -28,23 +25,7 @@ class Results(
 ):
     """Methods of the estimator beside fit and predict: score, evaluate, transform, explain."""
 
-    get_params: Any  # of BaseEstimator
     predict_proba: Any
-
-    @property
-    def class_names_(self) -> list[str]:
-        """Names of the classes, in the order of ``classes_``; labels without a name are as text.
-
-        Those of the parameter ``class_names``, else those that came along with the training data.
-        """
-        model = self._fitted()
-        names = display_names(model, vars(self).get("class_names"))
-        return list(names or map(str, model.classes.tolist()))
-
-    @property
-    def label_counts_(self) -> Mapping[str, dict[str, list[int]]]:
-        """Numbers of images of each class, by part: ``positive``, ``negative`` and ``unknown``."""
-        return self._fitted().record.label_counts
 
     def predict_log_proba(
         self,
@@ -85,11 +66,9 @@ class Results(
         sample_weight : array-like of shape (n,) or None
         """
         model = self._trained("diffusion")
-        parameters = self.get_params(deep=False)
         evidence, truth = labelled_evidence(
-            model, parameters, X, y, "diffusion", sample_weight=sample_weight, others=True
+            model, self._parameters, X, y, "diffusion", sample_weight=sample_weight, others=True
         )
-        check_lengths(len(truth), sample_weight=sample_weight)
         weights = None if sample_weight is None else sample_weights(sample_weight, len(truth))
         predicted = model.decisions(model.probabilities(evidence, "diffusion"), "diffusion")
         return model.task.accuracy(truth, predicted, weights)
@@ -134,14 +113,13 @@ class Results(
         """
         model = self._fitted()
         check_whole("n_bootstrap", n_bootstrap, least=0)
-        parameters = self.get_params(deep=False)
         shares = prevalence_of(model, prevalence, self.class_names_)
         matrix = costs_of(model, costs, self.class_names_)
         asked = {"num_steps": num_steps, "n_draws": n_draws, "n_views": n_views}
         units = None if groups is None else group_numbers(groups)
-        stage: Stage = "diffusion" if "diffusion" in model.calibrations else "prior"
-        evidence, truth = labelled_evidence(model, parameters, X, y, stage, asked)
-        check_lengths(len(truth), groups=groups)
+        evidence, truth = labelled_evidence(
+            model, self._parameters, X, y, model.main_stage, asked, groups=groups
+        )
         thresholds = {stage: model.thresholds_of(stage, shares) for stage in model.stages}
         proba = {str(s): model.probabilities(evidence, s, shares) for s in model.stages}
         decided: dict[str, NDArray[Any]] = {}
@@ -166,7 +144,7 @@ class Results(
         ``set_output(transform="pandas")`` or ``"polars"`` makes it return a data frame, whose
         columns ``get_feature_names_out()`` names.
         """
-        batches = conditions_for(self._fitted(), self.get_params(deep=False), X)
+        batches = conditions_for(self._fitted(), self._parameters, X)
         return torch.cat([c.image_features.cpu() for c, _ in batches]).numpy()
 
     @property
@@ -196,9 +174,9 @@ class Results(
             passed, ``attention`` (n, K), uncalibrated ``global_proba`` and ``local_proba`` (n, C),
             and the label maps of each step.
         """
-        model, parameters = self._fitted(), self.get_params(deep=False)
+        model, parameters = self._fitted(), self._parameters
         asked = {"num_steps": num_steps, "n_draws": n_draws}
-        options = sampling_options(parameters, asked, model.plan.architecture.num_train_timesteps)
+        options = sampling_options(model, parameters, asked)
         noise = model.noise(options.n_draws) if "diffusion" in model.calibrations else None
         seen, sizes, maps = [], [], []
         for conditions, size in conditions_for(model, parameters, X):

@@ -22,13 +22,6 @@ def found_checkpoint(
     """Checkpoint from which a fit goes on; None: it starts from the beginning.
 
     ``writes``: whether this process writes others; of several, one does.
-
-    Raises
-    ------
-    InputError
-        ``resume`` is no bool, or there is no folder to go on from, or none to write into.
-    CheckpointError
-        No checkpoint in it can be used.
     """
     folder = parameters["checkpoint_dir"]
     if not isinstance(resume, bool):
@@ -72,22 +65,8 @@ def with_checkpoints(
 ) -> TrainingOptions:
     """Options of a fit with its checkpoints, if it has any.
 
-    Parameters
-    ----------
-    options : TrainingOptions
-    parameters : mapping
-        Constructor parameters of the estimator.
-    saved : Saved or None
-        Checkpoint from which the fit goes on.
-    data : TrainingData
-    plan : NetworkPlan
-    goes_on : bool
-        Whether the fit starts from an earlier model (warm start).
-
-    Raises
-    ------
-    CheckpointError
-        The checkpoint is of other data or parameters.
+    ``saved`` is the one from which the fit goes on, after a check that it is of the same data and
+    parameters; ``goes_on`` is whether the fit starts from an earlier model (warm start).
     """
     folder = parameters["checkpoint_dir"]
     if folder is None:
@@ -103,12 +82,8 @@ def with_checkpoints(
     )
     if saved is not None:
         check_same(saved.told, told, str(saved.file))
-    return replace(
-        options,
-        checkpoints=Checkpoints(
-            Path(folder).expanduser(), told, options.seed, saved, options.processes.is_main
-        ),
-    )
+    path, is_main = Path(folder).expanduser(), options.processes.is_main
+    return replace(options, checkpoints=Checkpoints(path, told, options.seed, saved, is_main))
 
 
 def seed_of(parameters: Mapping[str, Any], drawn: int, saved: Saved | None) -> int:

@@ -14,23 +14,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Asked:
-    """What is asked for each image beside the probabilities of a stage.
-
-    Attributes
-    ----------
-    stage : Stage
-    shares : ndarray of shape (C,) or None
-        Class shares of the population.
-    abstain : float or None
-        Share of the images without a decision.
-    coverage : float or None
-        Coverage of sets of classes.
-    """
+    """What is asked for each image beside the probabilities of a stage."""
 
     stage: Stage
-    shares: Any = None
-    abstain: float | None = None
-    coverage: float | None = None
+    shares: Any = None  # (C,), of the classes in the population
+    abstain: float | None = None  # share of the images without a decision
+    coverage: float | None = None  # of sets of classes
 
     def columns(self, clf: "DiffMICClassifier") -> list[str]:
         """Columns beside those that are always there."""
@@ -41,19 +30,10 @@ class Asked:
 def rows_or_faults(
     clf: "DiffMICClassifier", names: Sequence[str], images: Sequence[Any], asked: Asked
 ) -> list[dict[str, Any] | str]:
-    """Row of each image, or in its place why it cannot be read.
+    """Row of each image (path, content of a file, or array), or why it cannot be read.
 
     An image that cannot be read is found by halving: probabilities do not depend on the other
     images of a batch.
-
-    Parameters
-    ----------
-    clf : DiffMICClassifier
-    names : sequence of str
-        Names of the images, for the rows.
-    images : sequence
-        Paths, contents of files, or arrays.
-    asked : Asked
     """
     if not names:
         return []

@@ -17,17 +17,7 @@ def prepared_together(
 ) -> "FitPlan":
     """Plan of a fit, which several processes make alike if ``distributed`` is set.
 
-    Parameters
-    ----------
-    parameters : mapping
-        Constructor parameters of the estimator.
-    prepare : callable
-        Function from those for this process, and the processes of the fit, to the plan.
-
-    Raises
-    ------
-    InputError
-        As ``prepare``, in this process or in another; or the processes have different data.
+    ``prepare`` makes it from the constructor parameters for this process, and the processes.
     """
     p = dict(parameters)
     processes = joined(p["distributed"], p["device"])

@@ -14,8 +14,8 @@ from .evidence import (
     over_views,
 )
 from .explanation import Explanation, explain
-from .fitted import Alone, AnyCalibration, FittedModel, Recalibration
-from .history import FitHistory, FitRecord
+from .fitted import Alone, AnyCalibration, FittedModel
+from .history import FitHistory, FitRecord, Recalibration
 from .own_calibration import OwnCalibration
 from .prevalence import PrevalenceEstimate
 from .reference import EmbeddingReference

@@ -12,26 +12,16 @@ MOST_ROUNDS = 100
 def cheapest(proba: Floats, costs: Floats) -> NDArray[np.intp]:
     """Decision of the smallest expected cost, (n,): argmin over d of Σ_t p(t|x) costs[t, d].
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, C)
-        Probabilities.
-    costs : ndarray of shape (C, D)
-        Cost of each decision (column) where each class (row) is the truth.
+    ``proba`` is (n, C), ``costs`` (C, D): of each decision where each class is the truth.
     """
     found: NDArray[np.intp] = (proba @ costs).argmin(axis=1)
     return found
 
 
 def present_by_cost(proba: Floats, costs: Floats) -> NDArray[np.int64]:
-    """Labels (n, L) whose presence costs less than their absence, of probabilities (n, L).
+    """Labels (n, L) whose presence costs no more than their absence, of probabilities (n, L).
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, L)
-    costs : ndarray of shape (L, 2, 2)
-        For each label, rows: absent, present in truth; columns: decided absent, decided present.
-        Where both cost the same, the label is decided present.
+    ``costs`` is (L, 2, 2): rows: absent, present in truth; columns: decided absent, present.
     """
     both = np.stack([1 - proba, proba], axis=2)  # (n, L, 2)
     expected = np.einsum("nlt,ltd->nld", both, costs)
@@ -42,14 +32,10 @@ def present_by_cost(proba: Floats, costs: Floats) -> NDArray[np.int64]:
 def named_costs(name: str, shares: Floats) -> Floats:
     """Cost matrix (C, C) of a name.
 
-    Parameters
-    ----------
-    name : {"equal", "balanced", "quadratic"}
-        Every error costs 1 (the most probable class is decided); an error costs the inverse of
-        the share of the true class (its smallest expectation is the largest expected balanced
-        accuracy); an error costs the square of its distance in the order of the classes.
-    shares : ndarray of shape (C,)
-        Shares of the classes, all above 0 for "balanced".
+    "equal": every error costs 1, so that the most probable class is decided. "balanced": an error
+    costs the inverse of the share of the true class, all of which are above 0; its smallest
+    expectation is the largest expected balanced accuracy. "quadratic": an error costs the square of
+    its distance in the order of the classes.
     """
     positions = np.arange(len(shares))
     wrong = (positions[:, None] != positions).astype(float)
@@ -77,12 +63,7 @@ def kappa_cuts(proba: Floats, weights: Floats | None = None) -> Floats:
     punishes decisions that keep to it. So the cut between grades k and k + 1 is μ + κ (k + ½ − μ).
     κ and μ are of the probabilities alone, so that few labels cannot lead them astray.
 
-    Parameters
-    ----------
-    proba : ndarray of shape (n, C)
-        Calibrated probabilities of images of the population.
-    weights : ndarray of shape (n,) or None
-        Weight of each image.
+    ``proba`` (n, C) are calibrated probabilities of images of the population, ``weights`` (n,).
     """
     n, n_classes = proba.shape
     share = np.full(n, 1 / n) if weights is None else weights / weights.sum()

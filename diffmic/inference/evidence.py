@@ -178,8 +178,7 @@ def evidence_of(
     engine : Engine
     conditions : iterable of Conditions
     stage : {"diffusion", "prior"}
-        Stage to evaluate; ``"prior"``: nothing is sampled. ``"diffusion_alone"`` has the evidence
-        of the diffusion.
+        ``"prior"``: nothing is sampled; ``"diffusion_alone"`` has the evidence of the diffusion.
     options : SamplingOptions
     seed : int
         Seed of the noise, which is the same for every image.
@@ -212,13 +211,8 @@ def evidence_of(
 def of_training_population(scores: Tensor, drawing_ratio: Tensor) -> Tensor:
     """Scores (..., C) corrected for class-balanced sampling in training: p(c) ∝ s_c / r_c.
 
-    Parameters
-    ----------
-    scores : Tensor of shape (..., C)
-        Scores of a denoiser for which classes were sampled ``drawing_ratio`` times as often as they
-        occur.
-    drawing_ratio : Tensor of shape (C,)
-        Sampling ratio r_c of each class, up to a common factor.
+    ``drawing_ratio``, r_c, is how many times as often as it occurs each class was sampled, (C,), up
+    to a common factor.
 
     References
     ----------

@@ -1,6 +1,6 @@
 """Fitted model: a frozen object with everything that predictions depend on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -25,33 +25,12 @@ from .decisions import (
 from .doubt import Doubt
 from .engine import Engine
 from .evidence import Evidence, SamplingOptions, Stage, encode_images, evidence_of
-from .history import FitRecord
+from .history import FitRecord, Recalibration
 from .own_calibration import OwnCalibration
 from .prevalence import log_ratio
 from .thresholds import LARGEST_F1, ThresholdAim
 
 AnyCalibration = Calibration | OwnCalibration
-
-
-@dataclass(frozen=True)
-class Recalibration:
-    """Record of a calibration on other images than those of the fit.
-
-    Attributes
-    ----------
-    n_images : int
-        Number of images on which it was fitted.
-    n_positive : list of int
-        Number of them with each class.
-    nll_before, nll_after : dict of str to float
-        For each stage, the mean negative log-likelihood on these images by the calibration before,
-        and by the new one, cross-fitted: no image is measured by a mapping that was fitted on it.
-    """
-
-    n_images: int
-    n_positive: list[int]
-    nll_before: Mapping[str, float]
-    nll_after: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +44,7 @@ class Alone:
         Multi-label: decision thresholds.
     """
 
-    calibration: "AnyCalibration"
+    calibration: AnyCalibration
     thresholds: NDArray[np.float64] | None = None
 
 
@@ -222,10 +201,22 @@ class FittedModel:
             n_views=options.n_views,
             augment=augment if options.n_views > 1 else None,
         )
+        encoded = (conditions for conditions, _ in batches)
+        return self.evidence_from(encoded, stage, options, embeddings=embeddings)
+
+    def evidence_from(
+        self,
+        batches: Iterable[Conditions],
+        stage: Stage,
+        options: SamplingOptions,
+        *,
+        embeddings: bool = False,
+    ) -> Evidence:
+        """Evidence of a stage from batches of conditions; see :func:`evidence_of`."""
         ratio = self.drawing_ratio
         return evidence_of(
             self.engine,
-            (conditions for conditions, _ in batches),
+            batches,
             stage,
             options,
             seed=self.seed,
@@ -322,13 +313,7 @@ class FittedModel:
         return log_ratio(prevalence, self._known(self.shares), exclusive=self.task.exclusive)
 
     def _known(self, shares: NDArray[np.float64] | None) -> NDArray[np.float64]:
-        """Shares, after a check that they are known.
-
-        Raises
-        ------
-        InputError
-            They are not.
-        """
+        """Shares, after a check that they are known."""
         if shares is None:
             raise InputError(
                 "The shares of the classes for which the probabilities of this model hold are not "
@@ -343,6 +328,11 @@ class FittedModel:
         order: tuple[Stage, ...] = ("prior", "diffusion")
         trained = [stage for stage in order if stage in self.calibrations]
         return trained if self.alone is None or len(trained) < 2 else [*trained, "diffusion_alone"]
+
+    @property
+    def main_stage(self) -> Stage:
+        """Stage whose probabilities count: the diffusion, or the prior of a model without one."""
+        return "diffusion" if "diffusion" in self.calibrations else "prior"
 
     def calibration(self, stage: Stage) -> AnyCalibration:
         """Calibration of a stage."""

@@ -1,4 +1,4 @@
-"""Record of a fit, and its history: a list of rows that can be had as a data frame."""
+"""Records of a fit, with its history as rows, and of a later calibration."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -49,3 +49,24 @@ class FitRecord:
     history: FitHistory = field(default_factory=FitHistory)
     versions: Mapping[str, str] = field(default_factory=dict)
     label_counts: Mapping[str, dict[str, list[int]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Recalibration:
+    """Record of a calibration on other images than those of the fit.
+
+    Attributes
+    ----------
+    n_images : int
+        Number of images on which it was fitted.
+    n_positive : list of int
+        Number of them with each class.
+    nll_before, nll_after : dict of str to float
+        For each stage, the mean negative log-likelihood on these images by the calibration before,
+        and by the new one, cross-fitted: no image is measured by a mapping that was fitted on it.
+    """
+
+    n_images: int
+    n_positive: list[int]
+    nll_before: Mapping[str, float]
+    nll_after: Mapping[str, float]

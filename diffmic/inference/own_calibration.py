@@ -49,13 +49,7 @@ class Calibrator(Protocol):
 
 
 def check_calibrator(part: Any) -> None:
-    """Check that an object can calibrate.
-
-    Raises
-    ------
-    InputError
-        It has no ``fit`` or no ``predict_proba``, or is a class.
-    """
+    """Check that an object can calibrate."""
     able = all(callable(getattr(part, name, None)) for name in ("fit", "predict_proba"))
     if part is not None and (isinstance(part, type) or not able):
         raise InputError(
@@ -86,14 +80,8 @@ class OwnCalibration:
         prior_logits: Tensor | None = None,
         weights: Tensor | None = None,
     ) -> Self:
-        """Fit a copy of ``part``; parameters are those of :meth:`Calibration.fit`.
-
-        Raises
-        ------
-        PartError
-            It cannot be fitted.
-        """
-        copied = clone(part) if hasattr(part, "get_params") else copy.deepcopy(part)
+        """Fit a copy of ``part``; parameters are those of :meth:`Calibration.fit`."""
+        copied = _copy(part)
         truth = targets.double().numpy()
         y = truth.argmax(axis=1) if task.exclusive else truth
         w = np.ones(len(y)) if weights is None else weights.double().numpy()
@@ -102,13 +90,7 @@ class OwnCalibration:
         return cls(copied, task, prior_logits is not None)
 
     def logits(self, logits: Tensor, prior_logits: Tensor | None = None) -> Tensor:
-        """Calibrated logits (n, C), after a check of the probabilities.
-
-        Raises
-        ------
-        PartError
-            The probabilities are none.
-        """
+        """Calibrated logits (n, C), after a check of the probabilities."""
         X, (n, n_classes) = _rows(logits, prior_logits if self.stacked else None), logits.shape
         with naming("calibration", self.part, f"cannot be applied to {n} images"):
             found = np.asarray(self.part.predict_proba(X), float)
@@ -131,13 +113,7 @@ class OwnCalibration:
         return self.task.logits(torch.from_numpy(found.clip(FLOOR, 1 - FLOOR))).to(logits.device)
 
     def to_dict(self) -> dict[str, Any]:
-        """State as plain values, for a configuration file.
-
-        Raises
-        ------
-        InputError
-            The part does not give its state, or not as numbers.
-        """
+        """State as plain values, for a configuration file, if the part gives it as numbers."""
         name = part_name(self.part)
         if not all(hasattr(self.part, each) for each in ("state_dict", "load_state_dict")):
             raise InputError(
@@ -156,14 +132,8 @@ class OwnCalibration:
 
     @classmethod
     def read(cls, values: Mapping[str, Any], part: Any, task: Task) -> Self:
-        """The calibration of a file, in a copy of the part that the user passes again.
-
-        Raises
-        ------
-        ModelFileError
-            The part does not take the state.
-        """
-        copied = clone(part) if hasattr(part, "get_params") else copy.deepcopy(part)
+        """The calibration of a file, in a copy of the part that the user passes again."""
+        copied = _copy(part)
         try:
             copied.load_state_dict({n: np.asarray(v) for n, v in values["state"].items()})
         except Exception as reason:  # code of the user may raise anything
@@ -172,6 +142,10 @@ class OwnCalibration:
                 f"the file: {type(reason).__name__}: {reason}"
             ) from reason
         return cls(copied, task, values["stacked"] is True)
+
+
+def _copy(part: Any) -> Any:
+    return clone(part) if hasattr(part, "get_params") else copy.deepcopy(part)
 
 
 def _rows(logits: Tensor, prior_logits: Tensor | None) -> NDArray[np.float64]:

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .tables import data_frame
+
 Floats = NDArray[np.float64]
 
 MOST_ITERATIONS = 10_000
@@ -56,26 +58,22 @@ class PrevalenceEstimate:
 
     def to_frame(self) -> Any:
         """pandas frame with a row per class: share, training share, standard error."""
-        import pandas
-
-        columns: dict[str, Any] = {"share": self.shares, "training_share": self.training_shares}
-        if self.standard_error is not None:
-            columns["standard_error"] = self.standard_error
-        return pandas.DataFrame(columns, index=pandas.Index(self.names, name="class"))
+        columns = {
+            "class": self.names,
+            "share": self.shares,
+            "training_share": self.training_shares,
+            "standard_error": self.standard_error,
+        }
+        told = {name: values for name, values in columns.items() if values is not None}
+        return data_frame(told).set_index("class")
 
 
 def log_ratio(prevalence: Floats, shares: Floats, *, exclusive: bool) -> Floats:
     """What is added to logits (n, C) for a population with other class shares, (C,).
 
-    For exclusive classes p'(c|x) ∝ p(c|x) π_c / s_c, so that log π_c − log s_c is added; for
+    π are the shares of the new population (``prevalence``), s those for which the logits hold. For
+    exclusive classes p'(c|x) ∝ p(c|x) π_c / s_c, so that log π_c − log s_c is added; for
     multi-label the same holds for each label and its absence: logit π_c − logit s_c.
-
-    Parameters
-    ----------
-    prevalence, shares : ndarray of shape (C,)
-        Shares π of the new population, and s of that for which the logits hold.
-    exclusive : bool
-        Whether each image has exactly one class.
 
     References
     ----------
@@ -118,18 +116,13 @@ def estimated_shares(
         Shares to start from; None: s.
     tolerance : float
         Largest change of a share at which the iteration stops.
-    max_iterations : int
-        Largest number of iterations.
 
     Returns
     -------
-    ndarray of shape (C,)
-        Shares. A class with s_c = 0, of which the model knows nothing, keeps 0; a label that is
-        always or never present in training keeps its share.
-    int
-        Number of iterations.
-    bool
-        Whether the iteration converged.
+    tuple
+        Shares (C,), the number of iterations, and whether they converged. A class with s_c = 0, of
+        which the model knows nothing, keeps 0; a label that is always or never present in training
+        keeps its share.
 
     References
     ----------
@@ -174,18 +167,9 @@ def _em(
 def bootstrap_errors(
     proba: Floats, shares: Floats, found: Floats, *, exclusive: bool, n_bootstrap: int, seed: int
 ) -> Floats:
-    """Standard errors (C,) of estimated shares, from resampled images.
+    """Standard errors (C,) of estimated shares ``found``, from at least 2 resamples of the images.
 
-    Parameters
-    ----------
-    proba, shares, exclusive
-        As in :func:`estimated_shares`.
-    found : ndarray of shape (C,)
-        Estimate, from which each resample starts.
-    n_bootstrap : int
-        Number of resamples, at least 2.
-    seed : int
-        Seed of the resampling.
+    Other parameters are those of :func:`estimated_shares`.
     """
     rng = np.random.default_rng(seed)
     n = len(proba)

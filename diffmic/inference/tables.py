@@ -5,13 +5,7 @@ from typing import Any
 
 
 def data_frame(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Any:
-    """Rows, or columns, as a pandas data frame.
-
-    Raises
-    ------
-    ImportError
-        pandas is not installed.
-    """
+    """Rows, or columns, as a pandas data frame; ImportError where it is not installed."""
     try:
         import pandas
     except ImportError as reason:

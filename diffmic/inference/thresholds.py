@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import asdict, dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions import is_number
 from ..errors import InputError
 
 PRIOR_COUNT = 10  # with this many positives, labels and probabilities have equal weight
@@ -42,8 +42,7 @@ class ThresholdAim:
         if (self.name == "rates") != any(value is not None for value in rates.values()):
             raise InputError(f"{self} is no aim: 'rates' needs a sensitivity or a specificity.")
         for name, value in rates.items():
-            number = isinstance(value, Real) and not isinstance(value, bool)
-            if value is not None and not (number and 0 < value <= 1):
+            if value is not None and not (is_number(value) and 0 < value <= 1):
                 raise InputError(f"{name} is {value!r}; give a rate above 0, at most 1.")
 
     def __str__(self) -> str:
@@ -83,21 +82,12 @@ class Thresholds:
     def missed(self, aim: ThresholdAim, names: tuple[str, ...]) -> list[str]:
         """Sentences on the labels for which the aim was not reached, or reached by deciding alike.
 
-        Parameters
-        ----------
-        aim : ThresholdAim
-        names : tuple of str
-            Names of the labels.
+        ``names`` are those of the labels.
         """
         told = []
-        for name, sens, spec, n_pos, n_neg in zip(
-            names,
-            self.sensitivity,
-            self.specificity,
-            self.n_positive,
-            self.n_negative,
-            strict=True,
-        ):
+        rates = zip(self.sensitivity, self.specificity, strict=True)
+        counts = zip(self.n_positive, self.n_negative, strict=True)
+        for name, (sens, spec), (n_pos, n_neg) in zip(names, rates, counts, strict=True):
             if not n_pos or not n_neg:
                 kind = "with" if not n_pos else "without"
                 told.append(

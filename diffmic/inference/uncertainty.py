@@ -1,12 +1,12 @@
 """Uncertainty of predictions: entropy, disagreement of draws, and distance of embeddings."""
 
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions import is_number
 from ..errors import InputError
 from ..random import imported
 from ..tasks import Task
@@ -81,7 +81,7 @@ class Uncertainty:
         InputError
             ``share`` is no number from 0 to 1, or there is no such measure.
         """
-        if not isinstance(share, Real) or isinstance(share, bool) or not 0 <= float(share) <= 1:
+        if not is_number(share) or not 0 <= float(share) <= 1:
             raise InputError(f"share is {share!r}; give a number from 0 to 1.")
         values = getattr(self, by, None) if by in MEASURES else None
         if values is None:
