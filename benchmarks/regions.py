@@ -21,7 +21,7 @@ import timm
 import torch
 import typer
 from PIL import Image
-from regions_bench.hits import FORMS, Hits, chosen_by, disc_masks, hits, only
+from regions_bench.hits import FORMS, Hits, LearnedImportance, chosen_by, disc_masks, hits, only
 from regions_bench.reasons import by_attention, perturbed, random_boxes, similarity_to_random
 from speed_bench.timing import race, ratio
 
@@ -174,7 +174,8 @@ def _generated(
     }
     sick = y_test > 0
     masks = disc_masks(centers[sick], radius * image_size, image_size)
-    _compare(model, X_test, y_test, sick, masks, described, file)
+    learned = LearnedImportance.fit(model, X, y)
+    _compare(model, learned, X_test, y_test, sick, masks, described, file)
 
 
 @app.command()
@@ -193,6 +194,7 @@ def busi(
     table = read_csv(folder / "labels.csv")
     paths, labels = np.array([str(path) for path in table.paths]), np.asarray(table.labels)
     part = {name: np.asarray(table.splits) == name for name in ("train", "val")}
+    trained_on = paths[part["train"]].tolist()
     start = time.perf_counter()
     model = DiffMICClassifier(
         architecture=Architecture(
@@ -205,7 +207,7 @@ def busi(
         random_state=seed,
         device="cpu",
     ).fit(
-        paths[part["train"]].tolist(),
+        trained_on,
         labels[part["train"]],
         validation_data=(paths[part["val"]].tolist(), labels[part["val"]]),
     )
@@ -221,7 +223,8 @@ def busi(
         "seconds": round(time.perf_counter() - start),
     }
     kept = [mask for mask, some in zip(masks, drawn, strict=True) if some]
-    _compare(model, shown.tolist(), truth, with_mask, kept, described, file)
+    learned = LearnedImportance.fit(model, trained_on, labels[part["train"]])
+    _compare(model, learned, shown.tolist(), truth, with_mask, kept, described, file)
 
 
 def _mask(file: Path) -> np.ndarray:  # type: ignore[type-arg]
@@ -232,6 +235,7 @@ def _mask(file: Path) -> np.ndarray:  # type: ignore[type-arg]
 
 def _compare(
     model: DiffMICClassifier,
+    learned: LearnedImportance,
     X: Any,
     y: Any,
     sick: Any,
@@ -243,7 +247,7 @@ def _compare(
     architecture = model.model_.plan.architecture
     own = architecture.region_importance
     for form in (own, *(form for form in FORMS if form != own)):
-        with chosen_by(model, form):
+        with chosen_by(model, form, learned):
             found = model.explain(X)
             accuracies = {
                 name: round(float((model.classes_[p.argmax(axis=1)] == y).mean()), 3)

@@ -7,17 +7,20 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 import diffmic.model.prior
 from diffmic import DiffMICClassifier
 from diffmic.inference import Explanation
+from diffmic.model.prior import GatedAttention
 from diffmic.model.regions import importance_map
 from diffmic.tasks import Task
 
 TOLERANCE = 0.07  # of the pointing game, as a fraction of the longer side: 15 of 224 pixels
-FORMS = ("contrast", "paper", "expected", "deviation", "largest")
+FORMS = ("contrast", "paper", "expected", "deviation", "largest", "learned")
+LEARNING = {"hidden": 32, "steps": 300, "rate": 0.01}  # of the learned form
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,56 @@ def hits(
     return Hits(*(round(float(value), 3) for value in np.mean(np.array(rows, float), axis=0)))
 
 
+class LearnedImportance(nn.Module):
+    """Importance of a place learnt from labels of images: gated attention (Ilse et al., ICML 2018).
+
+    It sees the saliency of all classes at a place. It is learnt after the network, which stays as
+    it is: the mean of the saliency that it weighs must tell the class.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.attention = GatedAttention(num_classes, LEARNING["hidden"])
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, saliency: Tensor) -> tuple[Tensor, Tensor]:
+        """Saliency (B, C, h, w) → logits (B, C) and importance (B, h, w)."""
+        pooled, attention = self.attention(saliency.flatten(2).mT)
+        return self.scale * pooled, attention.view(len(saliency), *saliency.shape[2:])
+
+    @classmethod
+    def fit(cls, model: DiffMICClassifier, X: Any, y: Any) -> "LearnedImportance":
+        """Learn on the training images of a model of exclusive classes."""
+        saliency = torch.as_tensor(model.explain(X).saliency).float()
+        targets = torch.as_tensor(np.searchsorted(model.classes_, y))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            learned = cls(saliency.shape[1])
+        optimizer = torch.optim.AdamW(learned.parameters(), lr=LEARNING["rate"])
+        for _ in range(int(LEARNING["steps"])):
+            optimizer.zero_grad()
+            F.cross_entropy(learned(saliency)[0], targets).backward()
+            optimizer.step()
+        return learned.eval()
+
+
 @contextmanager
-def chosen_by(model: DiffMICClassifier, form: str) -> Iterator[None]:
+def chosen_by(
+    model: DiffMICClassifier, form: str, learned: LearnedImportance | None = None
+) -> Iterator[None]:
     """Let a trained model choose its regions by another form of importance."""
     prior = model.network_.prior
     before = prior.importance
+
+    def other(saliency: Tensor, task: Task, form: str) -> Tensor:
+        if form == "learned":
+            assert learned is not None
+            with torch.no_grad():
+                return learned(saliency.float())[1].to(saliency.dtype)
+        return other_forms(saliency, task, form)
+
     prior.importance = form
-    diffmic.model.prior.importance_map = other_forms  # type: ignore[attr-defined]
+    diffmic.model.prior.importance_map = other  # type: ignore[attr-defined]
     try:
         model.compile()
         yield
