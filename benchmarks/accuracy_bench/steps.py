@@ -20,7 +20,7 @@ from diffmic.model import Conditions, VectorNetwork
 from diffmic.training import Recipe
 from diffmic.training.joint_stage import train_jointly
 from diffmic.training.precision import to_device, training_precision
-from diffmic.training.recipe import PAPER_V1
+from diffmic.training.recipe import PAPER, PAPER_V1
 from diffmic.training.state import History
 
 from .encoders import (
@@ -54,7 +54,12 @@ LONG = f", {EPOCHS} epochs"  # in the names of methods that learn for so long
 # thousand steps, is longer than the run.
 V1 = replace(PAPER_V1, denoiser_epochs=None, ema_decay=None, ema=OURS.ema, patience=None)
 V1_LONG = replace(PAPER_V1, denoiser_epochs=EPOCHS, patience=None)
-V2_LONG = replace(PAPER_CACHED, denoiser_epochs=EPOCHS, batch_size=PAPER_V1.batch_size)
+V2_LONG = replace(
+    PAPER_CACHED,
+    denoiser_epochs=EPOCHS,
+    patience=PAPER.patience,  # all epochs, of which the best one by validation is kept
+    batch_size=PAPER_V1.batch_size,
+)
 
 
 def frozen(recipe: Recipe) -> Recipe:

@@ -394,3 +394,9 @@ def test_near_duplicates_are_one_group(tmp_path):
     groups = near_duplicates(paths)
     assert groups[1] == groups[3]
     assert len(set(groups.tolist())) == 3
+
+
+def test_long_runs_are_not_stopped_early():
+    for name, method in RUNS["long"].items():
+        assert method.recipe.patience in (None, steps.EPOCHS), name
+        assert method.recipe.denoiser_epochs == steps.EPOCHS, name
