@@ -18,7 +18,7 @@ from .losses import (
     mmd,
     weighted_mse,
 )
-from .parameterization import PARAMETERIZATIONS, Denoised, Parameterization
+from .parameterization import PARAMETERIZATIONS, Denoise, Denoised, Parameterization
 from .process import LabelMapProcess, Process
 from .samplers import SAMPLERS, ddim, dpm_solver_pp_2m
 from .schedule import (
@@ -33,6 +33,7 @@ __all__ = [
     "PARAMETERIZATIONS",
     "SAMPLERS",
     "TIMESTEP_SPACINGS",
+    "Denoise",
     "Denoised",
     "DriftProcess",
     "LabelMapProcess",

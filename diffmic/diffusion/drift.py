@@ -11,16 +11,14 @@ NeurIPS 2022.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from .parameterization import Denoised
+from .parameterization import Denoise, Denoised
 from .schedule import TIMESTEP_SPACINGS, NoiseSchedule, over_positions
-
-Denoise = Callable[[Tensor, int], Denoised]
 
 
 class Posterior(NamedTuple):

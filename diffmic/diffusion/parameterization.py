@@ -21,6 +21,9 @@ class Denoised(NamedTuple):
     noise: Tensor
 
 
+Denoise = Callable[[Tensor, int], Denoised]  # function (y_t, t) of a noisy map and its timestep
+
+
 class Parameterization(NamedTuple):
     """Functions ``target(label, noise, a, s)`` and ``denoised(output, noisy, a, s)``."""
 

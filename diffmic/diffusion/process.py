@@ -7,11 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .guidance import guidance_by_distance
-from .parameterization import Denoised
+from .parameterization import Denoise
 from .samplers import SAMPLERS
 from .schedule import TIMESTEP_SPACINGS, NoiseSchedule
-
-Denoise = Callable[[Tensor, int], Denoised]
 
 
 class Process(Protocol):

@@ -9,10 +9,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .parameterization import Denoised
+from .parameterization import Denoise, Denoised
 from .schedule import NoiseSchedule, levels_at
 
-Denoise = Callable[[Tensor, int], Denoised]
 Callback = Callable[[int, Tensor, Denoised], None]
 
 

@@ -96,13 +96,7 @@ def over_positions(per_image: Tensor, like: Tensor) -> Tensor:
 
 
 def leading_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
-    """Leading spacing, as in the authors' code: ⌊T/n⌋·(n−1), …, ⌊T/n⌋, 0; T−1 only if n = T.
-
-    Raises
-    ------
-    ValueError
-        ``num_steps`` is not in 1..``num_train_timesteps``.
-    """
+    """Leading spacing, as in the authors' code: ⌊T/n⌋·(n−1), …, ⌊T/n⌋, 0; T−1 only if n = T."""
     _check_num_steps(num_train_timesteps, num_steps)
     stride = num_train_timesteps // num_steps
     return [stride * k for k in reversed(range(num_steps))]
@@ -110,11 +104,6 @@ def leading_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
 
 def trailing_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
     """Trailing spacing, for few steps: round(T − k·T/n) − 1 for k = 0..n−1; it starts at T−1.
-
-    Raises
-    ------
-    ValueError
-        ``num_steps`` is not in 1..``num_train_timesteps``.
 
     References
     ----------
@@ -126,13 +115,7 @@ def trailing_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
 
 
 def last_timesteps(num_train_timesteps: int, num_steps: int) -> list[int]:
-    """The last timesteps of the whole schedule, not spread over it: n−1, …, 1, 0.
-
-    Raises
-    ------
-    ValueError
-        ``num_steps`` is not in 1..``num_train_timesteps``.
-    """
+    """The last timesteps of the whole schedule, not spread over it: n−1, …, 1, 0."""
     _check_num_steps(num_train_timesteps, num_steps)
     return list(reversed(range(num_steps)))
 
@@ -145,6 +128,7 @@ TIMESTEP_SPACINGS = {
 
 
 def _check_num_steps(num_train_timesteps: int, num_steps: int) -> None:
+    """Check the number of steps for any of the spacings above; else a ValueError."""
     if not 1 <= num_steps <= num_train_timesteps:
         raise ValueError(
             f"num_steps is {num_steps}; it must lie between 1 and the {num_train_timesteps} "

@@ -1,7 +1,6 @@
 """Construction of a network from its plan."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from .network import DiffMICNetwork
 from .own import OwnDenoiser, OwnPrior
 from .own_process import OwnProcess, OwnSampler, try_process
 from .prior import DualGranularityPrior
-from .regions import FeatureWindows, PixelCrops, max_regions, window_cells
+from .regions import FeatureWindows, PixelCrops, Size, max_regions, window_cells
 from .vector import ImageContext, VectorDenoiser, VectorNetwork
 from .zoom import ZoomedCrops, zoomed_window
 
@@ -45,26 +44,22 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
     InputError, PretrainedWeightsError
         Sizes or backbones do not fit together, or weights cannot be loaded.
     """
-    architecture, side = plan.architecture, plan.image_size
+    architecture = plan.architecture
     if architecture.prior is not None:
         own = OwnPrior(architecture.prior, plan)
-        return _assembled(plan)(plan, own, own.channels, None, None)
+        return _assembled(plan, own, own.channels)
     fine = architecture.region_map == "fine"
-    fine_cells = FINE_CELLS if fine else 1
     options: dict[str, Any] = {
-        "image_size": side,
-        "fine_cells": fine_cells,
+        "image_size": plan.image_size,
+        "fine_cells": FINE_CELLS if fine else 1,
         "any_size": architecture.zooms,
     }
     encoder = build_backbone(plan.backbone, pretrained=pretrained, **options)
     others_pretrained = bool(pretrained)
-    if architecture.prior_backbone is None:
-        global_backbone, image_encoder = encoder, None
-    else:
+    global_backbone, image_encoder = encoder, None
+    if (name := architecture.prior_backbone) is not None:
         image_encoder = encoder
-        global_backbone = build_backbone(
-            architecture.prior_backbone, pretrained=others_pretrained, **options
-        )
+        global_backbone = build_backbone(name, pretrained=others_pretrained, **options)
     map_size = global_backbone.fine_size if fine else global_backbone.map_size
     input_size = plan.input_size, plan.input_size
 
@@ -106,61 +101,33 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         importance=architecture.region_importance,
         finder=architecture.region_finder,
     )
-    return _assembled(plan)(plan, prior, encoder.channels, image_encoder, region_encoder)
+    return _assembled(plan, prior, encoder.channels, image_encoder, region_encoder)
 
 
-def _label_map_network(
+def _assembled(
     plan: NetworkPlan,
     prior: DualGranularityPrior | OwnPrior,
     image_channels: int,
-    image_encoder: Backbone | None,
-    region_encoder: PixelCrops | None,
+    image_encoder: Backbone | None = None,
+    region_encoder: PixelCrops | None = None,
 ) -> DiffMICNetwork:
-    """DiffMIC-v2: a map of labels, and a context of the image and its regions."""
-    architecture, settings = plan.architecture, plan.diffusion
-    context = ContextFusion(
-        image_channels,
-        prior.regions.channels,
-        prior.n_regions,
-        architecture.feature_dim,
-        dropout=plan.context_dropout,
-    )
-    return DiffMICNetwork(
-        prior,
-        image_encoder,
-        region_encoder,
-        context,
-        _denoiser(plan, prior.n_regions, Denoiser),
-        _process(plan, prior.n_regions),
-        settings=settings,
-        task=plan.task,
-    )
-
-
-def _vector_network(
-    plan: NetworkPlan,
-    prior: DualGranularityPrior | OwnPrior,
-    image_channels: int,
-    image_encoder: Backbone | None,
-    region_encoder: None,
-) -> VectorNetwork:
-    """DiffMIC (v1): a vector that drifts to the prior, and a context of the image alone."""
-    width, n_timesteps = plan.architecture.feature_dim, plan.architecture.num_train_timesteps
-    return VectorNetwork(
-        prior,
-        image_encoder,
-        region_encoder,
-        ImageContext(image_channels, width, dropout=plan.context_dropout),
-        _denoiser(plan, prior.n_regions, VectorDenoiser, positions=False),
-        DriftProcess(NoiseSchedule(n_timesteps), timestep_spacing=plan.diffusion.timestep_spacing),
-        settings=plan.diffusion,
-        task=plan.task,
-    )
-
-
-def _assembled(plan: NetworkPlan) -> Callable[..., DiffMICNetwork]:
-    """What puts the network of a process together."""
-    return _vector_network if plan.diffusion.process == "drift" else _label_map_network
+    """The network of DiffMIC-v2, or that of v1 (a vector, and a context of the image alone)."""
+    settings, width, n_regions = plan.diffusion, plan.architecture.feature_dim, prior.n_regions
+    kind: type[DiffMICNetwork]
+    context: ImageContext | ContextFusion
+    process: Process
+    if settings.process == "drift":
+        kind = VectorNetwork
+        context = ImageContext(image_channels, width, dropout=plan.context_dropout)
+        denoiser = _denoiser(plan, n_regions, VectorDenoiser, positions=False)
+        schedule = NoiseSchedule(plan.architecture.num_train_timesteps)
+        process = DriftProcess(schedule, timestep_spacing=settings.timestep_spacing)
+    else:
+        kind, channels = DiffMICNetwork, (image_channels, prior.regions.channels)
+        context = ContextFusion(*channels, n_regions, width, dropout=plan.context_dropout)
+        denoiser, process = _denoiser(plan, n_regions, Denoiser), _process(plan, n_regions)
+    parts = prior, image_encoder, region_encoder, context, denoiser, process
+    return kind(*parts, settings=settings, task=plan.task)
 
 
 def _process(plan: NetworkPlan, n_regions: int) -> Process:
@@ -198,12 +165,11 @@ def _denoiser(
 def resolved(plan: NetworkPlan, network: DiffMICNetwork) -> NetworkPlan:
     """The plan of a network with every "auto" replaced by its value in the network."""
     regions = network.prior.regions
-    size = (
-        regions.region_size
-        if isinstance(regions, ZoomedCrops)
-        else _region_size(plan, regions.map_size)
-    )
-    architecture = replace(plan.architecture, n_regions=network.n_regions, region_size=size[0])
+    if isinstance(regions, ZoomedCrops):
+        side = regions.region_size[0]
+    else:
+        side = _region_size(plan, regions.map_size)[0]
+    architecture = replace(plan.architecture, n_regions=network.n_regions, region_size=side)
     return replace(plan, architecture=architecture)
 
 
@@ -223,9 +189,7 @@ def zoom_size(plan: NetworkPlan, longest_side: int) -> int:
     return max(plan.image_size, crop, min(longest_side, crop * cells, LARGEST_ZOOM))
 
 
-def _n_regions(
-    architecture: Architecture, map_size: tuple[int, int], window: tuple[int, int]
-) -> int:
+def _n_regions(architecture: Architecture, map_size: Size, window: Size) -> int:
     """K: the number requested, or for "auto" 6, or fewer that fit and leave most uncovered."""
     if architecture.n_regions != "auto":
         return int(architecture.n_regions)
@@ -238,7 +202,7 @@ def _n_regions(
     return min(N_REGIONS, room)
 
 
-def _region_size(plan: NetworkPlan, map_size: tuple[int, int]) -> tuple[int, int]:
+def _region_size(plan: NetworkPlan, map_size: Size) -> Size:
     """Height and width of a region, in pixels of the image from which it is taken."""
     size, side = plan.architecture.region_size, plan.input_size
     if size == "auto":
@@ -248,7 +212,7 @@ def _region_size(plan: NetworkPlan, map_size: tuple[int, int]) -> tuple[int, int
     return _checked(int(size), side, "image_size")
 
 
-def _checked(size: int, side: int, whole: str) -> tuple[int, int]:
+def _checked(size: int, side: int, whole: str) -> Size:
     if size > side:
         raise InputError(
             f"region_size is {size!r}; it must be 'auto' or a number of pixels between 1 and the "
@@ -257,9 +221,7 @@ def _checked(size: int, side: int, whole: str) -> tuple[int, int]:
     return size, size
 
 
-def _zoomed(
-    plan: NetworkPlan, backbone: Backbone, map_size: tuple[int, int]
-) -> tuple[Backbone, tuple[int, int]]:
+def _zoomed(plan: NetworkPlan, backbone: Backbone, map_size: Size) -> tuple[Backbone, Size]:
     """Backbone for zoomed regions, and their height and width, in pixels of the zoom.
 
     "auto" takes the first of several sizes that covers the cell that chooses it and that the

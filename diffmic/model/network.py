@@ -18,7 +18,6 @@ from ..diffusion import (
 from ..tasks import MULTICLASS, Task
 from .architecture import DiffusionSettings
 from .backbone import Backbone
-from .boxes import features_in_boxes
 from .conditions import Conditions
 from .denoiser import Denoiser, FoldedDenoiser
 from .own import OwnDenoiser, OwnPrior
@@ -27,22 +26,7 @@ from .regions import PixelCrops
 
 FORWARD_DRAWS, FORWARD_STEPS = 8, 10  # the numbers by which the estimator predicts by default
 
-
-Denoise = Callable[[Tensor, int], Denoised]
 Watch = Callable[[Tensor, Denoised], None]
-
-
-def watched(denoise: Denoise, watch: Watch | None) -> Denoise:
-    """A denoise function that also shows its input and output to ``watch``."""
-    if watch is None:
-        return denoise
-
-    def shown(noisy: Tensor, t: int) -> Denoised:
-        denoised = denoise(noisy, t)
-        watch(noisy, denoised)
-        return denoised
-
-    return shown
 
 
 class DiffMICNetwork(nn.Module):
@@ -139,9 +123,8 @@ class DiffMICNetwork(nn.Module):
             )
         if self.region_encoder is not None:
             own_boxes = cells.shape[-1] == 4  # of a region finder of one's own
-            read = features_in_boxes if own_boxes else PixelCrops.__call__
-            region_features = read(self.region_encoder, images, None, cells)
-            conditions = replace(conditions, region_features=region_features)
+            read = self.region_encoder.in_boxes if own_boxes else self.region_encoder
+            conditions = replace(conditions, region_features=read(images, None, cells))
         return conditions
 
     def guidance(self, conditions: Conditions) -> Tensor:
@@ -169,6 +152,10 @@ class DiffMICNetwork(nn.Module):
     ) -> Denoised:
         """Estimates of clean label and noise for noisy maps (B, ..., C), all at timestep ``t``."""
         output = (denoiser or self.denoiser)(guidance, noisy, t, context)
+        return self.estimates(output, noisy, t, guidance)
+
+    def estimates(self, output: Tensor, noisy: Tensor, t: int, guidance: Tensor) -> Denoised:
+        """The estimates that an output of the denoiser stands for."""
         schedule = self.process.schedule
         signal, noise = schedule.signal[t], schedule.noise[t]
         return self.parameterization.denoised(output, noisy, signal, noise)
@@ -207,13 +194,21 @@ class DiffMICNetwork(nn.Module):
         if dense:
             guidance, noise = expand_distances(guidance), expand_distances(noise)
         context = self.context(conditions.image_features, conditions.region_features)
-        timesteps = self.process.timesteps(num_steps)
-        denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
-        last, mean = self.process.backward(
-            watched(lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser), watch),
-            noise,
-            guidance,
-            timesteps,
-        )
+        last, mean = self._backward(guidance, noise, context, num_steps, watch)
         label_map = mean if self.settings.readout == "mean" else last
         return label_map.mean(dim=(2, 3)) if dense else scores_by_distance(label_map)
+
+    def _backward(
+        self, guidance: Tensor, noise: Tensor, context: Tensor, num_steps: int, watch: Watch | None
+    ) -> tuple[Tensor, Tensor]:
+        """The reverse process: the final maps, and the mean of the estimates of all steps."""
+        timesteps = self.process.timesteps(num_steps)
+        denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
+
+        def denoise(noisy: Tensor, t: int) -> Denoised:
+            denoised = self.denoise(guidance, noisy, t, context, denoiser)
+            if watch is not None:
+                watch(noisy, denoised)
+            return denoised
+
+        return self.process.backward(denoise, noise, guidance, timesteps)

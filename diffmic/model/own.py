@@ -9,10 +9,9 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ..errors import PartError
 from .architecture import NetworkPlan
 from .conditions import Conditions
-from .part_checks import check_repeats, checked, made, naming, part_name
+from .part_checks import check_repeats, checked, made, naming, part_error
 
 _TOLERANCE = 1e-4  # of a box beyond the border of the image
 
@@ -126,10 +125,8 @@ class OwnPrior(nn.Module):
         for name in ("n_regions", "image_channels", "region_channels"):
             value = getattr(self.own, name, None)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise PartError(
-                    f"The prior of your own, {part_name(self.own)}, has {name} = {value!r}; "
-                    "expected is an integer of at least 1."
-                )
+                told = f"has {name} = {value!r}; expected is an integer of at least 1."
+                raise part_error("prior", self.own, told)
         self.n_regions: int = self.own.n_regions  # type: ignore[assignment]
         self.channels: int = self.own.image_channels  # type: ignore[assignment]
         self.regions = _Places(self.own.region_channels)  # type: ignore[arg-type]
@@ -149,10 +146,9 @@ class OwnPrior(nn.Module):
         with naming("prior", self.own, f"fails on images of shape {tuple(images.shape)}"):
             found = self.own(images)
         if not isinstance(found, Conditions):
-            raise PartError(
-                f"The prior of your own, {part_name(self.own)}, gave a {type(found).__name__}; "
-                "expected are diffmic.model.Conditions, such as Conditions.of(...) makes."
-            )
+            expected = "diffmic.model.Conditions, such as Conditions.of(...) makes."
+            told = f"gave a {type(found).__name__}; expected are {expected}"
+            raise part_error("prior", self.own, told)
         n, n_classes, n_regions = images.shape[0], self.num_classes, self.n_regions
         shapes: dict[str, tuple[int | str, ...]] = {
             "global_logits": (n, n_classes),
@@ -175,10 +171,9 @@ class OwnPrior(nn.Module):
             found = self.own.reread(*features)  # type: ignore[operator]
         n = features[0].shape[0]
         if not isinstance(found, tuple) or len(found) != 2:
-            raise PartError(
-                f"The prior of your own, {part_name(self.own)}, gave a {type(found).__name__} from "
-                "reread; expected are two tensors, the global and the local logits."
-            )
+            expected = "two tensors, the global and the local logits."
+            told = f"gave a {type(found).__name__} from reread; expected are {expected}"
+            raise part_error("prior", self.own, told)
         both = [
             checked("prior", self.own, what, value, (n, self.num_classes), features[0])
             for what, value in zip(("global logits", "local logits"), found, strict=True)
@@ -203,11 +198,9 @@ class OwnRegions(nn.Module):
         boxes, weights = found if isinstance(found, tuple) and len(found) == 2 else (found, None)
         shape = images.shape[0], self.n_regions
         if isinstance(boxes, Tensor) and boxes.ndim == 3 and boxes.shape[1] != self.n_regions:
-            raise PartError(
-                f"The region_finder of your own, {part_name(self.own)}, gave "
-                f"{boxes.shape[1]} boxes for each image; expected are {self.n_regions}. Set "
-                "Architecture(n_regions=...)."
-            )
+            told = f"gave {boxes.shape[1]} boxes for each image; expected are {self.n_regions}."
+            told += " Set Architecture(n_regions=...)."
+            raise part_error("region_finder", self.own, told)
         boxes = checked("region_finder", self.own, "boxes", boxes, (*shape, 4), images).float()
         if torch.compiler.is_exporting():
             return boxes, boxes.new_ones(boxes.shape[:2]) if weights is None else weights.float()
@@ -215,10 +208,12 @@ class OwnRegions(nn.Module):
         right = ((low >= -_TOLERANCE) & (high <= 1 + _TOLERANCE) & (low < high)).all(dim=-1)
         if not right.all():
             image, region = (int(n) for n in (~right).nonzero()[0])
-            raise PartError(
-                f"The region_finder of your own, {part_name(self.own)}, gave the box "
-                f"{boxes[image, region].tolist()} for image {image} of the batch; expected are x0, "
-                "y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, fractions of the image."
+            raise part_error(
+                "region_finder",
+                self.own,
+                f"gave the box {boxes[image, region].tolist()} for image {image} of the batch; "
+                "expected are x0, y0, x1, y1 with 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1, "
+                "fractions of the image.",
             )
         if weights is None:
             return boxes.clamp(0, 1), boxes.new_ones(shape)
@@ -226,10 +221,11 @@ class OwnRegions(nn.Module):
         right = ((weights >= 0) & (weights <= 1)).all(dim=1) & (weights > 0).any(dim=1)
         if not right.all():
             image = int((~right).nonzero()[0])
-            raise PartError(
-                f"The region_finder of your own, {part_name(self.own)}, gave the weights "
-                f"{weights[image].tolist()} for image {image} of the batch; expected are numbers "
-                "in 0–1, at least one of them above 0."
+            raise part_error(
+                "region_finder",
+                self.own,
+                f"gave the weights {weights[image].tolist()} for image {image} of the batch; "
+                "expected are numbers in 0–1, at least one of them above 0.",
             )
         return boxes.clamp(0, 1), weights
 

@@ -6,12 +6,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from ..diffusion import Denoised, NoiseSchedule, Process
-from ..errors import PartError
+from ..diffusion import Denoise, Denoised, NoiseSchedule, Process
 from .architecture import NetworkPlan
-from .part_checks import check_repeats, checked, made, naming, part_name
-
-Denoise = Callable[[Tensor, int], Denoised]
+from .part_checks import check_repeats, checked, made, naming, part_error
 
 
 @runtime_checkable
@@ -71,10 +68,8 @@ class OwnSampler:
         with naming("sampler", self.own, f"fails on label maps of shape {tuple(y.shape)}"):
             last = self.own(watched, y, schedule, timesteps)
         if not calls:
-            raise PartError(
-                f"The sampler of your own, {part_name(self.own)}, never called denoise(y, t); "
-                "expected is a call for each step."
-            )
+            told = "never called denoise(y, t); expected is a call for each step."
+            raise part_error("sampler", self.own, told)
         last = checked("sampler", self.own, "a final label map", last, tuple(y.shape), y)
         return last.to(y.dtype)
 
@@ -89,11 +84,12 @@ class OwnProcess(nn.Module):
         schedule: Any = getattr(self.own, "schedule", None)
         found = getattr(schedule, "num_train_timesteps", None)
         if not isinstance(schedule, NoiseSchedule) or found != wanted:
-            raise PartError(
-                f"The process of your own, {part_name(self.own)}, has a schedule of {found} "
-                f"timesteps ({type(schedule).__name__}); expected is a "
+            raise part_error(
+                "process",
+                self.own,
+                f"has a schedule of {found} timesteps ({type(schedule).__name__}); expected is a "
                 f"diffmic.diffusion.NoiseSchedule of {wanted}, the architecture's "
-                "num_train_timesteps."
+                "num_train_timesteps.",
             )
         self.schedule: NoiseSchedule = schedule
 
@@ -120,10 +116,9 @@ class OwnProcess(nn.Module):
         whole = isinstance(found, list) and found and all(type(t) is int for t in found)
         falls = whole and found == sorted(set(found), reverse=True)
         if not falls or found[-1] < 0 or found[0] > largest:
-            raise PartError(
-                f"The process of your own, {part_name(self.own)}, gave the timesteps "
-                f"{str(found)[:80]}; expected is a list of decreasing integers in 0–{largest}."
-            )
+            expected = f"a list of decreasing integers in 0–{largest}."
+            told = f"gave the timesteps {str(found)[:80]}; expected is {expected}"
+            raise part_error("process", self.own, told)
         return list(found)
 
     def backward(
@@ -134,11 +129,9 @@ class OwnProcess(nn.Module):
         with naming("process", self.own, f"fails in backward on label maps of {shape}"):
             found = self.own.backward(denoise, noise, guidance, timesteps)
         if not isinstance(found, tuple) or len(found) != 2:
-            raise PartError(
-                f"The process of your own, {part_name(self.own)}, gave a {type(found).__name__} "
-                "from backward; expected are two label maps: the last, and the mean of the "
-                "estimates."
-            )
+            expected = "two label maps: the last, and the mean of the estimates."
+            told = f"gave a {type(found).__name__} from backward; expected are {expected}"
+            raise part_error("process", self.own, told)
         last = checked("process", self.own, "a final label map", found[0], shape, guidance)
         return last, checked("process", self.own, "a mean label map", found[1], shape, guidance)
 

@@ -18,6 +18,11 @@ def part_name(part: Any) -> str:
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
+def part_error(role: str, part: Any, told: str) -> PartError:
+    """Error about a part of one's own: what it did, and what is expected."""
+    return PartError(f"The {role} of your own, {part_name(part)}, {told}")
+
+
 def checked(
     role: str, part: Any, what: str, value: Any, shape: Sequence[int | str], like: Tensor
 ) -> Tensor:
@@ -44,24 +49,29 @@ def checked(
     """
     if torch.compiler.is_exporting() and isinstance(value, Tensor):
         return value  # checked when it was tried out
-    told = f"The {role} of your own, {part_name(part)}, gave {what}"
     sizes = ", ".join(map(str, shape))
     expected = f"expected is a tensor of floats of shape ({sizes})"
     if not isinstance(value, Tensor):
-        raise PartError(f"{told} of the type {type(value).__name__}; {expected}.")
+        kind = type(value).__name__
+        raise part_error(role, part, f"gave {what} of the type {kind}; {expected}.")
     fits = value.ndim == len(shape) and all(
         isinstance(n, str) or n == found for n, found in zip(shape, value.shape, strict=False)
     )
     if not fits or not value.is_floating_point():
-        raise PartError(f"{told} of shape {tuple(value.shape)} and type {value.dtype}; {expected}.")
+        found = f"of shape {tuple(value.shape)} and type {value.dtype}"
+        raise part_error(role, part, f"gave {what} {found}; {expected}.")
     if value.device != like.device:
-        raise PartError(f"{told} on {value.device}; {expected} on {like.device}, as its input is.")
+        there = f"{value.device}; {expected} on {like.device}, as its input is."
+        raise part_error(role, part, f"gave {what} on {there}")
     finite = value.detach().isfinite()
     if not value.is_meta and not finite.all():
         first = int((~finite.flatten(1).all(dim=1)).nonzero()[0]) if value.ndim > 1 else 0
-        raise PartError(
-            f"{told} with NaN or infinity, first in row {first} of the batch; {expected}, all of "
-            "them finite. If its weights were finite when training began, lower the learning rate."
+        raise part_error(
+            role,
+            part,
+            f"gave {what} with NaN or infinity, first in row {first} of the batch; {expected}, all "
+            "of them finite. If its weights were finite when training began, lower the learning "
+            "rate.",
         )
     return value
 
@@ -89,9 +99,8 @@ def naming(role: str, part: Any, fails: str) -> Iterator[None]:
     except Exception as reason:  # code of the user may raise anything
         if torch.compiler.is_exporting():
             raise
-        raise PartError(
-            f"The {role} of your own, {part_name(part)}, {fails}: {type(reason).__name__}: {reason}"
-        ) from reason
+        told = f"{fails}: {type(reason).__name__}: {reason}"
+        raise part_error(role, part, told) from reason
 
 
 def made(role: str, part: Any, plan: NetworkPlan) -> nn.Module:
@@ -101,10 +110,8 @@ def made(role: str, part: Any, plan: NetworkPlan) -> nn.Module:
     with naming(role, part, "could not be made from the network's plan"):
         made = part(plan)
     if not isinstance(made, nn.Module):
-        raise PartError(
-            f"The {role} of your own, {part_name(part)}, made a {type(made).__name__}; expected is "
-            "a torch.nn.Module."
-        )
+        told = f"made a {type(made).__name__}; expected is a torch.nn.Module."
+        raise part_error(role, part, told)
     return made
 
 
@@ -117,8 +124,10 @@ def check_repeats(role: str, part: Any, what: str, once: Tensor, again: Tensor) 
         The tensors differ.
     """
     if not torch.allclose(once, again, atol=1e-5):
-        raise PartError(
-            f"The {role} of your own, {part_name(part)}, gave other {what} for the same input: it "
-            "draws at random, so that an image would get another answer each time. Draw nothing, "
-            "or from a generator that is given, or that you seed anew in each call."
+        raise part_error(
+            role,
+            part,
+            f"gave other {what} for the same input: it draws at random, so that an image would get "
+            "another answer each time. Draw nothing, or from a generator that is given, or that "
+            "you seed anew in each call.",
         )

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from ..tasks import MULTICLASS, Task
 from .backbone import Backbone
-from .boxes import features_in_boxes
 from .conditions import Conditions
 from .own import OwnRegions
 from .regions import (
@@ -48,9 +47,7 @@ def top_mean(saliency: Tensor, fraction: float = 1.0) -> Tensor:
     """Mean of the largest ``fraction`` of the values of each class map: (B, C, h, w) → (B, C)."""
     flat = saliency.flatten(2)
     count = max(1, round(fraction * flat.shape[2]))
-    return (
-        flat.mean(dim=2) if count == flat.shape[2] else flat.topk(count, dim=2).values.mean(dim=2)
-    )
+    return (flat if count == flat.shape[2] else flat.topk(count, dim=2).values).mean(dim=2)
 
 
 class DualGranularityPrior(nn.Module):
@@ -136,16 +133,13 @@ class DualGranularityPrior(nn.Module):
         small = self.whole(images)
         maps = self.backbone(small)
         saliency = self.saliency(maps.coarse)
-        shown = images if originals is None else originals
+        shown: Any = images if originals is None else originals
         if self.finder is None:
             cells, weights = self._chosen(saliency.detach().float())
-            if isinstance(self.regions, ZoomedCrops):
-                features, boxes = self.regions(shown, maps, cells), self.regions.boxes(cells, shown)
-            else:
-                features, boxes = self.regions(images, maps, cells), self.regions.boxes(cells)
+            features, boxes = self.regions(shown, maps, cells), self.regions.boxes(cells, shown)
         else:
             cells, weights = self.finder(small, saliency.detach().float())
-            features, boxes = features_in_boxes(self.regions, shown, maps, cells), cells
+            features, boxes = self.regions.in_boxes(shown, maps, cells), cells
         pooled, attention = self.attention(features, weights)
         conditions = Conditions(
             global_logits=top_mean(saliency),

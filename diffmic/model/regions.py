@@ -7,8 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..random import imported
 from ..tasks import Task
 from .backbone import Backbone, FeatureMaps
+
+Size = tuple[int, int]  # height and width
+_SAMPLES = 4  # points along each side of a box of a feature map, whose mean is its feature
 
 
 def importance_map(saliency: Tensor, task: Task, form: str = "contrast") -> Tensor:
@@ -63,7 +67,7 @@ class RegionChoice(nn.Module):
     in_rows: Tensor  # whether a window that begins in a row holds each row
     in_columns: Tensor
 
-    def __init__(self, map_size: tuple[int, int], n_regions: int, window: tuple[int, int]) -> None:
+    def __init__(self, map_size: Size, n_regions: int, window: Size) -> None:
         super().__init__()
         self.n_regions, self.window = n_regions, window
         room = max_regions(map_size, window)
@@ -108,9 +112,7 @@ def _in_window(n_cells: int, length: int) -> Tensor:
     return (cells >= first) & (cells < first + length)
 
 
-def window_cells(
-    region_size: tuple[int, int], image_size: tuple[int, int], map_size: tuple[int, int]
-) -> tuple[int, int]:
+def window_cells(region_size: Size, image_size: Size, map_size: Size) -> Size:
     """Window size in cells for regions of p pixels: round(p·h/H) × round(p·w/W), at least 1 × 1.
 
     Raises
@@ -129,7 +131,7 @@ def window_cells(
     return height, width
 
 
-def max_regions(map_size: tuple[int, int], window: tuple[int, int]) -> int:
+def max_regions(map_size: Size, window: Size) -> int:
     """Number of different windows in a map."""
     return (map_size[0] - window[0] + 1) * (map_size[1] - window[1] + 1)
 
@@ -152,7 +154,7 @@ class Corners(nn.Module):
         self.register_buffer("columns", torch.tensor(columns), persistent=False)
 
     @classmethod
-    def scaled(cls, map_size: tuple[int, int], size: tuple[int, int]) -> "Corners":
+    def scaled(cls, map_size: Size, size: Size) -> "Corners":
         """Upper-left places on a grid of another size: round(cell · H / h)."""
         return cls(*map(_scaled, map_size, size))
 
@@ -165,7 +167,7 @@ def _scaled(n: int, side: int) -> list[int]:
     return [round(cell * (side / n)) for cell in range(n)]
 
 
-def crop(images: Tensor, corners: Tensor, size: tuple[int, int]) -> Tensor:
+def crop(images: Tensor, corners: Tensor, size: Size) -> Tensor:
     """Crop images; pixels beyond the border are filled with the minimum of image and channel.
 
     Parameters
@@ -196,6 +198,17 @@ def pixels_at(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     return pixels.permute(0, 1, 4, 2, 3)
 
 
+def resampled(source: Tensor, boxes: Tensor, size: Size, samples: int = -1) -> Tensor:
+    """Contents of boxes (B, K, 4) of maps (B, D, h, w), as (B·K, D, *size)."""
+    height, width = source.shape[2:]
+    scaled = boxes.to(source) * boxes.new_tensor([width, height, width, height]).to(source)
+    batch = torch.arange(boxes.shape[0], device=boxes.device)[:, None].expand(boxes.shape[:2])
+    rows = torch.cat([batch.reshape(-1, 1).to(source), scaled.flatten(0, 1)], dim=1)
+    ops = imported("torchvision.ops")
+    found: Tensor = ops.roi_align(source, rows, size, sampling_ratio=samples, aligned=True)
+    return found
+
+
 class FeatureWindows(nn.Module):
     """Regions as windows of the finer feature map of the backbone, at almost no cost.
 
@@ -212,11 +225,7 @@ class FeatureWindows(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        region_size: tuple[int, int],
-        image_size: tuple[int, int],
-        map_size: tuple[int, int],
+        self, backbone: Backbone, region_size: Size, image_size: Size, map_size: Size
     ) -> None:
         super().__init__()
         self.channels = backbone.fine_channels
@@ -236,7 +245,12 @@ class FeatureWindows(nn.Module):
         batch = torch.arange(images.shape[0], device=images.device)[:, None]
         return means[batch, :, rows, columns]
 
-    def boxes(self, cells: Tensor) -> Tensor:
+    def in_boxes(self, images: Tensor, maps: FeatureMaps, boxes: Tensor) -> Tensor:
+        """Features (B, K, D') of boxes (B, K, 4): means of the finer map over each."""
+        means = resampled(maps.fine, boxes, (1, 1), _SAMPLES)
+        return means.flatten(1).view(*boxes.shape[:2], -1)
+
+    def boxes(self, cells: Tensor, images: Tensor) -> Tensor:
         """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
         return fractions(self.corners(cells), self.window, self.fine_size)
 
@@ -258,11 +272,7 @@ class PixelCrops(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: Backbone,
-        region_size: tuple[int, int],
-        image_size: tuple[int, int],
-        map_size: tuple[int, int],
+        self, backbone: Backbone, region_size: Size, image_size: Size, map_size: Size
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -276,12 +286,17 @@ class PixelCrops(nn.Module):
         features = self.backbone.pooled(crops.flatten(0, 1))
         return features.view(*crops.shape[:2], -1)
 
-    def boxes(self, cells: Tensor) -> Tensor:
+    def in_boxes(self, images: Tensor, maps: FeatureMaps | None, boxes: Tensor) -> Tensor:
+        """Features (B, K, D) of boxes (B, K, 4), resized to the size of a crop."""
+        crops = resampled(images, boxes, self.region_size)
+        return self.backbone.pooled(crops).view(*boxes.shape[:2], -1)
+
+    def boxes(self, cells: Tensor, images: Tensor) -> Tensor:
         """Regions (B, K, 4) as x0, y0, x1, y1, as fractions of the image size."""
         return fractions(self.corners(cells), self.region_size, self.image_size).clamp(max=1)
 
 
-def fractions(corners: Tensor, side: tuple[int, int], whole: tuple[int, int]) -> Tensor:
+def fractions(corners: Tensor, side: Size, whole: Size) -> Tensor:
     """Rectangles x0, y0, x1, y1 as fractions of the whole, from their upper-left corners."""
     rows, columns = corners.unbind(-1)
     (height, width), (whole_height, whole_width) = side, whole

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from ..diffusion import Denoised, DriftProcess
 from ..tasks import Task
 from .conditions import Conditions
-from .denoiser import Denoiser, FoldedDenoiser
-from .network import DiffMICNetwork, Watch, watched
+from .denoiser import Denoiser
+from .network import DiffMICNetwork, Watch
 from .own import OwnDenoiser
 
 
@@ -79,17 +79,9 @@ class VectorNetwork(DiffMICNetwork):
         global_logits, local_logits = conditions.global_logits, conditions.local_logits
         return self.task.probabilities(global_logits), self.task.probabilities(local_logits)
 
-    def denoise(
-        self,
-        guidance: Tensor,
-        noisy: Tensor,
-        t: int,
-        context: Tensor,
-        denoiser: Denoiser | FoldedDenoiser | OwnDenoiser | None = None,
-    ) -> Denoised:
-        """Estimates ŷ₀ and ε̂ for noisy labels y_t (B, ..., C), all at timestep ``t``."""
-        predicted_noise = (denoiser or self.denoiser)(guidance, noisy, t, context)
-        return self.process.denoised(predicted_noise, noisy, t, guidance)
+    def estimates(self, output: Tensor, noisy: Tensor, t: int, guidance: Tensor) -> Denoised:
+        """Estimates ŷ₀ and ε̂ for noisy labels y_t (B, ..., C)."""
+        return self.process.denoised(output, noisy, t, guidance)
 
     def sample(
         self,
@@ -100,36 +92,14 @@ class VectorNetwork(DiffMICNetwork):
         dense: bool = False,
         watch: Watch | None = None,
     ) -> Tensor:
-        """Sample class scores, the :func:`label_scores` of the final vector.
+        """Sample class scores (B, S, C) in 0–1, the :func:`label_scores` of the final vector.
 
-        Parameters
-        ----------
-        conditions : Conditions
-            Conditions of B images.
-        noise : Tensor of shape (S, T + 1, C)
-            Noise from :meth:`noise`, for S draws per image.
-        num_steps : int
-            Number of sampler steps.
-        dense : bool
-            Without effect: there is one position.
-        watch : callable or None
-            Function called at each step with y_t (B, S, C) and the estimates ŷ₀ and ε̂.
-
-        Returns
-        -------
-        Tensor of shape (B, S, C)
-            Scores of each draw, between 0 and 1.
+        Parameters are those of :meth:`DiffMICNetwork.sample`, for noise (S, T + 1, C) and vectors
+        (B, S, C). ``dense`` has no effect: there is one position.
         """
-        guidance = self.guidance(conditions)[:, None].expand(-1, noise.shape[0], -1)  # (B, S, C)
+        guidance = self.guidance(conditions)[:, None].expand(-1, noise.shape[0], -1)
         context = self.context(conditions.image_features)
-        timesteps = self.process.timesteps(num_steps)
-        denoiser = self.denoiser if self.training else self.denoiser.folded(timesteps)
-        last, _ = self.process.backward(
-            watched(lambda noisy, t: self.denoise(guidance, noisy, t, context, denoiser), watch),
-            noise,
-            guidance,
-            timesteps,
-        )
+        last, _ = self._backward(guidance, noise, context, num_steps, watch)
         return label_scores(last, self.task)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from ..random import imported
 from .backbone import Backbone, FeatureMaps
-from .regions import Corners, fractions, pixels_at
+from .regions import Corners, Size, fractions, pixels_at, resampled
 
 Box = tuple[int, int, int, int]  # y0, y1, x0, x1
 
@@ -39,10 +39,10 @@ class ZoomedCrops(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        region_size: tuple[int, int],
-        zoom_size: tuple[int, int],
-        map_size: tuple[int, int],
-        window: tuple[int, int],
+        region_size: Size,
+        zoom_size: Size,
+        map_size: Size,
+        window: Size,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -85,8 +85,13 @@ class ZoomedCrops(nn.Module):
             crops = self._cut(images, self._places(images, cells))
         return self._encoded(crops).view(*cells.shape[:2], -1)
 
-    def in_boxes(self, images: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    def in_boxes(
+        self, images: Tensor | Sequence[Tensor], maps: FeatureMaps | None, boxes: Tensor
+    ) -> Tensor:
         """Features (B, K, D) of boxes (B, K, 4), x0, y0, x1, y1 as fractions of each image."""
+        if isinstance(images, Tensor):
+            crops = resampled(images, boxes, self.region_size)
+            return self.backbone.pooled(crops).view(*boxes.shape[:2], -1)
         places = []
         for image, found in zip(images, boxes.tolist(), strict=True):
             height, width = image.shape[1:]
@@ -117,7 +122,7 @@ class ZoomedCrops(nn.Module):
             for image, corners in zip(images, self.corners(cells).tolist(), strict=True)
         ]
 
-    def _place(self, corner: tuple[int, int], size: tuple[int, int]) -> Box:
+    def _place(self, corner: tuple[int, int], size: Size) -> Box:
         edges = []
         for first, side, crop, whole in zip(
             corner, size, self.region_size, self.zoom_size, strict=True
@@ -147,7 +152,7 @@ class ZoomedCrops(nn.Module):
         return self.backbone.pooled(crops)
 
 
-def of_one_size(images: Tensor | Sequence[Tensor], size: tuple[int, int]) -> Tensor:
+def of_one_size(images: Tensor | Sequence[Tensor], size: Size) -> Tensor:
     """Images (C, H, W) resized to (B, 3, *size), float in 0–1."""
     transforms = imported("torchvision.transforms.v2.functional")
     found = [transforms.resize(image, list(size), antialias=True) for image in images]
@@ -160,9 +165,7 @@ def _pixels(start: float, end: float, side: int) -> tuple[int, int]:
     return first, min(max(round(end * side), first + 1), side)
 
 
-def zoomed_window(
-    region_size: tuple[int, int], zoom_size: tuple[int, int], map_size: tuple[int, int]
-) -> tuple[int, int]:
+def zoomed_window(region_size: Size, zoom_size: Size, map_size: Size) -> Size:
     """Largest window of the choice, in cells, that a zoomed region covers.
 
     Raises

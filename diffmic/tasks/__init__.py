@@ -1,6 +1,5 @@
 """Types of classification tasks: multi-class, multi-label and ordinal."""
 
-from .class_metrics import CLASS_METRICS, class_metrics
 from .kinds import (
     MULTICLASS,
     MULTILABEL,
@@ -12,9 +11,14 @@ from .kinds import (
     learnt,
     task_named,
 )
-from .metrics import classification_metrics
+from .metrics import (
+    CLASS_METRICS,
+    CLASS_WORDS,
+    METRIC_WORDS,
+    class_metrics,
+    classification_metrics,
+)
 from .reliability import ErrorInterval, calibration_errors, expected_calibration_error
-from .words import CLASS_WORDS, METRIC_WORDS
 
 __all__ = [
     "CLASS_METRICS",

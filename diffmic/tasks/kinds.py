@@ -27,6 +27,8 @@ class Task(ABC):
     exclusive : bool
         Whether each image has exactly one class and y one label per image; else y is an indicator
         matrix.
+    ordered : bool
+        Whether the classes are grades.
     has_thresholds : bool
         Whether ``fit`` chooses thresholds for the decisions: for each label on its probability, or
         between grades on the expected grade. Two exclusive classes may be given one, too.
@@ -34,6 +36,7 @@ class Task(ABC):
 
     name: ClassVar[str]
     exclusive: ClassVar[bool] = True
+    ordered: ClassVar[bool] = False
     has_thresholds: ClassVar[bool] = False
 
     @abstractmethod
@@ -64,7 +67,10 @@ class Task(ABC):
 
         Ordinal: ``grade_weight`` times the ranked probability score is added to it.
         """
-        return self.loss(logits, targets, label_smoothing=label_smoothing)
+        loss = self.loss(logits, targets, label_smoothing=label_smoothing)
+        if self.ordered and grade_weight:
+            loss = loss + grade_weight * ranked_probability_score(logits, targets)
+        return loss
 
     def usual_thresholds(self, n_classes: int) -> NDArray[np.float64]:
         """Thresholds before any have been chosen: ½ for each label, or between two grades."""
@@ -88,7 +94,6 @@ class Task(ABC):
     ) -> NDArray[Any]:
         """Predicted labels: of shape (n,), or an indicator matrix (n, L)."""
 
-    @abstractmethod
     def metrics(
         self,
         y_true: NDArray[Any],
@@ -102,6 +107,11 @@ class Task(ABC):
 
         ``predicted`` are the decisions; None: those of :meth:`decide` by the thresholds.
         """
+        if predicted is None:
+            predicted = self.decide(proba, classes, thresholds)
+        if not self.exclusive:
+            return multilabel_metrics(y_true, proba, predicted)
+        return multiclass_metrics(y_true, proba, classes, ordered=self.ordered, predicted=predicted)
 
     def accuracy(
         self,
@@ -167,19 +177,6 @@ class Multiclass(Task):
         predicted: NDArray[Any] = classes[position]
         return predicted
 
-    def metrics(
-        self,
-        y_true: NDArray[Any],
-        proba: NDArray[np.float64],
-        classes: NDArray[Any],
-        thresholds: ArrayLike | None = None,
-        *,
-        predicted: NDArray[Any] | None = None,
-    ) -> dict[str, float]:
-        if predicted is None:
-            predicted = self.decide(proba, classes, thresholds)
-        return multiclass_metrics(y_true, proba, classes, predicted=predicted)
-
     def labels(self, targets: NDArray[Any], classes: NDArray[Any]) -> NDArray[Any]:
         found: NDArray[Any] = classes[targets.argmax(axis=1)]
         return found
@@ -193,36 +190,11 @@ class Ordinal(Multiclass):
     """
 
     name = "ordinal"
+    ordered = True
     has_thresholds = True
-
-    def training_loss(
-        self,
-        logits: Tensor,
-        targets: Tensor,
-        *,
-        label_smoothing: float = 0.0,
-        grade_weight: float = 0.0,
-    ) -> Tensor:
-        loss = self.loss(logits, targets, label_smoothing=label_smoothing)
-        if grade_weight:
-            loss = loss + grade_weight * ranked_probability_score(logits, targets)
-        return loss
 
     def usual_thresholds(self, n_classes: int) -> NDArray[np.float64]:
         return np.arange(n_classes - 1, dtype=np.float64) + np.float64(0.5)
-
-    def metrics(
-        self,
-        y_true: NDArray[Any],
-        proba: NDArray[np.float64],
-        classes: NDArray[Any],
-        thresholds: ArrayLike | None = None,
-        *,
-        predicted: NDArray[Any] | None = None,
-    ) -> dict[str, float]:
-        if predicted is None:
-            predicted = self.decide(proba, classes, thresholds)
-        return multiclass_metrics(y_true, proba, classes, ordered=True, predicted=predicted)
 
 
 def ranked_probability_score(logits: Tensor, targets: Tensor) -> Tensor:
@@ -298,19 +270,6 @@ class Multilabel(Task):
         self, proba: NDArray[np.float64], classes: NDArray[Any], thresholds: ArrayLike | None = None
     ) -> NDArray[Any]:
         return (proba >= np.asarray(0.5 if thresholds is None else thresholds)).astype(int)
-
-    def metrics(
-        self,
-        y_true: NDArray[Any],
-        proba: NDArray[np.float64],
-        classes: NDArray[Any],
-        thresholds: ArrayLike | None = None,
-        *,
-        predicted: NDArray[Any] | None = None,
-    ) -> dict[str, float]:
-        if predicted is None:
-            predicted = self.decide(proba, classes, thresholds)
-        return multilabel_metrics(y_true, proba, predicted)
 
     def accuracy(
         self,

@@ -5,8 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from ..errors import PartError
-from ..model.part_checks import naming, part_name
+from ..model.part_checks import naming, part_error
 from .recipe import Recipe
 
 
@@ -45,13 +44,14 @@ def own_loss(role: str, loss: Any, output: Tensor, target: Tensor) -> Tensor:
         f"expected is a tensor of floats of shape {shape}, a loss for each row: the mean over the "
         "classes, but not over the images"
     )
-    told = f"The {role} of your own, {part_name(loss)}, gave"
     if not isinstance(found, Tensor):
-        raise PartError(f"{told} a {type(found).__name__}; {expected}.")
+        raise part_error(role, loss, f"gave a {type(found).__name__}; {expected}.")
     if tuple(found.shape) != shape or not found.is_floating_point():
-        raise PartError(f"{told} shape {tuple(found.shape)} and type {found.dtype}; {expected}.")
+        what = f"shape {tuple(found.shape)} and type {found.dtype}"
+        raise part_error(role, loss, f"gave {what}; {expected}.")
     if output.requires_grad and torch.is_grad_enabled() and not found.requires_grad:
-        raise PartError(f"{told} losses without a gradient; compute them from the output by torch.")
+        told = "gave losses without a gradient; compute them from the output by torch."
+        raise part_error(role, loss, told)
     return found
 
 
@@ -73,7 +73,5 @@ def try_losses(recipe: Recipe, num_classes: int) -> None:
         target = target.view(4, *[1] * (len(leading) - 1), num_classes).expand(*output.shape)
         found = own_loss(role, loss, output, target)
         if not found.isfinite().all():
-            raise PartError(
-                f"The {role} of your own, {part_name(loss)}, gave NaN or infinity for logits in "
-                "0–1 and one-hot targets; expected are finite losses."
-            )
+            told = "gave NaN or infinity for logits in 0–1 and one-hot targets"
+            raise part_error(role, loss, f"{told}; expected are finite losses.")
