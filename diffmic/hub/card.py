@@ -328,13 +328,7 @@ def _metadata(card: ModelCard, name: str) -> str:
 
 
 def checked_card(card: Any) -> ModelCard:
-    """Validated card, with numbers as plain Python types.
-
-    Raises
-    ------
-    InputError
-        The card is no :class:`ModelCard`, or one of its fields has a wrong type.
-    """
+    """Card with numbers as plain Python types; an InputError names a field of a wrong type."""
     if not isinstance(card, ModelCard):
         raise InputError(f"card is {type(card).__name__}; give a diffmic.ModelCard.")
     for name, value in vars(card).items():

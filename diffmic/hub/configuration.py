@@ -41,13 +41,7 @@ def read_config(folder: Path, known: set[str], *, optional: Collection[str] = ()
 
 
 def read_json(folder: Path) -> dict[str, Any]:
-    """Configuration upgraded to the current format, without the format version.
-
-    Raises
-    ------
-    ModelFileError
-        The file is missing, damaged, or of an unknown format version.
-    """
+    """Configuration upgraded to the current format, without the format version."""
     file = folder / CONFIG_FILE
     if not file.is_file():
         raise ModelFileError(
@@ -112,13 +106,7 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def check_keys(
     values: Mapping[str, Any], known: Collection[str], *, where: str, optional: Collection[str] = ()
 ) -> None:
-    """Check that the keys are the known ones, all but optional ones.
-
-    Raises
-    ------
-    ModelFileError
-        Keys are unknown or missing, or there are none; the message names them.
-    """
+    """Check that values have the known keys, all but optional ones; else a ModelFileError."""
     if not isinstance(values, Mapping):
         raise ModelFileError(f"{where} is {str(values)[:80]}, not values by name.")
     surplus = sorted(set(values) - set(known))
@@ -131,14 +119,9 @@ def check_keys(
 
 
 def check_contents(config: Mapping[str, Any], *, where: str) -> None:
-    """Check that values have the right types and are consistent with each other.
+    """Check that values have the right types and fit together; else a ModelFileError names them.
 
     Constructor parameters and settings are checked by the code that uses them.
-
-    Raises
-    ------
-    ModelFileError
-        Values are invalid; the message names them.
     """
     wrong = []
     try:

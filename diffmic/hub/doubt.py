@@ -81,12 +81,9 @@ def announced(stored: Mapping[str, Stored], saved: Any) -> dict[str, Stored]:
 
 
 def stored_doubt(saved: Any, exclusive: bool, n_classes: int) -> dict[str, Stored]:
-    """Shapes and types of the arrays that the configuration announces, after a check.
+    """Shapes and types of the arrays that the configuration announces.
 
-    Raises
-    ------
-    ModelFileError
-        They are not those of a model with these classes.
+    They are checked to be those of a model with these classes; else a ModelFileError.
     """
     if saved is None:
         return {}
@@ -123,13 +120,7 @@ def stored_doubt(saved: Any, exclusive: bool, n_classes: int) -> dict[str, Store
 def read_doubt(
     saved: Any, tensors: Mapping[str, Tensor], n_features: int, *, where: str
 ) -> Doubt | None:
-    """Doubt from the stored arrays, whose shapes have been checked.
-
-    Raises
-    ------
-    ModelFileError
-        Values are not what they should be.
-    """
+    """Doubt from the stored arrays, whose shapes have been checked; damaged: a ModelFileError."""
     if saved is None:
         return None
     arrays = {n.removeprefix(PREFIX): t.double().numpy() for n, t in tensors.items()}

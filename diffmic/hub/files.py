@@ -154,12 +154,7 @@ def finish_save(folder: Path) -> None:
     """Finish a save that was killed after its files were complete, by moving them into place.
 
     After this function the files of a folder always come from a single save. A card written by hand
-    is kept.
-
-    Raises
-    ------
-    ModelFileError
-        The subfolder for complete files holds something else; nothing was moved.
+    is kept. If the subfolder holds something else, nothing is moved: a ModelFileError.
     """
     complete = folder / _COMPLETE
     try:
@@ -255,13 +250,7 @@ def check_tensors(
     where: str,
     extra: Mapping[str, Stored] | None = None,
 ) -> None:
-    """Check that the saved tensors are exactly those of the network, and the extra ones.
-
-    Raises
-    ------
-    ModelFileError
-        Tensors are missing, surplus, or of another shape or type.
-    """
+    """Check that the saved tensors are exactly those of the network, and the extra ones."""
     extra, found = extra or {}, dict(found)
     beside = {name: found.pop(name, None) for name in extra}
     own = network.state_dict()

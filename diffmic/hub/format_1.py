@@ -25,12 +25,6 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
     """Convert a configuration of format version 1 to version 2.
 
     Validation metrics of version 1 were not cross-fitted and are dropped.
-
-    Raises
-    ------
-    ModelFileError
-        The model has a number of timesteps other than 1000, for which version 1 did not scale the
-        noise schedule.
     """
     config = dict(config)
     old = config.pop("parameters")

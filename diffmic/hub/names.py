@@ -193,13 +193,7 @@ def _explained(
 
 
 def check_repository(name: Any) -> None:
-    """Check that a name is a valid repository name.
-
-    Raises
-    ------
-    InputError
-        It is not of the form ``org/name``.
-    """
+    """Check that a name is a repository name, ``org/name``; else an InputError."""
     if not (isinstance(name, str) and REPOSITORY.fullmatch(name)):
         raise InputError(f"repo_id is {name!r}; give 'org/name'.")
 

@@ -54,14 +54,8 @@ def read_parameters(
 ) -> dict[str, Any]:
     """Constructor parameters from the values that :func:`plain_parameters` made.
 
-    Parameters missing in the file get their defaults, since the file may predate them.
-
-    Raises
-    ------
-    ModelFileError
-        The file has unknown parameters or settings.
-    InputError
-        A value is invalid.
+    Parameters missing in the file get their defaults, since the file may predate them. Unknown ones
+    are a ModelFileError, invalid values an InputError.
     """
     surplus = sorted(set(saved) - (set(defaults) - NOT_SAVED))
     if surplus:
@@ -148,13 +142,7 @@ def _chosen_augment(parameters: Mapping[str, Any], given: Any) -> Any:
 
 
 def plain_classes(classes: NDArray[Any]) -> list[Any]:
-    """Class labels as JSON values, after a check that they come back as they are.
-
-    Raises
-    ------
-    InputError
-        A saved model cannot hold them.
-    """
+    """Class labels as JSON values; an InputError if they would not come back as they are."""
     plain = classes.tolist()
     with suppress(AttributeError, TypeError, ValueError):
         held = json.loads(json.dumps(plain, allow_nan=False, default=lambda label: label.item()))
@@ -197,13 +185,7 @@ def instance(kind: type[Settings], values: dict[str, Any]) -> Settings:
 
 
 def plain_architecture(architecture: Architecture) -> dict[str, Any]:
-    """Architecture as JSON values.
-
-    Raises
-    ------
-    InputError
-        The architecture has a custom module.
-    """
+    """Architecture as JSON values; an InputError if it has a custom module."""
     for name in ("prior_backbone", "region_backbone"):
         if isinstance(getattr(architecture, name), nn.Module):
             raise InputError(

@@ -61,13 +61,7 @@ def plain_settings(settings: Architecture | DiffusionSettings | Recipe) -> dict[
 
 
 def with_parts(saved: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, Any]:
-    """Saved settings with the parts that the user passes; without those that are not passed.
-
-    Raises
-    ------
-    InputError
-        A part in the file is no name.
-    """
+    """Saved settings with the parts that the user passes; without those that are not passed."""
     values = dict(saved)
     for name in PARTS:
         if _own(values.get(name)) is not None:
@@ -80,15 +74,7 @@ def with_parts(saved: Mapping[str, Any], parts: Mapping[str, Any]) -> dict[str, 
 
 
 def check_parts(config: Mapping[str, Any], parts: Mapping[str, Any]) -> None:
-    """Check that the parts that are passed are those that a saved model needs.
-
-    Raises
-    ------
-    InputError
-        ``parts`` is no dict of parts that there are.
-    ModelFileError
-        A part is missing, or the model has none; the message says which.
-    """
+    """Check that the parts that are passed are those that a saved model needs."""
     if not isinstance(parts, Mapping) or set(parts) - set(PARTS):
         raise InputError(f"parts is {parts!r}; give a dict with keys among {list(PARTS)}.")
     needed = dict(_in_network(config))

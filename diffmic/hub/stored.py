@@ -13,13 +13,7 @@ DType = Literal["float32", "float16"]
 
 
 def stored_tensors(network: nn.Module, dtype: DType) -> dict[str, Tensor]:
-    """Tensors of a network in the data type in which they are stored.
-
-    Raises
-    ------
-    InputError
-        Unknown ``dtype``, or weights too large for half precision.
-    """
+    """Tensors of a network in the data type in which they are stored, if they fit into it."""
     if dtype not in ("float32", "float16"):
         raise InputError(f"dtype is {dtype!r}; give 'float32' or 'float16'.")
     kept = stored_names(network)

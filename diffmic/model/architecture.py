@@ -128,13 +128,7 @@ class Architecture:
 
 
 def check_choices(settings: Any, *names: str) -> None:
-    """Check that fields of a dataclass have one of the values that their Literal types name.
-
-    Raises
-    ------
-    InputError
-        A field has another value.
-    """
+    """Check that fields of a dataclass have one of the values that their Literal types name."""
     kinds = get_type_hints(type(settings))
     for name in names:
         kind = kinds[name]  # perhaps a union with a part of one's own

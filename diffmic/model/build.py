@@ -226,11 +226,6 @@ def _zoomed(plan: NetworkPlan, backbone: Backbone, map_size: Size) -> tuple[Back
 
     "auto" takes the first of several sizes that covers the cell that chooses it and that the
     backbone takes.
-
-    Raises
-    ------
-    InputError, BackboneError
-        ``region_size`` is larger than the zoom, or the backbone does not take it.
     """
     size, side = plan.architecture.region_size, plan.input_size
     if size == "auto":

@@ -138,13 +138,7 @@ class OwnProcess(nn.Module):
 
 @torch.no_grad()
 def try_process(process: Process, role: str, part: Any, n_regions: int, num_classes: int) -> None:
-    """Try random labels, so that what does not fit is told before anything is trained.
-
-    Raises
-    ------
-    PartError
-        The part fails, or gives what cannot be used.
-    """
+    """Try random labels, so that what does not fit is told before anything is trained."""
     label = torch.eye(num_classes)[:2]
     guidance = torch.full((2, n_regions, num_classes), 1 / num_classes)
     timesteps = torch.zeros(2, n_regions, dtype=torch.long)

@@ -116,13 +116,7 @@ def made(role: str, part: Any, plan: NetworkPlan) -> nn.Module:
 
 
 def check_repeats(role: str, part: Any, what: str, once: Tensor, again: Tensor) -> None:
-    """Check that a part gives the same twice: a prediction must not depend on chance.
-
-    Raises
-    ------
-    PartError
-        The tensors differ.
-    """
+    """Check that a part gives the same twice: a prediction must not depend on chance."""
     if not torch.allclose(once, again, atol=1e-5):
         raise part_error(
             role,

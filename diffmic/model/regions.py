@@ -113,13 +113,7 @@ def _in_window(n_cells: int, length: int) -> Tensor:
 
 
 def window_cells(region_size: Size, image_size: Size, map_size: Size) -> Size:
-    """Window size in cells for regions of p pixels: round(p·h/H) × round(p·w/W), at least 1 × 1.
-
-    Raises
-    ------
-    InputError
-        The region is larger than the image.
-    """
+    """Window size in cells for regions of p pixels: round(p·h/H) × round(p·w/W), at least 1 × 1."""
     height, width = (
         max(1, round(p * cells / pixels))
         for p, cells, pixels in zip(region_size, map_size, image_size, strict=True)

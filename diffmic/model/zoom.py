@@ -168,10 +168,7 @@ def _pixels(start: float, end: float, side: int) -> tuple[int, int]:
 def zoomed_window(region_size: Size, zoom_size: Size, map_size: Size) -> Size:
     """Largest window of the choice, in cells, that a zoomed region covers.
 
-    Raises
-    ------
-    InputError
-        A region is smaller than a cell: what is chosen would not be read.
+    An InputError is raised if a region is smaller than a cell: what is chosen would not be read.
     """
     sizes = list(zip(region_size, zoom_size, map_size, strict=True))
     height, width = (crop * cells // side for crop, side, cells in sizes)

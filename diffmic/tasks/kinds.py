@@ -288,13 +288,7 @@ TASKS: dict[str, Task] = {task.name: task for task in (MULTICLASS, MULTILABEL, O
 
 
 def task_named(name: str) -> Task:
-    """Task with the given name.
-
-    Raises
-    ------
-    InputError
-        There is no such task.
-    """
+    """Task with the given name."""
     if name not in TASKS:
         raise InputError(f"task is {name!r}; give one of {list(TASKS)}.")
     return TASKS[name]

@@ -91,13 +91,7 @@ MOMENTS = ("on_fit_start", "on_step_end", "on_epoch_end", "on_stage_end", "on_fi
 
 
 def checked_callbacks(callbacks: Any) -> tuple[Callback, ...]:
-    """The callbacks of an estimator: None, a callback, or a list or tuple of them.
-
-    Raises
-    ------
-    InputError
-        Something else was given, or a callback has a method for a moment that does not exist.
-    """
+    """Callbacks of an estimator (None, one, or a list of them) as a tuple; else an InputError."""
     if callbacks is None:
         return ()
     if isinstance(callbacks, Callback):
@@ -107,19 +101,12 @@ def checked_callbacks(callbacks: Any) -> tuple[Callback, ...]:
     for number, callback in enumerate(callbacks):
         if not isinstance(callback, Callback):
             raise InputError(_no_callback(f"callbacks[{number}]", callback))
-    for callback in callbacks:
         _check_moments(callback)
     return tuple(callbacks)
 
 
 def asked(callbacks: Sequence[Callback], name: str, moment: Moment) -> tuple[bool, Any]:
-    """Call one method of all callbacks; whether one wants to stop, and a `StopTraining`, if any.
-
-    Raises
-    ------
-    InputError
-        A callback returned something else than a truth value or None.
-    """
+    """Call one method of all callbacks; whether one wants to stop, and a `StopTraining`, if any."""
     stop, reason = False, None
     for callback in callbacks:
         try:

@@ -66,19 +66,13 @@ class Checkpoints:
         self._failed = self._crowded = False
         before = 0.0
         if self.saved is not None:
-            self._good = _number(self.saved.file)
+            self._good = int(self.saved.file.stem.removeprefix("checkpoint-"))
             self.done, before = STAGES[self.saved.stage], self.saved.seconds
         self._started = time.monotonic() - before
         self._written = time.monotonic()
 
     def begin(self, network: nn.Module, history: History) -> None:
-        """Put what the checkpoint holds into a network and a history.
-
-        Raises
-        ------
-        CheckpointError
-            They do not fit.
-        """
+        """Put what the checkpoint holds into a network and a history; a CheckpointError: no fit."""
         self._network, self._history = network, history
         if self.saved is None:
             return
@@ -90,13 +84,7 @@ class Checkpoints:
             self.saved = None
 
     def restore(self, state: LoopState) -> None:
-        """Put what the checkpoint holds into the state of a loop, if it is of that loop's stage.
-
-        Raises
-        ------
-        CheckpointError
-            They do not fit.
-        """
+        """Put what the checkpoint holds into the state of a loop, if it is of that loop's stage."""
         saved, self.saved = self.saved, None
         if saved is None or saved.loop is None or saved.stage != state.stage:
             return
@@ -147,16 +135,14 @@ class Checkpoints:
                 "its own."
             )
         new = max([*self._own, *numbers], default=0) + 1
-        file = self._file(new)
+        file = _file(self.folder, new)
         try:
             write_whole(file, packed(values))
         except (OSError, MemoryError) as reason:
             if not self._failed:
-                left = (
-                    "there is none"
-                    if self._good is None
-                    else f"the last is {str(self._file(self._good))!r}"
-                )
+                left = "there is none"
+                if self._good is not None:
+                    left = f"the last is {str(_file(self.folder, self._good))!r}"
                 warn_user(
                     f"The checkpoint {str(file)!r} cannot be written: {_told(reason)}. The fit "
                     f"goes on and tries again later; until then {left}. Free space, or make the "
@@ -169,23 +155,16 @@ class Checkpoints:
         before, self._good, self._failed = self._good, new, False
         for number in self._own - {before}:
             with suppress(OSError):
-                self._file(number).unlink(missing_ok=True)
+                _file(self.folder, number).unlink(missing_ok=True)
         self._own = {before, new} if before is not None else {new}
 
-    def _file(self, number: int) -> Path:
-        return self.folder / f"checkpoint-{number}.safetensors"
+
+def _file(folder: Path, number: int) -> Path:
+    return folder / f"checkpoint-{number}.safetensors"
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder of checkpoints, and see that files can be written there.
-
-    Raises
-    ------
-    InputError
-        They cannot.
-    CheckpointError
-        There is a file of another program with the name of a checkpoint.
-    """
+    """Make the folder of checkpoints; see that files can be written and replaced there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob("checkpoint-*.tmp"):  # of a process that was killed
@@ -201,22 +180,18 @@ def prepare_folder(folder: Path) -> None:
             "Give another folder, or None."
         ) from reason
     for number in _numbers(folder):
-        refuse_foreign(folder / f"checkpoint-{number}.safetensors")
+        refuse_foreign(_file(folder, number))
 
 
 def newest(folder: Path) -> Saved | None:
     """The newest checkpoint of a folder that can be read; None: there is none.
 
-    Raises
-    ------
-    CheckpointError
-        There are only damaged ones, or the newest is of another version.
+    A CheckpointError is raised if all are damaged, or the newest is of another version.
     """
     reasons: list[str] = []
     for number in sorted(_numbers(folder), reverse=True):
-        file = folder / f"checkpoint-{number}.safetensors"
         try:
-            saved = read(file)
+            saved = read(_file(folder, number))
         except DamagedError as reason:
             reasons.append(str(reason))
             continue
@@ -258,12 +233,6 @@ def _numbers(folder: Path) -> list[int]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     return [int(found[1]) for name in names if (found := _NAME.fullmatch(name))]
-
-
-def _number(file: Path) -> int:
-    found = _NAME.fullmatch(file.name)
-    assert found is not None  # it was found by that name
-    return int(found[1])
 
 
 def _told(reason: BaseException) -> str:

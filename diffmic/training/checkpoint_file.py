@@ -61,13 +61,7 @@ class DamagedError(CheckpointError):
 
 
 def read(file: Path) -> Saved:
-    """Read a checkpoint.
-
-    Raises
-    ------
-    CheckpointError
-        It is damaged, of another version, or no checkpoint.
-    """
+    """Read a checkpoint; a CheckpointError: it is damaged, of another version, or none."""
     try:
         # The header is checked against the length of the file before anything is allocated.
         with safetensors.safe_open(file, framework="pt") as content:
@@ -101,13 +95,7 @@ def read(file: Path) -> Saved:
 
 
 def refuse_foreign(file: Path) -> None:
-    """Check that a file may be replaced: it is a checkpoint of ours, or a damaged one.
-
-    Raises
-    ------
-    CheckpointError
-        Another program has written it.
-    """
+    """Refuse to replace a file of another program by a checkpoint; damaged ones may be."""
     try:
         with safetensors.safe_open(file, framework="pt") as content:
             header = content.metadata() or {}

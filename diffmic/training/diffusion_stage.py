@@ -16,9 +16,8 @@ from ..random import LocalRNG
 from ..rows import Rows
 from .batches import Batch, ImageBatches
 from .cache import ConditionCache, drawing_chances, room_for
-from .drift_objective import DriftObjective
 from .loop import train
-from .objectives import DenoiserObjective
+from .objectives import denoiser_objective
 from .options import TrainingOptions, learning_rate_schedule, originals, pixels
 from .precision import MixedPrecision, round_to_half
 from .recipe import Recipe
@@ -130,8 +129,7 @@ def build_cache(
 
     Each of several processes encodes its share of the images.
     """
-    processes = options.processes
-    return processes.each(lambda: _built_cache(network, training, options))
+    return options.processes.each(lambda: _built_cache(network, training, options))
 
 
 def _built_cache(
@@ -142,9 +140,10 @@ def _built_cache(
     kept: Conditions | None = None
     row = 0
     network.eval()
-    options.watch.phase_starts("encoding", n_views)
+    watch = options.watch
+    watch.phase_starts("encoding", n_views)
     for view in range(n_views):
-        if view and not options.watch.leaves_another(view, n_views):
+        if view and not watch.clock.leaves_another(watch.progress, view, n_views):
             break
         images = options.prepared(training, augmented=view > 0)
         images.epoch = options.max_epochs + view  # augmentations differ from those of stage one
@@ -163,7 +162,7 @@ def _built_cache(
             for name, tensor in vars(conditions).items():
                 getattr(rows, name).copy_(tensor)
             row += len(conditions)
-            options.watch.phase_goes_on(0, row / len(share))
+            watch.progress.within(0, row / len(share))
     assert kept is not None  # there are training images
     return ConditionCache(
         kept[slice(row)],
@@ -178,12 +177,6 @@ def n_cached_views(options: TrainingOptions) -> int:
     return 1 if options.augment is None else 1 + options.recipe.n_cached_views
 
 
-def denoiser_objective(network: DiffMICNetwork, recipe: Recipe) -> DenoiserObjective:
-    """Training objective of the denoiser, that of the network's process."""
-    kind = DriftObjective if network.settings.process == "drift" else DenoiserObjective
-    return kind(network, recipe)
-
-
 def moving_average(
     learner: nn.Module,
     horizon: float | None,
@@ -194,15 +187,7 @@ def moving_average(
 ) -> AveragedModel | None:
     """Exponential moving average of weights and buffers; None: there is none.
 
-    Parameters
-    ----------
-    learner : nn.Module
-    horizon : float or None
-        As a fraction of all steps; None: the ``decay`` is given, or there is no average.
-    total_steps : int
-    decay : float or None
-    kind : type
-        Class of the average.
+    It has a ``horizon``, a fraction of all steps, or else a ``decay``, if one of them is given.
     """
     if horizon is not None:
         decay = 1 - 1 / max(1.0, horizon * total_steps)
@@ -215,13 +200,7 @@ def moving_average(
 def cached_steps(n_images: int, n_rows: int, recipe: Recipe) -> int:
     """Steps per epoch: those of the recipe, limited to :data:`MOST_PASSES` over the cache.
 
-    The limit is at least :data:`FEWEST_STEPS`.
-
-    Parameters
-    ----------
-    n_images, n_rows : int
-        Numbers of images and of rows (cached views of all images) in the cache.
-    recipe : Recipe
+    The limit is at least :data:`FEWEST_STEPS`. Rows are the cached views of all images.
     """
     passes = math.ceil(MOST_PASSES * n_rows / cached_batch_size(n_images, recipe))
     return min(recipe.steps_per_epoch, max(FEWEST_STEPS, passes))

@@ -1,7 +1,7 @@
 """Validation: metrics after each epoch, then calibration and cross-fitted metrics."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -121,34 +121,23 @@ class Evaluation:
     def _verdict(
         self, network: DiffMICNetwork, stages: Sequence[Stage], evidence: Evidence
     ) -> Verdict:
-        readings = {stage: self._reading(stage, evidence, network.task) for stage in stages}
-        found = Verdict()
-        for stage, reading in readings.items():
-            found.calibrations[stage] = reading.fitted(self.options.recipe.calibration)
-            if network.task.has_thresholds:
-                found.thresholds[stage] = reading.best_thresholds(found.calibrations[stage])
-        measured: dict[str, Reading] = {str(stage): r for stage, r in readings.items()}
+        task, own = network.task, self.options.recipe.calibration
+        readings = {stage: self._reading(stage, evidence, task) for stage in stages}
         if "diffusion" in stages:
-            alone = Reading(evidence.logits("diffusion", network.task), None, *self._truth(network))
-            measured["diffusion_alone"] = alone
-            calibration = alone.fitted(self.options.recipe.calibration)
-            found.alone = Alone(
-                calibration,
-                alone.best_thresholds(calibration) if network.task.has_thresholds else None,
-            )
+            readings["diffusion_alone"] = replace(readings["diffusion"], prior_logits=None)
         assert evidence.embeddings is not None  # asked for above
-        sure = {
-            stage: reading.confidence(found.calibrations[stage], found.thresholds.get(stage))
-            for stage, reading in readings.items()
-        }
-        if found.alone is not None:
-            sure["diffusion_alone"] = alone.confidence(calibration, found.alone.thresholds)
+        found, sure, errors = Verdict(), {}, {}
+        for stage, reading in readings.items():
+            calibration = found.calibrations[stage] = reading.fitted(own)
+            if task.has_thresholds:
+                found.thresholds[stage] = reading.best_thresholds(calibration)
+            sure[stage] = reading.confidence(calibration, found.thresholds.get(stage))
+            scored = cross_fitted(reading, self.options.seed, own)
+            found.scores[stage], errors[stage] = scored
         found.doubt = Doubt(sure, EmbeddingReference.fit(evidence.embeddings.numpy()))
-        errors = {}
-        for name, reading in measured.items():
-            found.scores[name], errors[name] = cross_fitted(
-                reading, self.options.seed, self.options.recipe.calibration
-            )
+        if "diffusion" in stages:
+            of_alone = found.thresholds.pop("diffusion_alone", None)
+            found.alone = Alone(found.calibrations.pop("diffusion_alone"), of_alone)
         if "diffusion" in stages and len(self.part) > 1:
             difference = errors["prior"] - errors["diffusion"]
             spread = float(difference.std(ddof=1)) / len(difference) ** 0.5
@@ -169,15 +158,11 @@ class Evaluation:
         right = task.correct(logits, self.part.targets)
         return {"score": -nll, "nll": nll, "accuracy": float(right.float().mean())}
 
-    def _reading(self, stage: Stage, evidence: Evidence, task: Task) -> "Reading":
+    def _reading(self, stage: Stage, evidence: Evidence, task: Task) -> Reading:
         stacked = stage == "diffusion" and self.options.recipe.stacked
         prior = evidence.prior_logits.double() if stacked else None
-        return Reading(
-            evidence.logits(stage, task), prior, self.part.targets, self.part.weights, task
-        )
-
-    def _truth(self, network: DiffMICNetwork) -> tuple[Tensor, Tensor, Task]:
-        return self.part.targets, self.part.weights, network.task
+        logits = evidence.logits(stage, task)
+        return Reading(logits, prior, self.part.targets, self.part.weights, task)
 
     def _evidence(
         self,
@@ -189,41 +174,31 @@ class Evaluation:
         embeddings: bool = False,
     ) -> Evidence:
         """Evidence of all images, of which each process computes that of its share."""
-        processes, n = self.options.processes, len(self.part)
-        found = processes.together(
-            lambda: self._own_evidence(stage, network, sampling, frozen, embeddings)
-        )
+        options, processes, n = self.options, self.options.processes, len(self.part)
+        usual = options.sampling
+        sampling = sampling or SamplingOptions(usual.num_steps, usual.n_draws)
+
+        def of_share() -> Evidence | None:
+            if not processes.share(n):
+                return None
+            network.eval()
+            engine = Engine(network)
+            conditions = self._encoded(engine, sampling.n_views, frozen=frozen)
+            rows = max(1, options.own_batch_size // sampling.n_views) * sampling.n_views
+            return evidence_of(
+                engine,
+                (conditions[start : start + rows] for start in range(0, len(conditions), rows)),
+                stage,
+                sampling,
+                seed=options.seed,
+                drawing_ratio=self.drawing_ratio,
+                embeddings=embeddings,
+            )
+
+        found = processes.together(of_share)
         order = [i for rank in range(processes.count) for i in range(rank, n, processes.count)]
         whole = Evidence.cat([evidence for evidence in found if evidence is not None])
         return whole if processes.count == 1 else whole[torch.tensor(order).argsort()]
-
-    def _own_evidence(
-        self,
-        stage: Stage,
-        network: DiffMICNetwork,
-        sampling: SamplingOptions | None,
-        frozen: bool,
-        embeddings: bool,
-    ) -> Evidence | None:
-        """Evidence of the images of this process's share; None if there are none."""
-        if not self.options.processes.share(len(self.part)):
-            return None
-        options = self.options
-        usual = options.sampling
-        sampling = sampling or SamplingOptions(usual.num_steps, usual.n_draws)
-        network.eval()
-        engine = Engine(network)
-        conditions = self._encoded(engine, sampling.n_views, frozen=frozen)
-        rows = max(1, options.own_batch_size // sampling.n_views) * sampling.n_views
-        return evidence_of(
-            engine,
-            (conditions[start : start + rows] for start in range(0, len(conditions), rows)),
-            stage,
-            sampling,
-            seed=options.seed,
-            drawing_ratio=self.drawing_ratio,
-            embeddings=embeddings,
-        )
 
     def _encoded(self, engine: Engine, n_views: int, *, frozen: bool) -> Conditions:
         """Conditions of the validation part, kept while the encoders are frozen."""

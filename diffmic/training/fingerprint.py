@@ -57,13 +57,7 @@ def fingerprint(
 
 
 def check_same(saved: Mapping[str, Any], now: Mapping[str, Any], file: str) -> None:
-    """Check that a checkpoint is of the fit that is to go on.
-
-    Raises
-    ------
-    CheckpointError
-        It is not; the message says what differs.
-    """
+    """Check that a checkpoint is of the fit that is to go on; else a CheckpointError."""
     before, after = dict(_flat(saved)), dict(_flat(now))
     differ = [
         f"{name} was {_short(before, name)} and is {_short(after, name)}"

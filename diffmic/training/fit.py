@@ -12,7 +12,7 @@ from ..inference import STAGES, Alone, Calibration, Stage
 from ..model import DiffMICNetwork
 from ..random import LocalRNG, derived_seed
 from .cache import drawing_ratio
-from .diffusion_stage import train_denoiser
+from .diffusion_stage import cached_batch_size, cached_steps, n_cached_views, train_denoiser
 from .evaluation import Evaluation, Verdict
 from .joint_stage import train_jointly
 from .options import TrainingOptions
@@ -20,7 +20,13 @@ from .precision import MixedPrecision, round_to_half, to_device, training_precis
 from .prior_stage import train_prior
 from .progress import Phase
 from .state import History
-from .work import CALIBRATION, phases
+
+# Phases that have not been measured yet are compared by this, in passes of an image through the
+# encoders. docs/speed.md: on a CPU 6 for an image in stage one, 0.02 for a cached image in stage
+# two, and 0.5 for sampling 8 draws in 10 steps. GPUs learn in about 3.
+LEARNING = 4.0
+CACHED = 0.02
+DENOISING = 0.006  # one step of one draw
 
 
 @dataclass
@@ -51,13 +57,7 @@ class FitResult:
 
 @dataclass(frozen=True)
 class Learnt:
-    """State of a denoiser that was trained in an earlier fit.
-
-    Attributes
-    ----------
-    drawing_ratio : ndarray of shape (C,) or None
-        Class sampling ratio of that fit, as in :class:`~diffmic.inference.FittedModel`.
-    """
+    """A denoiser that was trained in an earlier fit, with that fit's ``drawing_ratio``."""
 
     drawing_ratio: NDArray[np.float64] | None = None
 
@@ -140,7 +140,7 @@ def _fit(
         return  # the others may not be there any more
     if validation is not None and len(validation) > 1:  # one image calibrates nothing
         try:
-            options.watch.phase_starts(CALIBRATION)
+            options.watch.phase_starts("calibration")
             result.verdict = Evaluation(validation, options, ratio).verdict(network, stages)
         except BaseException as reason:
             result.stopped = result.stopped or reason
@@ -205,3 +205,22 @@ def _train(
         ended = options.watch.ended or "diffusion" in options.watch.clock.cut
         if checkpoints is not None and not ended:
             checkpoints.write_trained()
+
+
+def phases(options: TrainingOptions, n_training: int, n_validation: int) -> list[Phase]:
+    """Phases of a fit on so many images in which no stage stops early."""
+    recipe, sampling = options.recipe, options.sampling
+    epochs = recipe.denoiser_epochs or options.max_epochs
+    sampled = n_validation * (DENOISING * sampling.num_steps * sampling.n_draws)
+    found = [Phase("prior", options.max_epochs, LEARNING * n_training, n_validation)]
+    if recipe.cached:
+        n_views = n_cached_views(options)
+        found.append(Phase("encoding", n_views, n_training))
+        n_steps = cached_steps(n_training, n_training * n_views, recipe)
+        n_rows = n_steps * cached_batch_size(n_training, recipe)
+        found.append(Phase("diffusion", epochs, CACHED * n_rows, sampled))
+    else:
+        found.append(Phase("diffusion", epochs, LEARNING * n_training, n_validation + sampled))
+    if n_validation > 1:
+        found.append(Phase("calibration", 1, sampling.n_views * n_validation + sampled))
+    return found

@@ -14,9 +14,9 @@ from ..data import LabelledImages
 from ..model import DiffMICNetwork
 from ..random import LocalRNG
 from .batches import ImageBatches, learnt_from
-from .diffusion_stage import denoiser_objective, moving_average
+from .diffusion_stage import moving_average
 from .loop import train
-from .objectives import PriorObjective
+from .objectives import PriorObjective, denoiser_objective
 from .options import TrainingOptions, learning_rate_schedule
 from .precision import MixedPrecision, round_to_half
 from .prior_stage import parameter_groups
@@ -61,11 +61,8 @@ class JointObjective(nn.Module):
                 global_logits=conditions.global_logits.detach(),
                 local_logits=conditions.local_logits.detach(),
             )
-            losses = (
-                self.prior.loss(conditions, targets, weights),
-                self.denoiser.loss(given, targets, weights),
-            )
-            return losses[0] + losses[1]
+            of_prior = self.prior.loss(conditions, targets, weights)
+            return of_prior + self.denoiser.loss(given, targets, weights)
 
 
 class DenoiserAverage(AveragedModel):
@@ -92,12 +89,7 @@ def train_jointly(
 ) -> None:
     """Train the whole network, whose prior has been trained before; it ends in its best state.
 
-    Parameters are those of :func:`~.diffusion_stage.train_denoiser`.
-
-    Raises
-    ------
-    TrainingDivergedError
-        The loss is not finite; the network holds the last good state.
+    Parameters and errors are those of :func:`~.diffusion_stage.train_denoiser`.
     """
     recipe = options.recipe
     images = options.prepared(training, augmented=True)
@@ -153,22 +145,13 @@ def joint_groups(network: DiffMICNetwork, options: TrainingOptions) -> list[dict
     """Parameter groups: those of stage one for the prior, and the denoiser with its encoders."""
     recipe = options.recipe
     of_prior = {id(parameter) for parameter in network.prior.parameters()}
-    others = [
-        parameter
-        for parameter in network.parameters()
-        if id(parameter) not in of_prior and parameter.requires_grad
-    ]
-    return [
-        *(
-            group | {"weight_decay": recipe.weight_decay}
-            for group in parameter_groups(network.prior, options)
-        ),
-        {
-            "params": others,
-            "lr": recipe.denoiser_learning_rate,
-            "weight_decay": recipe.denoiser_weight_decay,
-        },
-    ]
+    others = {
+        "params": [w for w in network.parameters() if id(w) not in of_prior and w.requires_grad],
+        "lr": recipe.denoiser_learning_rate,
+        "weight_decay": recipe.denoiser_weight_decay,
+    }
+    groups = parameter_groups(network.prior, options)
+    return [*(group | {"weight_decay": recipe.weight_decay} for group in groups), others]
 
 
 def _kept(state: LoopState) -> DiffMICNetwork:

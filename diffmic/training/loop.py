@@ -88,7 +88,10 @@ def train(
                 row |= _validated(objective, evaluate, batch, processes)
             except BackboneError as reason:
                 state.unjudged = None
-                raise TrainingDivergedError(_diverged(state.stage, epoch, _OUTPUTS)) from reason
+                what = (
+                    f"outputs of the {state.stage} stage in evaluation mode became NaN or infinite"
+                )
+                raise _diverged(state.stage, epoch, what) from reason
             row["seconds"] = round(time.perf_counter() - started, 3)
             state.keep(row, last=patience is None or evaluate is None)
             if checkpoints is not None:
@@ -152,7 +155,7 @@ def _trained(
     except (ArithmeticError, LookupError, RuntimeError, ValueError) as reason:
         # Weights that are not finite make the next batch end in an error about something else.
         if what := _what_is_not_finite(state, losses):
-            raise TrainingDivergedError(_diverged(state.stage, epoch, what)) from reason
+            raise _diverged(state.stage, epoch, what) from reason
         raise
     processes.check_alike(state.rng)
     processes.each(lambda: _check_finite(state, losses, epoch))
@@ -168,12 +171,7 @@ def _validated(
 ) -> dict[str, float]:
     """Validation metrics; without a validation part, at least a look at the last batch.
 
-    In evaluation mode a network may overflow whose training was finite.
-
-    Raises
-    ------
-    BackboneError
-        The network gives values that are not finite.
+    In evaluation mode a network may overflow whose training was finite: a BackboneError.
     """
     if evaluate is not None:
         metrics = {f"validation_{name}": value for name, value in evaluate().items()}
@@ -200,13 +198,9 @@ def _finite(module: nn.Module, before: State) -> bool:
     )
 
 
-_OUTPUTS = "outputs of the {stage} stage in evaluation mode became NaN or infinite"
-_WEIGHTS = "weights of the {stage} stage became NaN or infinite"
-
-
 def _check_finite(state: LoopState, losses: list[Tensor], epoch: int) -> None:
     if what := _what_is_not_finite(state, losses):
-        raise TrainingDivergedError(_diverged(state.stage, epoch, what))
+        raise _diverged(state.stage, epoch, what)
 
 
 def _what_is_not_finite(state: LoopState, losses: list[Tensor]) -> str:
@@ -214,17 +208,18 @@ def _what_is_not_finite(state: LoopState, losses: list[Tensor]) -> str:
     try:
         loss = float(torch.stack(losses).mean()) if losses else 0.0
         if not math.isfinite(loss):
-            return f"loss of the {{stage}} stage became {loss}"
-        return "" if _finite(state.kept, state.best) else _WEIGHTS
+            return f"loss of the {state.stage} stage became {loss}"
+        weights = f"weights of the {state.stage} stage became NaN or infinite"
+        return "" if _finite(state.kept, state.best) else weights
     except RuntimeError:  # of a device that no longer answers
         return ""
 
 
-def _diverged(stage: str, epoch: int, what: str) -> str:
+def _diverged(stage: str, epoch: int, what: str) -> TrainingDivergedError:
     kept = "the initial state" if epoch == 1 else f"the best state of epochs 1 to {epoch - 1}"
     rate = "the recipe's denoiser_learning_rate" if stage == "diffusion" else "learning_rate"
-    return (
-        f"The {what.format(stage=stage)} in epoch {epoch}; training stopped and "
+    return TrainingDivergedError(
+        f"The {what} in epoch {epoch}; training stopped and "
         f"{kept} was kept. Lower {rate}, set precision='fp32', or look for unusual images "
         "or weights."
     )

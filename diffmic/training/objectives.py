@@ -7,9 +7,15 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from ..diffusion import distance_weights, focal_weights, weighted_mse
+from ..diffusion import (
+    antithetic_timesteps,
+    distance_weights,
+    focal_weights,
+    mmd,
+    weighted_mse,
+)
 from ..diffusion.schedule import over_positions
-from ..model import Conditions, DiffMICNetwork
+from ..model import Conditions, DiffMICNetwork, VectorNetwork
 from .own_loss import own_loss
 from .recipe import Recipe
 
@@ -156,12 +162,10 @@ class DenoiserObjective(nn.Module):
         shares = distance_weights(n_regions, device=device)
         if self.recipe.n_positions >= n_regions**2:
             counts = (shares * n_regions**2).round().long()
-            return (
-                torch.arange(n_regions, device=device).repeat_interleave(counts).expand(batch, -1)
-            )
-        return torch.multinomial(
-            shares.expand(batch, -1), self.recipe.n_positions, replacement=True
-        )
+            every = torch.arange(n_regions, device=device).repeat_interleave(counts)
+            return every.expand(batch, -1)
+        shares = shares.expand(batch, -1)
+        return torch.multinomial(shares, self.recipe.n_positions, replacement=True)
 
     def _blurred(
         self, conditions: Conditions, image_scale: Tensor, region_scale: Tensor
@@ -188,3 +192,54 @@ class DenoiserObjective(nn.Module):
             global_logits=global_logits,
             local_logits=local_logits,
         )
+
+
+class DriftObjective(DenoiserObjective):
+    """Training objective of DiffMIC (v1) for the denoiser, given the prior.
+
+        L = ‖ε̂ − ε‖² + ½ (MMD(ε, ε̂_g) + MMD(ε, ε̂_l))
+
+    The same noise ε at the same timestep is predicted three times: under the fused prediction ŷ of
+    the prior, and under those of its global and local branch, ŷ_g and ŷ_l, to each of which the
+    label drifts in its turn. The timesteps are antithetic. A ``denoiser_loss`` of one's own
+    replaces the squared error. Parameters are those of :class:`DenoiserObjective`, of a
+    :class:`~diffmic.model.VectorNetwork`.
+
+    References
+    ----------
+    Yang et al., MICCAI 2023, "Condition-specific MMD regularization", and "Training and inference
+    scheme".
+    """
+
+    network: VectorNetwork
+
+    def loss(self, conditions: Conditions, targets: Tensor, weights: Tensor) -> Tensor:
+        """Loss of conditions of B images with targets (B, C) and weights (B,)."""
+        network, n_images = self.network, len(targets)
+        context = network.context(conditions.image_features)
+        known, label = self._filled(targets, conditions)
+        noise = torch.randn_like(label)
+        timesteps = antithetic_timesteps(
+            n_images, network.process.schedule.num_train_timesteps, targets.device
+        )
+
+        def predicted_noise(guidance: Tensor) -> Tensor:
+            """ε̂ = ε_θ(y_t, ŷ, x, t) under a prior ŷ (B, C); no error where no label is known."""
+            noisy = network.process(label, noise, timesteps, guidance)
+            predicted: Tensor = network.denoiser(guidance, noisy, timesteps, context)
+            return torch.where(known, predicted, noise)
+
+        fused, branches = network.guidance(conditions), network.branch_guidance(conditions)
+        predicted = predicted_noise(fused)
+        if (own := self.recipe.denoiser_loss) is None:
+            loss = weighted_mse(predicted, noise, weights)
+        else:
+            loss = (weights * own_loss("denoiser_loss", own, predicted, noise)).mean()
+        alike = [mmd(noise, predicted_noise(branch), weights) for branch in branches]
+        return loss + (alike[0] + alike[1]) / 2
+
+
+def denoiser_objective(network: DiffMICNetwork, recipe: Recipe) -> DenoiserObjective:
+    """Training objective of the denoiser, that of the network's process."""
+    kind = DriftObjective if network.settings.process == "drift" else DenoiserObjective
+    return kind(network, recipe)

@@ -28,14 +28,9 @@ class Loss(Protocol):
 
 
 def own_loss(role: str, loss: Any, output: Tensor, target: Tensor) -> Tensor:
-    """Losses of one's own, after a check of their type and shape.
+    """Losses of one's own, after a check of their type and shape; else a PartError.
 
     Values that are not finite are told by the training loop, which keeps the last good state.
-
-    Raises
-    ------
-    PartError
-        The loss fails, or they are not as expected.
     """
     with naming(role, loss, f"fails on outputs and targets of shape {tuple(output.shape)}"):
         found = loss(output, target)
@@ -56,13 +51,7 @@ def own_loss(role: str, loss: Any, output: Tensor, target: Tensor) -> Tensor:
 
 
 def try_losses(recipe: Recipe, num_classes: int) -> None:
-    """Try losses of one's own, so that what does not fit is told before anything is trained.
-
-    Raises
-    ------
-    PartError
-        A loss fails, gives another shape, or NaN.
-    """
+    """Try losses of one's own, so that what does not fit is told before anything is trained."""
     for role, leading in (("prior_loss", (4,)), ("denoiser_loss", (4, 2))):
         loss = getattr(recipe, role)
         if loss is None:

@@ -24,13 +24,7 @@ PRECISIONS: dict[str, torch.dtype] = {
 
 
 def resolve_device(device: str | torch.device) -> torch.device:
-    """Resolve a device; ``"auto"`` is a CUDA GPU if available, else the CPU.
-
-    Raises
-    ------
-    InputError
-        The device is unknown or not available.
-    """
+    """Device that can be used here; ``"auto"``: a CUDA GPU if available, else the CPU."""
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -84,17 +78,14 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
     On a GPU this is bf16, or fp16 if bf16 is not supported. On a CPU with AMX it is bf16, unless
     images are so small that a strided convolution gets a single cell, for which oneDNN computes a
     wrong gradient in bf16. On other devices it is fp32.
-
-    Raises
-    ------
-    InputError
-        Unknown precision.
     """
     if precision == "auto":
         if device.type == "cuda":
             bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
             return MixedPrecision(device, "bf16" if bf16 else "fp16")
-        suits = device.type == "cpu" and has_amx() and not _strides_single_cell(network)
+        backbones = (m for m in network.modules() if isinstance(m, Backbone))
+        single_cell = any(backbone.strides_single_cell for backbone in backbones)
+        suits = device.type == "cpu" and has_amx() and not single_cell
         return MixedPrecision(device, "bf16" if suits else "fp32")
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
@@ -135,9 +126,3 @@ def to_device(network: nn.Module, device: torch.device) -> nn.Module:
     if any(isinstance(module, nn.Conv2d) for module in network.modules()):
         network = network.to(memory_format=torch.channels_last)
     return network.to(device)
-
-
-def _strides_single_cell(network: nn.Module) -> bool:
-    return any(
-        module.strides_single_cell for module in network.modules() if isinstance(module, Backbone)
-    )

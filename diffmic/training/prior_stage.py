@@ -27,14 +27,9 @@ def train_prior(
     evaluate: Callable[[], dict[str, float]] | None,
     history: History,
 ) -> None:
-    """Train the prior of a network; it ends in its best state.
+    """Train the prior of a network, if it has anything to learn; it ends in its best state.
 
-    A prior of one's own without parameters to learn stays as it is.
-
-    Raises
-    ------
-    TrainingDivergedError
-        The loss is not finite; the prior is in its last good state.
+    Errors are those of :func:`~.loop.train`.
     """
     if not any(parameter.requires_grad for parameter in network.prior.parameters()):
         return

@@ -1,5 +1,6 @@
 """Logits of held-out images beside the truth: their calibration, and cross-fitted metrics."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -123,19 +124,17 @@ def cross_fitted(
         Negative log-likelihood of each image.
     """
     n, task = len(reading.targets), reading.task
+    if n < 2:
+        return {}, np.zeros(n)
     folds = balanced_folds(reading.targets, min(N_FOLDS, n), seed)
     logits = torch.zeros_like(reading.logits)
     usual = task.usual_thresholds(reading.targets.shape[1])
     thresholds = np.tile(usual, (n, 1)) if task.has_thresholds else None
-    for fold in range(int(folds.max()) + 1) if n > 1 else ():
-        inside, others = folds == fold, reading[folds != fold]
-        calibration = others.fitted(own)
+    for inside, others, calibration in without_each(reading, folds, own):
         part = reading[inside]
         logits[inside] = calibration.logits(part.logits, part.prior_logits)
         if thresholds is not None:
             thresholds[inside.numpy()] = others.best_thresholds(calibration)
-    if n < 2:
-        return {}, np.zeros(n)
     # Scaled so that their mean is the mean over known labels.
     losses = task.loss(logits, reading.targets.double())
     errors = (losses / known_shares(reading.targets).mean()).numpy()
@@ -147,6 +146,16 @@ def cross_fitted(
         thresholds,
     )
     return metrics, errors
+
+
+def without_each(
+    reading: Reading, folds: Tensor, own: Any
+) -> Iterator[tuple[Tensor, Reading, AnyCalibration]]:
+    """Of each fold: which images are in it, the others, and the calibration fitted on those."""
+    for fold in range(int(folds.max()) + 1):
+        inside = folds == fold
+        others = reading[~inside]
+        yield inside, others, others.fitted(own)
 
 
 def balanced_folds(targets: Tensor, n_folds: int, seed: int) -> Tensor:

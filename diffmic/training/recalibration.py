@@ -25,7 +25,7 @@ from ..inference import (
 )
 from ..inference.decisions import kappa_cuts
 from ..tasks import Task, class_shares, known_shares, learnt
-from .readings import N_FOLDS, Reading, balanced_folds
+from .readings import N_FOLDS, Reading, balanced_folds, without_each
 
 FEWEST_IMAGES = 10
 
@@ -166,7 +166,7 @@ def thresholds_of(
         maximise quadratic kappa.
     """
     task, w = model.task, weights.double().numpy()
-    if task.name == "ordinal" and (aim is None or len(names) > 2):
+    if task.ordered and (aim is None or len(names) > 2):
         return kappa_cuts(proba, w)
     labels = slice(1, None) if task.exclusive else slice(None)
     aim = model.aim if aim is None else aim
@@ -231,9 +231,8 @@ def _compare(
 def _cross_fitted(reading: Reading, folds: Tensor, own: Any) -> Tensor:
     """Logits of each image by a calibration that was fitted on the other folds."""
     found = torch.zeros_like(reading.logits)
-    for fold in range(int(folds.max()) + 1):
-        inside = folds == fold
-        part, calibration = reading[inside], reading[~inside].fitted(own)
+    for inside, _, calibration in without_each(reading, folds, own):
+        part = reading[inside]
         found[inside] = calibration.logits(part.logits, part.prior_logits)
     return found
 

@@ -72,7 +72,8 @@ class Watch:
         found = stopped
         try:
             self.progress.close(whole=reason is None)
-            self._say(f"fit ended after {self.progress.seconds:.0f} s" + _because(reason))
+            why = "" if reason is None else f" by {type(reason).__name__}"
+            self._say(f"fit ended after {self.progress.seconds:.0f} s{why}")
         except BaseException as raised:
             found = found or raised
         moment = Moment(
@@ -146,14 +147,6 @@ class Watch:
         self.progress.enter(name, rounds)
         self._say(f"{name} starts after {self.progress.seconds:.0f} s")
 
-    def phase_goes_on(self, rounds: float, share: float) -> None:
-        """So many rounds of the work are done, and a share of the next."""
-        self.progress.within(rounds, share)
-
-    def leaves_another(self, done: int, planned: int) -> bool:
-        """Whether there is time for one more round of this work."""
-        return self.clock.leaves_another(self.progress, done, planned)
-
     # --- callbacks -----------------------------------------------------------------------------
 
     def _moment(self, metrics: dict[str, float], epoch: int) -> Moment:
@@ -199,7 +192,3 @@ class Watch:
 
 def _metrics(row: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name not in _HIDDEN}
-
-
-def _because(reason: BaseException | None) -> str:
-    return "" if reason is None else f" by {type(reason).__name__}"

@@ -16,9 +16,8 @@ from diffmic.random import LocalRNG
 from diffmic.tasks import MULTICLASS, MULTILABEL, ORDINAL
 from diffmic.training import Recipe, evaluation, fit_network, resolve_recipe
 from diffmic.training.diffusion_stage import train_denoiser
-from diffmic.training.drift_objective import DriftObjective
 from diffmic.training.joint_stage import DenoiserAverage, JointObjective, train_jointly
-from diffmic.training.objectives import PriorObjective
+from diffmic.training.objectives import DriftObjective, PriorObjective
 from diffmic.training.precision import MixedPrecision
 
 TASKS = pytest.mark.parametrize("task", [MULTICLASS, MULTILABEL, ORDINAL])

@@ -14,8 +14,8 @@ from tiny import RECIPE, TRAINING, small, stripes
 
 import diffmic.training.progress as progress_module
 from diffmic import DiffMICClassifier, InputError
+from diffmic.training.fit import phases
 from diffmic.training.progress import Phase, Progress
-from diffmic.training.work import phases
 
 pytestmark = pytest.mark.filterwarnings("ignore:On the validation part")
 X, y = stripes(60)
