@@ -80,8 +80,9 @@ def _unwrapped(found: Any, key: str | None, where: str) -> dict[str, Tensor]:
     """The one state dict in what a file holds."""
     for part in key.split(".") if key is not None else ():
         if not isinstance(found, Mapping) or part not in found:
-            keys = list(found)[:_SHOWN] if isinstance(found, Mapping) else type(found).__name__
-            raise ModelFileError(f"{where!r} has no {part!r} of the key {key!r}; it has {keys}.")
+            raise ModelFileError(
+                f"{where!r} has no {part!r} of the key {key!r}; it has {_keys(found)}."
+            )
         found = found[part]
     while not _is_state_dict(found):
         inside: dict[Any, Any] = {}
@@ -90,13 +91,17 @@ def _unwrapped(found: Any, key: str | None, where: str) -> dict[str, Tensor]:
         elif isinstance(found, list | tuple):
             inside = {n: each for n, each in enumerate(found) if _is_state_dict(each)}
         if len(inside) != 1:
-            keys = list(found)[:_SHOWN] if isinstance(found, Mapping) else type(found).__name__
             raise ModelFileError(
-                f"{where!r} holds {keys}, among which {len(inside)} may be the tensors of a "
-                "network. Give the key under which they are, key='…'."
+                f"{where!r} holds {_keys(found)}, among which {len(inside)} may be the tensors of "
+                "a network. Give the key under which they are, key='…'."
             )
         found = next(iter(inside.values()))
     return dict(found)
+
+
+def _keys(found: Any) -> Any:
+    """What a file holds, for an error."""
+    return list(found)[:_SHOWN] if isinstance(found, Mapping) else type(found).__name__
 
 
 def _is_state_dict(found: Any) -> bool:
@@ -182,7 +187,10 @@ def convert_state_dict(
             f"{_listed('missing', missing)}. Say what other names are with "
             "rename={'theirs.': 'ours.'}, or leave them out with ignore=['theirs.']."
         )
-    _check(found)
+    if unfit := list(_unfit(found)):
+        raise ModelFileError(
+            f"Tensors of the checkpoint do not fit together: {'; '.join(unfit[:_SHOWN])}."
+        )
     return found
 
 
@@ -297,16 +305,8 @@ def _without_ones(tensor: Tensor, shape: Iterable[int]) -> Tensor:
     return tensor.reshape(shape) if ones and tuple(tensor.shape) == shape + ones else tensor
 
 
-def _check(tensors: Mapping[str, Tensor]) -> None:
-    """Check that the tensors of context and denoiser fit together."""
-    unfit = list(_unfit(tensors))
-    if unfit:
-        raise ModelFileError(
-            f"Tensors of the checkpoint do not fit together: {'; '.join(unfit[:_SHOWN])}."
-        )
-
-
 def _unfit(tensors: Mapping[str, Tensor]) -> Iterator[str]:
+    """Which tensors of context and denoiser do not fit to the others, in words."""
     gain, out = tensors["denoiser.layers.0.gain"], tensors["denoiser.out.weight"]
     fusion = tensors["context.fusion_logits"]
     for name, tensor in (("embed.weight", gain), ("lin4.weight", out), ("cond_weight", fusion)):

@@ -177,9 +177,15 @@ def card_text(
     name = _utf_8(name)
     classes, network, sampling = config["classes"], config["network"], config["sampling"]
     names = [in_a_line(name) for name in config["parameters"]["class_names"] or classes]
-    backbone, process = network["backbone"], network["diffusion"].get("process", "label-map")
+    backbone, architecture = network["backbone"], network["architecture"]
+    if own_prior := architecture.get("prior"):
+        backbone = in_a_line(own_prior["own"])
+    elif not isinstance(backbone, str):
+        backbone = backbone["module"]
+    process = network["diffusion"].get("process", "label-map")
     own_process = "" if isinstance(process, str) else f", with the process `{process['own']}`,"
     process = "label-map" if own_process else process
+    summary = card.summary or "A classifier of images."
     dataset = f"[{card.dataset}]({card.dataset_url})" if card.dataset_url else card.dataset
     text = _TEXT.substitute(
         title=name.rpartition("/")[2],
@@ -188,14 +194,12 @@ def card_text(
             n_classes=len(classes), columns=", ".join(names)
         ),
         calibration=calibration_told(config),
-        summary="\n\n".join(
-            filter(None, (card.summary or "A classifier of images.", card.started_from))
-        ),
+        summary="\n\n".join(filter(None, (summary, card.started_from))),
         n_classes=len(classes),
         kind="labels" if config["task"] == "multilabel" else "classes",
         what="their central square" if config["preprocessing"].get("crop") else "them",
         size=config["preprocessing"]["image_size"],
-        zoom=_zoom(network["architecture"]),
+        zoom=_ZOOM.format(**architecture) if architecture.get("regions") == "zoom" else "",
         results=_results(card, validation_scores),
         dataset=dataset or NOT_SPECIFIED,
         split=card.split or NOT_SPECIFIED,
@@ -203,22 +207,14 @@ def card_text(
         labels=_labels(config, names),
         intended_use=card.intended_use or NOT_SPECIFIED,
         limits=card.limits or NOT_SPECIFIED,
-        backbone=in_a_line(own_prior["own"])
-        if (own_prior := network["architecture"].get("prior"))
-        else backbone
-        if isinstance(backbone, str)
-        else backbone["module"],
+        backbone=backbone,
         method=_METHODS[process] + in_a_line(own_process),
-        denoised=_DENOISED[process].format(network["architecture"]["n_regions"]),
+        denoised=_DENOISED[process].format(architecture["n_regions"]),
         num_steps=sampling["num_steps"],
         n_draws=sampling["n_draws"],
         versions=", ".join(f"{package} {number}" for package, number in config["versions"].items()),
     )
     return sealed(f"---\n{_metadata(card, name)}---\n{_utf_8(text)}")
-
-
-def _zoom(architecture: Mapping[str, Any]) -> str:
-    return _ZOOM.format(**architecture) if architecture.get("regions") == "zoom" else ""
 
 
 def _labels(config: Mapping[str, Any], names: list[str]) -> str:

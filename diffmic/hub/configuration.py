@@ -3,7 +3,7 @@
 import json
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,21 +19,7 @@ LARGEST_IMAGE = 4096  # side of the resized images, in pixels
 
 
 def read_config(folder: Path, known: set[str], *, optional: Collection[str] = ()) -> dict[str, Any]:
-    """Configuration of a saved model, after a check of its keys.
-
-    Parameters
-    ----------
-    folder : Path
-    known : set of str
-        Required keys.
-    optional : collection of str
-        Keys that may be missing; no others are allowed.
-
-    Raises
-    ------
-    ModelFileError
-        There is no such folder, or no valid diffmic configuration in it.
-    """
+    """Configuration of a saved model, which has the known keys, and perhaps the optional ones."""
     config = read_json(folder)
     where = str(folder / CONFIG_FILE)
     check_keys(config, known | {"weights_sha256", *optional}, where=where, optional=optional)
@@ -123,18 +109,12 @@ def check_contents(config: Mapping[str, Any], *, where: str) -> None:
 
     Constructor parameters and settings are checked by the code that uses them.
     """
-    wrong = []
+    wrong = _Wrong()
     try:
-        for what, holds in _conditions(config):
-            if not holds:
-                wrong.append(what)
-    except (
-        AttributeError,
-        LookupError,
-        TypeError,
-        ValueError,
-    ) as reason:  # the next value could not be read
-        wrong.append(f"{type(reason).__name__}: {reason}")
+        _look(config, wrong.unless)
+        _look_at_decisions(config, wrong.unless)
+    except (AttributeError, LookupError, TypeError, ValueError) as reason:
+        wrong.append(f"{type(reason).__name__}: {reason}")  # the next value could not be read
     if wrong:
         raise ModelFileError(
             f"{where} is not as expected: {'; '.join(wrong)}. It may have been changed by hand; "
@@ -142,180 +122,153 @@ def check_contents(config: Mapping[str, Any], *, where: str) -> None:
         )
 
 
-def _conditions(config: Mapping[str, Any]) -> Iterator[tuple[str, bool]]:
+class _Wrong(list[str]):
+    """What is wrong, in words."""
+
+    def unless(self, holds: bool, subject: str, found: object, expected: str = "") -> None:
+        """Note what was found and what is expected, unless a condition holds."""
+        if not holds:
+            self.append(f"{subject} {str(found)[:80]}" + (f", not {expected}" if expected else ""))
+
+
+def _look(config: Mapping[str, Any], need: Callable[..., None]) -> None:
+    """Conditions on the values of a configuration, but for those of decisions."""
     tables = ("parameters", "network", "preprocessing", "calibrations", "thresholds", "card")
     for name in (*tables, "sampling", "versions", "validation_scores"):
-        yield f"{name} is {str(config[name])[:80]}", isinstance(config[name], dict)
+        need(isinstance(config[name], dict), f"{name} is", config[name])
     task, classes = config["task"], config["classes"]
-    yield f"task is {task!r}, not one of {list(TASKS)}", task in TASKS
-    names = config["parameters"].get("class_names")
+    need(task in TASKS, "task is", repr(task), f"one of {list(TASKS)}")
     kinds = {type(label) for label in classes}
-    yield (
-        f"classes is {str(classes)[:80]}, not a list of two or more different numbers or strings",
-        isinstance(classes, list)
-        and len(classes) >= 2
-        and len(kinds) == 1
-        and kinds <= {bool, int, float, str}
-        and len(set(classes)) == len(classes),
-    )
-    yield (
-        f"class_names is {str(names)[:80]}, not a name for each of {len(classes)} classes",
-        names is None
-        or (_all_are(names, str) and isinstance(names, list) and len(names) == len(classes)),
-    )
-    given = config.get("data_names")
-    yield (
-        f"data_names is {str(given)[:80]}, not a name for each of {len(classes)} classes",
-        given is None
-        or (isinstance(given, list) and _all_are(given, str) and len(given) == len(classes)),
-    )
+    plain = isinstance(classes, list) and len(kinds) == 1 and kinds <= {bool, int, float, str}
+    different = plain and 2 <= len(classes) == len(set(classes))
+    need(different, "classes is", classes, "a list of two or more different numbers or strings")
+    n = len(classes)
+    given = config["parameters"].get("class_names"), config.get("data_names")
+    for name, names in zip(("class_names", "data_names"), given, strict=True):
+        named = names is None or _is_list(names, _is_text, n)
+        need(named, f"{name} is", names, f"a name for each of {n} classes")
     counts = config.get("label_counts") or {}
-    yield (
-        f"label_counts is {str(counts)[:80]}",
-        isinstance(counts, dict)
-        and all(
-            isinstance(part, dict)
-            and all(isinstance(column, list) and _all_are(column, int) for column in part.values())
-            for part in counts.values()
-        ),
-    )
+    parts = counts.values() if isinstance(counts, dict) else [counts]
+    columns = (part.values() if isinstance(part, dict) else [part] for part in parts)
+    counted = all(_is_list(c, lambda x: isinstance(x, int)) for part in columns for c in part)
+    need(counted and isinstance(counts, dict), "label_counts is", counts)
     seed = config["seed"]
-    yield f"seed is {seed!r}, not a whole number", type(seed) is int and 0 <= seed < 2**64
+    need(type(seed) is int and 0 <= seed < 2**64, "seed is", repr(seed), "a whole number")
 
     preprocessing = config["preprocessing"]
     keys = ("image_size", "channels", "mean", "std", "value_range", "crop")
     check_keys(preprocessing, keys, where="preprocessing", optional=("value_range", "crop"))
     size, channels = preprocessing["image_size"], preprocessing["channels"]
-    yield (
-        f"image_size is {size!r}, not 1 to {LARGEST_IMAGE}",
-        type(size) is int and 1 <= size <= LARGEST_IMAGE,
-    )
-    yield f"channels is {channels!r}, not 1 or 3", type(channels) is int and channels in (1, 3)
+    need(_is_size(size), "image_size is", repr(size), f"1 to {LARGEST_IMAGE}")
+    need(type(channels) is int and channels in (1, 3), "channels is", repr(channels), "1 or 3")
     values = preprocessing.get("value_range")
-    yield (
-        f"value_range is {str(values)[:80]}, not low, high and whether it was given",
-        "value_range" not in preprocessing
-        or (
-            isinstance(values, dict)
-            and set(values) == {"low", "high", "given"}
-            and all(_is_number(values[name]) for name in ("low", "high"))
-            and values["low"] < values["high"]
-            and type(values["given"]) is bool
-        ),
+    ranged = "value_range" not in preprocessing or (
+        isinstance(values, dict)
+        and set(values) == {"low", "high", "given"}
+        and all(_is_number(values[name]) for name in ("low", "high"))
+        and values["low"] < values["high"]
+        and type(values["given"]) is bool
     )
+    need(ranged, "value_range is", values, "low, high and whether it was given")
 
-    zoom = config["network"]["architecture"].get("zoom_size", "auto")
-    zooms = config["network"]["architecture"].get("regions") == "zoom"
-    named = "" if zooms else "'auto' or "
-    yield (
-        f"zoom_size is {zoom!r}, not {named}1 to {LARGEST_IMAGE}",
-        (zoom == "auto" and not zooms) or (type(zoom) is int and 1 <= zoom <= LARGEST_IMAGE),
-    )
+    architecture = config["network"]["architecture"]
+    zoom, zooms = architecture.get("zoom_size", "auto"), architecture.get("regions") == "zoom"
+    sized = _is_size(zoom) or (zoom == "auto" and not zooms)
+    auto = "" if zooms else "'auto' or "
+    need(sized, "zoom_size is", repr(zoom), f"{auto}1 to {LARGEST_IMAGE}")
 
-    stages = set(config["calibrations"])
-    yield (
-        f"calibrations are of {sorted(stages)}",
-        "prior" in stages and stages <= set(STAGES),
-    )
-    yield from _decisions(config, stages)
-    ratio = config["drawing_ratio"]
-    yield (
-        f"drawing_ratio is {str(ratio)[:80]}, not a positive number for each class",
-        ratio is None
-        or (len(ratio) == len(classes) and all(_is_number(x) and x > 0 for x in ratio)),
-    )
-    history = config["history"]
-    yield f"history is {str(history)[:80]}", isinstance(history, list) and _all_are(history, dict)
-    yield "versions are not strings", _all_are(config["versions"].values(), str)
-    for name, scores, known in (
-        ("validation_scores", config["validation_scores"], {*STAGES, "diffusion_alone"}),
-        ("test_scores", config["card"]["test_scores"], {*STAGES, "diffusion_alone"}),
-    ):
+    ratio, history = config["drawing_ratio"], config["history"]
+    drawn = ratio is None or _is_list(ratio, lambda x: _is_number(x) and x > 0, n)
+    need(drawn, "drawing_ratio is", ratio, "a positive number for each class")
+    need(_is_list(history, lambda row: isinstance(row, dict)), "history is", history)
+    versions = config["versions"]
+    need(all(map(_is_text, versions.values())), "versions are", versions, "strings")
+    both = (config, "validation_scores"), (config["card"], "test_scores")
+    for holder, name in both:
+        scores = holder[name]
         metrics = [value for stage in scores.values() for value in stage.values()]
-        yield (
-            f"{name} is {str(scores)[:80]}",
-            (not scores or "prior" in scores)
-            and set(scores) <= known
-            and all(value is None or _is_number(value) for value in metrics),
-        )
+        staged = (not scores or "prior" in scores) and set(scores) <= {*STAGES, "diffusion_alone"}
+        measured = all(value is None or _is_number(value) for value in metrics)
+        need(staged and measured, f"{name} is", scores)
 
 
-def _decisions(config: Mapping[str, Any], stages: set[str]) -> Iterator[tuple[str, bool]]:
-    """Conditions on thresholds, class shares and the record of a later calibration."""
-    task, n_classes, thresholds = (
-        TASKS[config["task"]],
-        len(config["classes"]),
-        config["thresholds"],
-    )
+def _look_at_decisions(config: Mapping[str, Any], need: Callable[..., None]) -> None:
+    """Conditions on calibrations, thresholds, class shares and a later calibration."""
+    stages, thresholds = set(config["calibrations"]), config["thresholds"]
+    need("prior" in stages and stages <= set(STAGES), "calibrations are of", sorted(stages))
+    task, n = TASKS[config["task"]], len(config["classes"])
     # Models of grades that are older have none; two classes have one if it was chosen.
-    allowed = [stages] if task.name != "ordinal" else [stages, set()]
+    allowed = [stages] if not task.ordered else [stages, set()]
     if not task.has_thresholds:
-        allowed = [set(), stages] if n_classes == 2 else [set()]
-    yield f"thresholds are of {sorted(thresholds)}", set(thresholds) in allowed
-    alone = config.get("diffusion_alone")
-    yield (
-        f"diffusion_alone is {str(alone)[:80]}, not a calibration and thresholds",
-        alone is None
-        or (
-            isinstance(alone, dict)
-            and set(alone) == {"calibration", "thresholds"}
-            and isinstance(alone["calibration"], dict)
-            and (alone["thresholds"] is not None) == ("diffusion" in thresholds)
-        ),
+        allowed = [set(), stages] if n == 2 else [set()]
+    need(set(thresholds) in allowed, "thresholds are of", sorted(thresholds))
+    alone, every = config.get("diffusion_alone"), dict(thresholds)
+    paired = alone is None or (
+        isinstance(alone, dict)
+        and set(alone) == {"calibration", "thresholds"}
+        and isinstance(alone["calibration"], dict)
+        and (alone["thresholds"] is not None) == ("diffusion" in thresholds)
     )
-    largest = n_classes - 1 if task.exclusive else 1
-    every = dict(thresholds)
+    need(paired, "diffusion_alone is", alone, "a calibration and thresholds")
     if alone is not None and alone["thresholds"] is not None:
         every["diffusion_alone"] = alone["thresholds"]
+    largest = n - 1 if task.exclusive else 1
     for stage, values in every.items():
-        yield (
-            f"thresholds of {stage} are {str(values)[:80]}, not one for each label",
-            isinstance(values, list)
-            and len(values) == task.n_thresholds(n_classes)
-            and all(_is_number(x) and 0 <= x <= largest for x in values)
-            and (not task.exclusive or values == sorted(values)),
-        )
+        fit = _is_list(values, lambda x: _is_number(x) and 0 <= x <= largest, task.n_thresholds(n))
+        fit = fit and (not task.exclusive or values == sorted(values))
+        need(fit, f"thresholds of {stage} are", values, "one for each label")
     offsets = [c.get("offsets", []) for c in config["calibrations"].values()]
-    yield (
-        f"offsets are {str(offsets)[:80]}, not a number for each class",
-        all(
-            isinstance(each, list) and len(each) in (0, n_classes) and all(map(_is_number, each))
-            for each in offsets
-        ),
-    )
+    fit = all(each == [] or _is_list(each, _is_number, n) for each in offsets)
+    need(fit, "offsets are", offsets, "a number for each class")
     shares = config.get("shares")
-    yield (
-        f"shares is {str(shares)[:80]}, not the share of each class",
-        shares is None
-        or (
-            isinstance(shares, list)
-            and len(shares) == n_classes
-            and all(_is_number(x) and 0 <= x <= 1 for x in shares)
-            and (not task.exclusive or abs(sum(shares) - 1) < 1e-6)
-        ),
-    )
+    fit = shares is None or _is_list(shares, lambda x: _is_number(x) and 0 <= x <= 1, n)
+    whole = not fit or shares is None or not task.exclusive or abs(sum(shares) - 1) < 1e-6
+    need(fit and whole, "shares is", shares, "the share of each class")
     record = config.get("recalibration")
-    keys = {"n_images", "n_positive", "nll_before", "nll_after"}
-    yield (
-        f"recalibration is {str(record)[:80]}, not a record of a calibration",
-        record is None
-        or (
-            isinstance(record, dict)
-            and set(record) == keys
-            and all(type(n) is int and n >= 0 for n in (record["n_images"], *record["n_positive"]))
-            and len(record["n_positive"]) == n_classes
-            and all(
-                stages <= set(record[name]) <= stages | {"diffusion_alone"}
-                and all(map(_is_number, record[name].values()))
-                for name in ("nll_before", "nll_after")
-            )
-        ),
+    recorded = record is None or (
+        isinstance(record, dict)
+        and set(record) == {"n_images", "n_positive", "nll_before", "nll_after"}
+        and all(type(x) is int and x >= 0 for x in (record["n_images"], *record["n_positive"]))
+        and len(record["n_positive"]) == n
+        and all(
+            stages <= set(record[name]) <= stages | {"diffusion_alone"}
+            and all(map(_is_number, record[name].values()))
+            for name in ("nll_before", "nll_after")
+        )
     )
+    need(recorded, "recalibration is", record, "a record of a calibration")
 
 
-def _all_are(values: Collection[Any], kind: type) -> bool:
-    return all(isinstance(value, kind) for value in values)
+def _is_list(values: Any, holds: Callable[[Any], bool], n: int | None = None) -> bool:
+    """Whether values are a list of n (None: any number) of which each fulfils a condition."""
+    return isinstance(values, list) and n in (None, len(values)) and all(map(holds, values))
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_number(value: Any) -> bool:
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and 1 <= value <= LARGEST_IMAGE
+
+
+def nan_as_none(value: Any) -> Any:
+    """Values with NaN as None: metrics may be NaN, which JSON cannot represent."""
+    return _replaced(value, lambda leaf: isinstance(leaf, float) and math.isnan(leaf), None)
+
+
+def none_as_nan(value: Any) -> Any:
+    """Values with NaN for None."""
+    return _replaced(value, lambda leaf: leaf is None, math.nan)
+
+
+def _replaced(value: Any, wanted: Callable[[Any], bool], by: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _replaced(entry, wanted, by) for name, entry in value.items()}
+    if isinstance(value, list):
+        return [_replaced(entry, wanted, by) for entry in value]
+    return by if wanted(value) else value

@@ -87,34 +87,41 @@ def stored_doubt(saved: Any, exclusive: bool, n_classes: int) -> dict[str, Store
     """
     if saved is None:
         return {}
-    columns = 1 if exclusive else n_classes
-    sound = isinstance(saved, dict) and set(saved) == {"shapes", "sampling"}
-    shapes = saved["shapes"] if sound and isinstance(saved["shapes"], dict) else {}
-    sound = sound and shapes is not saved.get("sampling") and isinstance(saved["shapes"], dict)
-    for name, shape in shapes.items():
-        whole = isinstance(shape, list) and all(type(size) is int and size > 0 for size in shape)
-        part = name.removeprefix(PREFIX).split(".")[0]
-        sound = (
-            sound
-            and bool(_NAME.fullmatch(name))
-            and whole
-            and (part != "confidence" or shape == [len(LEVELS), columns])
-            and (part != "true_proba" or (len(shape) == 2 and shape[1] <= columns))
-        )
-    if sound and (of := _reference_shapes(shapes)):
-        d, k = of["mean"][-1], of["directions"][0] if of.get("directions") else 0
-        wanted = {"mean": [d], "directions": [k, d], "variances": [k + 1], "held_out": [101]}
-        sound = of == wanted and 1 <= k <= N_DIRECTIONS
-    rows = {shape[0] for name, shape in shapes.items() if "true_proba" in name} if sound else set()
-    if not sound or len(rows) > 1 or bool(rows) != (saved["sampling"] is not None):
+    if not _is_sound(saved, 1 if exclusive else n_classes):
         raise ModelFileError(
             f"doubt is {str(saved)[:200]}, not the shapes of what is kept of held-out images. It "
             "may have been changed by hand; save the model again."
         )
     return {
         name: Stored(shape, "F32" if name.endswith(".directions") else "F64")
-        for name, shape in shapes.items()
+        for name, shape in saved["shapes"].items()
     }
+
+
+def _is_sound(saved: Any, columns: int) -> bool:
+    """Whether announced shapes are those of a model whose decisions have so many confidences."""
+    if not isinstance(saved, dict) or set(saved) != {"shapes", "sampling"}:
+        return False
+    shapes, start = saved["shapes"], f"{PREFIX}reference."
+    if not isinstance(shapes, dict) or not all(map(_NAME.fullmatch, shapes)):
+        return False
+    rows = set()
+    for name, shape in shapes.items():
+        if not isinstance(shape, list) or not all(type(n) is int and n > 0 for n in shape):
+            return False
+        part = name.removeprefix(PREFIX).split(".")[0]
+        if part == "confidence" and shape != [len(LEVELS), columns]:
+            return False
+        if part == "true_proba":
+            if len(shape) != 2 or shape[1] > columns:
+                return False
+            rows.add(shape[0])
+    if of := {n.removeprefix(start): s for n, s in shapes.items() if n.startswith(start)}:
+        d, k = (of.get("mean") or [0])[-1], (of.get("directions") or [0])[0]
+        wanted = {"mean": [d], "directions": [k, d], "variances": [k + 1], "held_out": [101]}
+        if of != wanted or not 1 <= k <= N_DIRECTIONS:
+            return False
+    return len(rows) == (0 if saved["sampling"] is None else 1)
 
 
 def read_doubt(
@@ -147,9 +154,3 @@ def read_doubt(
         sampling = instance(SamplingOptions, saved["sampling"])
         conformal = ConformalScores(found["true_proba"], sampling)
     return Doubt(found["confidence"], EmbeddingReference(**of) if of else None, conformal)
-
-
-def _reference_shapes(shapes: Mapping[str, list[int]]) -> dict[str, list[int]]:
-    start = f"{PREFIX}reference."
-    found = {n.removeprefix(start): s for n, s in shapes.items() if n.startswith(start)}
-    return found if not found or "mean" in found else {"mean": [0]}

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelFileError
+from ..training.checkpoint_file import write_synced
 from .card import is_generated
 from .configuration import CONFIG_FILE, FORMAT_VERSION
 from .stored import DType, stored_names, stored_tensors
@@ -84,7 +85,7 @@ def save_files(
             new = Path(name) / "new"
             new.mkdir()
             for file, content in contents.items():
-                _write(new / file, content)
+                write_synced(new / file, content)
             _check(check, new, folder)
             _complete(new, folder)
         finish_save(folder)
@@ -92,14 +93,6 @@ def save_files(
         if made:
             with suppress(OSError):  # it is only empty if nothing was saved
                 folder.rmdir()
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write a file, down to the disk."""
-    with file.open("wb") as written:
-        written.write(content)
-        written.flush()
-        os.fsync(written.fileno())
 
 
 def _check(check: Callable[[Path], object], new: Path, folder: Path) -> None:

@@ -4,7 +4,6 @@ import difflib
 import os
 import re
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -127,40 +126,24 @@ def download(repository: str, revision: str | None, **options: Any) -> Path:
     HubError
         The Hub cannot be reached or refuses access.
     """
-    from huggingface_hub import hf_hub_download
-
-    def fetch(file: str, revision: str | None) -> Path:
-        return _explained(
-            lambda: Path(hf_hub_download(repository, file, revision=revision, **options)),
-            repository,
-            file,
-            revision,
-            options["cache_dir"],
-        )
-
-    config = fetch(CONFIG_FILE, revision)
+    config = _fetched(repository, CONFIG_FILE, revision, options)
     try:
         read_json(config.parent)  # checked before the weights are downloaded
     except ModelFileError as reason:
         raise ModelFileError(f"{repository} on the Hub cannot be used: {reason}") from reason
     # The commit that the configuration came from: the branch may move between two downloads.
-    fetch(WEIGHTS_FILE, config.parent.name)
+    _fetched(repository, WEIGHTS_FILE, config.parent.name, options)
     return config.parent
 
 
-def _explained(
-    fetch: Callable[[], Path],
-    repository: str,
-    file: str,
-    revision: str | None,
-    cache_dir: str | Path | None,
-) -> Path:
-    """Fetch a file; errors of the client are translated to those of diffmic."""
-    from huggingface_hub import constants, errors
+def _fetched(repository: str, file: str, revision: str | None, options: dict[str, Any]) -> Path:
+    """A file of a repository; errors of the client are translated to those of diffmic."""
+    from huggingface_hub import constants, errors, hf_hub_download
 
+    cache_dir = options["cache_dir"]
     at = f" at revision {revision!r}" if revision else ""
     try:
-        return fetch()
+        return Path(hf_hub_download(repository, file, revision=revision, **options))
     except errors.GatedRepoError as reason:
         raise HubError(
             f"{repository} on the Hub is gated: accept its terms on its page, and pass token=... "
@@ -174,8 +157,8 @@ def _explained(
     except errors.RevisionNotFoundError as reason:
         raise ModelFileError(f"{repository} on the Hub has no revision {revision!r}.") from reason
     except errors.LocalEntryNotFoundError as reason:
-        options = {"--revision": revision, "--cache-dir": cache_dir}
-        given = (f" {option} {shlex.quote(str(x))}" for option, x in options.items() if x)
+        flags = {"--revision": revision, "--cache-dir": cache_dir}
+        given = (f" {flag} {shlex.quote(str(x))}" for flag, x in flags.items() if x)
         command = f"hf download {repository}{''.join(given)}"
         raise HubError(
             f"{repository}{at} is not in the cache {str(cache_dir or constants.HF_HUB_CACHE)!r}, "

@@ -21,34 +21,19 @@ from ..inference import (
     FitRecord,
     FittedModel,
     OwnCalibration,
+    Recalibration,
     SamplingOptions,
+    ThresholdAim,
 )
-from ..model import (
-    DiffMICNetwork,
-    NetworkPlan,
-    build_network,
-    resolve_architecture,
-    resolved,
-)
+from ..model import DiffMICNetwork, NetworkPlan, build_network, resolve_architecture, resolved
 from ..random import LocalRNG
 from ..tasks import task_named
 from ..training import resolve_recipe
 from ..training.precision import to_device
 from .card import ModelCard, checked_card
-from .configuration import CONFIG_FILE, check_contents, check_keys, read_config
-from .doubt import (
-    announced,
-    read_alone,
-    read_doubt,
-    stored_doubt,
-)
-from .files import (
-    check_tensors,
-    check_weights,
-    finish_save,
-    load_weights,
-)
-from .nan import none_as_nan
+from .configuration import CONFIG_FILE, check_contents, check_keys, none_as_nan, read_config
+from .doubt import announced, read_alone, read_doubt, stored_doubt
+from .files import check_tensors, check_weights, finish_save, load_weights
 from .parameters import (
     NO_PARTS,
     OLDEST_ARCHITECTURE,
@@ -60,27 +45,18 @@ from .parameters import (
     read_parameters,
 )
 from .parts import check_parts
-from .population import POPULATION_KEYS, read_population
 
+_UNBUILT = ArithmeticError, LookupError, AttributeError, TypeError, RuntimeError, ValueError
 NETWORK_KEYS = ("backbone", "architecture", "diffusion")
 CONFIG_KEYS = {
-    "task",
-    "classes",
-    "network",
-    "preprocessing",
-    "calibrations",
-    "thresholds",
-    "sampling",
-    "seed",
-    "drawing_ratio",
-    "parameters",
-    "validation_scores",
-    "history",
-    "versions",
-    "card",
+    *("task", "classes", "network", "preprocessing", "calibrations", "thresholds", "sampling"),
+    *("seed", "drawing_ratio", "parameters", "validation_scores", "history", "versions", "card"),
 }
 # Which earlier versions did not write.
-OPTIONAL_KEYS = {"label_counts", "data_names", "diffusion_alone", "doubt", *POPULATION_KEYS}
+OPTIONAL_KEYS = {
+    *("label_counts", "data_names", "diffusion_alone", "doubt"),
+    *("shares", "aim", "recalibration"),
+}
 
 
 @dataclass(frozen=True)
@@ -115,7 +91,6 @@ def preprocessing_of(model: FittedModel) -> dict[str, Any]:
         "channels": model.channels,
         "mean": [round(x, 6) for x in encoder.mean.flatten().tolist()],
         "std": [round(x, 6) for x in encoder.std.flatten().tolist()],
-    } | {
         **({} if model.crop == "none" else {"crop": model.crop}),
         **({} if value_range is None else {"value_range": asdict(value_range)}),
     }
@@ -174,14 +149,7 @@ def load_model(
         check_tensors(stored, network, where=where, extra=beside)
     except ModelFileError:
         raise
-    except (
-        ArithmeticError,
-        LookupError,
-        AttributeError,
-        TypeError,
-        RuntimeError,
-        ValueError,
-    ) as reason:
+    except _UNBUILT as reason:
         raise ModelFileError(
             f"No model can be built from the {CONFIG_FILE} of {str(folder)!r}: "
             f"{type(reason).__name__}: {reason}"
@@ -225,6 +193,7 @@ def _read(
         return instance(Calibration, values)
 
     preprocessing, drawing_ratio = config["preprocessing"], config["drawing_ratio"]
+    shares, record = config.get("shares"), config.get("recalibration")
     plan = NetworkPlan(
         backbone=chosen,
         architecture=architecture,
@@ -254,7 +223,9 @@ def _read(
         ),
         "class_names": _tuple(parameters["class_names"]),
         "data_names": _tuple(config.get("data_names")),
-        **read_population(config),
+        "shares": None if shares is None else np.asarray(shares, float),
+        "aim": instance(ThresholdAim, config.get("aim") or {}),
+        "recalibration": None if record is None else Recalibration(**record),
     }
     return {"model": model, "parameters": parameters, "card": _card(config["card"])}, plan
 
@@ -265,10 +236,9 @@ def _tuple(names: list[str] | None) -> tuple[str, ...] | None:
 
 def _without_memory(plan: NetworkPlan) -> NetworkPlan:
     """The plan with a copy of a custom backbone on the meta device, without memory."""
-    module = plan.backbone
-    if isinstance(module, str):
+    if isinstance(plan.backbone, str):
         return plan
-    return replace(plan, backbone=copy.deepcopy(module).to("meta"))
+    return replace(plan, backbone=copy.deepcopy(plan.backbone).to("meta"))
 
 
 def _card(saved: dict[str, Any]) -> ModelCard:

@@ -1,6 +1,5 @@
 """Saving a fitted model as a folder of files."""
 
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ import torch
 
 from ..inference import FittedModel
 from .card import card_text
+from .configuration import nan_as_none
 from .doubt import doubt_tensors, plain_alone, plain_doubt
 from .files import save_files
-from .nan import nan_as_none
 from .parameters import (
     custom_augment,
     plain_architecture,
@@ -20,7 +19,6 @@ from .parameters import (
     plain_parameters,
 )
 from .parts import own_parts, plain_settings
-from .population import plain_population
 from .saved_model import SavedModel, encoder_of, load_model, preprocessing_of
 from .stored import DType
 from .target import save_target
@@ -52,13 +50,13 @@ def save_model(
     model, names = saved.model, _local_names(saved.model)
     card = replace(saved.card, base_model=saved.card.base_model or _base_model(saved))
     parameters = plain_parameters({**saved.parameters, "class_names": model.class_names})
+    del parameters["backbone"]  # it is the network's
     config: dict[str, Any] = {
         "task": model.task.name,
         "classes": plain_classes(model.classes),
         "network": {
-            "backbone": names.get("backbone", plain_backbone(model.plan.backbone)),
-            "architecture": plain_architecture(model.plan.architecture)
-            | _without(names, "backbone"),
+            "backbone": names.pop("backbone", plain_backbone(model.plan.backbone)),
+            "architecture": plain_architecture(model.plan.architecture) | names,
             "diffusion": plain_settings(model.plan.diffusion),
         },
         "preprocessing": preprocessing_of(model),
@@ -69,14 +67,16 @@ def save_model(
         "sampling": asdict(model.sampling),
         "seed": model.seed,
         "drawing_ratio": None if model.drawing_ratio is None else model.drawing_ratio.tolist(),
-        "parameters": _without(parameters, "backbone"),
+        "parameters": parameters,
         "validation_scores": nan_as_none(dict(model.record.validation_scores)),
         "history": nan_as_none(model.record.history),
         "versions": dict(model.record.versions),
         "label_counts": dict(model.record.label_counts),
         "data_names": None if model.data_names is None else list(model.data_names),
         "card": nan_as_none(asdict(card)),
-        **plain_population(model),
+        "shares": None if model.shares is None else model.shares.tolist(),
+        "aim": model.aim.to_dict(),
+        "recalibration": None if model.recalibration is None else asdict(model.recalibration),
     }
     text = card_text(
         card,
@@ -106,10 +106,6 @@ def _load(folder: Path, saved: SavedModel) -> SavedModel:
         parts=own_parts(saved.model, saved.parameters),
         device=torch.device("cpu"),
     )
-
-
-def _without(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in names}
 
 
 def _base_model(saved: SavedModel) -> str:

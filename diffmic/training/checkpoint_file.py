@@ -209,14 +209,19 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return found.hexdigest()
 
 
+def write_synced(file: Path, content: bytes) -> None:
+    """Write a file, down to the disk."""
+    with file.open("wb") as written:
+        written.write(content)
+        written.flush()
+        os.fsync(written.fileno())
+
+
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file, which is there when it is complete and on the disk, and not before."""
     new = file.with_name(f"{file.name}.tmp")
     try:
-        with new.open("wb") as written:
-            written.write(content)
-            written.flush()
-            os.fsync(written.fileno())
+        write_synced(new, content)
         os.replace(new, file)
     except BaseException:
         with suppress(OSError):
