@@ -207,13 +207,7 @@ def sizes_of(tensors: Mapping[str, Tensor]) -> Sizes:
 
 @torch.no_grad()
 def load_converted(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load converted tensors into a network, all of whose tensors must be there.
-
-    Raises
-    ------
-    ModelFileError
-        Names are unknown or missing, or shapes differ; the message lists them.
-    """
+    """Load converted tensors into a network, all of whose tensors must be there."""
     own = network.state_dict()
     unknown = [name for name in tensors if name not in own]
     missing = [name for name in own if name not in tensors and not name.endswith(_FIXED)]
@@ -344,13 +338,7 @@ def _listed(what: str, names: list[str]) -> str:
 
 
 def merged(parts: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of several files together.
-
-    Raises
-    ------
-    InputError
-        Two files have tensors of the same name.
-    """
+    """Tensors of several files together, of which no two may have the same name."""
     found: dict[str, Tensor] = {}
     for part in parts:
         if twice := sorted(found.keys() & part.keys()):

@@ -140,16 +140,10 @@ class ModelCard:
 
 
 def card_of_finetuned(name: str, card: ModelCard, *, base_model: str) -> ModelCard:
-    """Card of a model whose training starts from a loaded one.
+    """Card of a model whose training starts from a loaded one, of this name and card.
 
-    Parameters
-    ----------
-    name : str
-        Name of the loaded model.
-    card : ModelCard
-        Its card.
-    base_model : str
-        Repository on the Hub of its weights, or another name for them; empty: there is none.
+    ``base_model`` is the repository on the Hub of its weights, or another name for them; empty:
+    there is none.
     """
     told = [f"Fine-tuned from `{in_a_line(name)}`, a model of diffmic."]
     if card.dataset:
@@ -164,15 +158,8 @@ def card_text(
 ) -> str:
     """Text of the card in Markdown, with the metadata of the Hub as its header.
 
-    Parameters
-    ----------
-    card : ModelCard
-    name : str
-        Name by which ``from_pretrained`` loads the model.
-    config : dict
-        Configuration of the saved model.
-    validation_scores : dict
-        Cross-fitted metrics on the validation part.
+    ``name`` is that by which ``from_pretrained`` loads the model; ``config`` is its configuration,
+    and ``validation_scores`` are the cross-fitted metrics on the validation part.
     """
     name = _utf_8(name)
     classes, network, sampling = config["classes"], config["network"], config["sampling"]

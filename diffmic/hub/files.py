@@ -195,19 +195,9 @@ class Stored(NamedTuple):
 
 
 def check_weights(folder: Path, checksum: str) -> dict[str, Stored]:
-    """Shapes and types of the saved tensors, after checks of the file and its checksum.
+    """Shapes and types of the saved tensors, after checks of the file and its SHA-256 checksum.
 
-    Parameters
-    ----------
-    folder : Path
-        Folder of a saved model.
-    checksum : str
-        Expected SHA-256 of the weights file.
-
-    Raises
-    ------
-    ModelFileError
-        The weights are missing, damaged, or have another checksum.
+    A ModelFileError says if the weights are missing, damaged, or have another checksum.
     """
     file = folder / WEIGHTS_FILE
     if not file.is_file():
@@ -276,15 +266,8 @@ def _types(tensor: Tensor) -> tuple[str, ...]:
 def load_weights(folder: Path, network: nn.Module) -> dict[str, Tensor]:
     """Load saved tensors, which have been checked, into a network; float16 becomes float32.
 
-    Returns
-    -------
-    dict of str to Tensor
-        Tensors that are not of the network.
-
-    Raises
-    ------
-    ModelFileError
-        A tensor contains NaN or infinity.
+    Tensors that are not of the network are returned. A ModelFileError names those that contain NaN
+    or infinity.
     """
     tensors = safetensors.torch.load_file(folder / WEIGHTS_FILE)
     own = network.state_dict()

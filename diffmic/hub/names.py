@@ -103,28 +103,12 @@ def _unknown(name: str) -> str:
 
 
 def download(repository: str, revision: str | None, **options: Any) -> Path:
-    """Get configuration and weights of a repository from the cache or the Hugging Face Hub.
+    """Folder in the cache with configuration and weights of a repository ``org/name``.
 
-    Parameters
-    ----------
-    repository : str
-        Name of the repository, ``org/name``.
-    revision : str or None
-        Branch, tag or commit; None: the main branch.
-    **options
-        ``cache_dir``, ``token``, ``local_files_only`` of ``huggingface_hub.hf_hub_download``.
-
-    Returns
-    -------
-    Path
-        Folder of the files in the cache.
-
-    Raises
-    ------
-    ModelFileError
-        There is no such repository, revision or file.
-    HubError
-        The Hub cannot be reached or refuses access.
+    The revision is a branch, tag or commit; None: the main branch. The options are ``cache_dir``,
+    ``token`` and ``local_files_only`` of ``huggingface_hub.hf_hub_download``. A ModelFileError says
+    that there is no such repository, revision or file; a HubError, that the Hub cannot be reached
+    or refuses access.
     """
     config = _fetched(repository, CONFIG_FILE, revision, options)
     try:

@@ -26,26 +26,10 @@ def part_error(role: str, part: Any, told: str) -> PartError:
 def checked(
     role: str, part: Any, what: str, value: Any, shape: Sequence[int | str], like: Tensor
 ) -> Tensor:
-    """A tensor that a part gives, after a check of its type, shape and values.
+    """A tensor that a part gives, after a check of its type, shape and values; else a PartError.
 
-    Parameters
-    ----------
-    role : str
-        Role of the part, such as ``"denoiser"``.
-    part : object
-    what : str
-        What the tensor is.
-    value : object
-        What the part gives.
-    shape : sequence of int or str
-        Expected length of each axis; a string stands for any length.
-    like : Tensor
-        Tensor on the expected device.
-
-    Raises
-    ------
-    PartError
-        It is not as expected.
+    ``what`` is its name for the error, such as "an output". In the shape a string stands for any
+    length; ``like`` is on the expected device.
     """
     if torch.compiler.is_exporting() and isinstance(value, Tensor):
         return value  # checked when it was tried out
@@ -78,19 +62,9 @@ def checked(
 
 @contextmanager
 def naming(role: str, part: Any, fails: str) -> Iterator[None]:
-    """Context of a call of a part: what it raises becomes an error that names it.
+    """Context of a call of a part: what it raises becomes a PartError that names it.
 
-    Parameters
-    ----------
-    role : str
-    part : object
-    fails : str
-        What it cannot do, such as ``"fails on images of shape (2, 3, 32, 32)"``.
-
-    Raises
-    ------
-    PartError
-        The part raised an error of its own.
+    ``fails`` is what it cannot do, such as "fails on images of shape (2, 3, 32, 32)".
     """
     try:
         yield

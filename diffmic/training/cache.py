@@ -117,18 +117,8 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
 def room_for(n_rows: int, like: Conditions) -> Conditions:
     """Allocate conditions of ``n_rows`` rows, uninitialised; large ones in a temporary file.
 
-    Parameters
-    ----------
-    n_rows : int
-        Number of rows to allocate.
-    like : Conditions
-        Example of the conditions to store, which gives shapes, data types and device. On a GPU they
-        stay there if they leave enough memory free.
-
-    Raises
-    ------
-    InputError
-        There is no disk space for the file.
+    Shapes, data types and device are those of ``like``. On a GPU they stay there if they leave
+    enough memory free. If there is no disk space for the file, an InputError says so.
     """
     row = like[slice(1)]
     n_bytes = n_rows * sum(t.numel() * t.element_size() for t in vars(row).values())

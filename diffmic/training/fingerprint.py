@@ -32,14 +32,8 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Description of a fit, as JSON values; fits with the same description learn the same.
 
-    Parameters
-    ----------
-    training, validation : LabelledImages
-        Their number, targets and weights count, and the pixels of a few images.
-    options : TrainingOptions
-    plan : NetworkPlan
-    **others
-        Other values that matter.
+    Of the images, their number, targets and weights count, and the pixels of a few; ``others`` are
+    other values that matter.
     """
     own = {f.name: getattr(options, f.name) for f in fields(options)}
     own["device"] = torch.device(options.device.type)  # each of several processes has its own GPU

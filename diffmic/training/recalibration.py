@@ -149,21 +149,11 @@ def thresholds_of(
     names: tuple[str, ...],
     aim: ThresholdAim | None = None,
 ) -> NDArray[np.float64]:
-    """Thresholds of a stage for an aim; it is said where the aim is not reached.
+    """Thresholds of a stage for an aim (None: the model's); it is said where it is not reached.
 
-    Parameters
-    ----------
-    model : FittedModel
-        Its thresholds are kept for labels about which the images say nothing.
-    proba : ndarray of shape (n, C)
-        Probabilities by the new calibration.
-    targets, weights : Tensor
-    stage : {"diffusion", "prior"}
-    names : tuple of str
-        Display names of the classes.
-    aim : ThresholdAim or None
-        None: the model's; grades, unless there are two and an aim is given, have cut points that
-        maximise quadratic kappa.
+    The probabilities (n, C) are those of the new calibration. The model's thresholds are kept for
+    labels about which the images say nothing. Grades, unless there are two and an aim is given,
+    have cut points that maximise quadratic kappa.
     """
     task, w = model.task, weights.double().numpy()
     if task.ordered and (aim is None or len(names) > 2):
