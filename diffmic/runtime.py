@@ -247,6 +247,7 @@ class OnnxClassifier:
         """uint8 as it is, anything else as float32 in 0–1."""
         if 0 in pixels.shape or len(pixels) not in (1, 3):
             raise InputError(f"has the shape {pixels.shape}; 1 or 3 channels are needed.")
+        pixels = pixels.astype(pixels.dtype.newbyteorder("="), copy=False)
         if pixels.dtype.kind not in "iuf":
             raise InputError(f"has pixels of type {pixels.dtype}; give uint8, or floats in 0–1.")
         if pixels.dtype == np.uint8:

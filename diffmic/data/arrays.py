@@ -63,7 +63,7 @@ def as_tensor(
     """
     tensor: Tensor | None
     if isinstance(values, Tensor):
-        tensor = _plain(values)
+        tensor = _plain(values, name)
         known = tensor.dtype in (torch.uint8, torch.uint16)
         whole = not (tensor.is_floating_point() or tensor.is_complex())
         whole = whole and tensor.dtype != torch.bool
@@ -72,13 +72,14 @@ def as_tensor(
             raise InputError(
                 f"{subject(name)} masked pixels; give them a value: X.filled(0) for black."
             )
-        known = values.dtype in (np.uint8, np.uint16)
+        known = values.dtype.newbyteorder("=") in (np.uint8, np.uint16)
         whole = values.dtype.kind in "iu"
         tensor = None if not (whole or values.dtype.kind == "f") else _from_numpy(values)
     if tensor is not None and tensor.is_floating_point():
         return tensor.float()
     if tensor is None or not whole or not (known or any_type):
-        raise InputError(_unknown_type(values.dtype, name))
+        plain = getattr(values.dtype, "newbyteorder", lambda order: values.dtype)("=")
+        raise InputError(_unknown_type(plain, name))
     return tensor
 
 
@@ -104,10 +105,11 @@ def _unknown_type(dtype: Any, name: str | None) -> str:
     )
 
 
-def _plain(tensor: Tensor) -> Tensor:
+def _plain(tensor: Tensor, name: str | None) -> Tensor:
     """Values of a tensor of any layout, device and subclass, without its gradient."""
     if tensor.device.type == "meta":
-        raise InputError("Images are tensors on the device 'meta', which have no values.")
+        which = "Images are tensors" if name is None else f"The {name} is a tensor"
+        raise InputError(f"{which} on the device 'meta', without values.")
     if getattr(tensor, "is_nested", False):
         raise InputError("Images are a nested tensor; give a list of tensors: X.unbind().")
     with torch.no_grad():

@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence, ValuesView
 from collections.abc import Set as AbstractSet
+from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,6 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
         )
     if hasattr(values, "collect_schema") and hasattr(values, "collect"):  # of polars
         raise InputError(f"{name} is a {type(values).__name__}: pass {name}.collect().")
-    if isinstance(values, Tensor):
-        return _of_tensor(values)
     if isinstance(values, np.ma.MaskedArray):
         found = np.asarray(values)
         if values.mask.any():
@@ -47,9 +46,11 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
     if hasattr(values, "toarray"):  # a sparse matrix of scipy
         values = values.toarray()
     try:
+        if isinstance(values, Tensor):
+            return _of_tensor(values)
         if isinstance(values, list | tuple | deque | ValuesView):
             return _of_sequence(list(values))
-        array = np.asarray(values)
+        array = np.asarray(_plain(values))
     except Exception as reason:  # whatever objects of others raise
         raise InputError(f"{name} cannot be converted to an array: {reason}") from reason
     if array.dtype.kind == "T":  # of variable length, which scikit-learn does not support
@@ -105,7 +106,7 @@ def _of_tensor(values: Tensor) -> NDArray[Any]:
 
 def _of_sequence(values: Sequence[Any]) -> NDArray[Any]:
     """Array of a list; numpy alone would turn None and NaN among strings into strings."""
-    entries = [_of_tensor(value) if isinstance(value, Tensor) else value for value in values]
+    entries = [_of_tensor(v) if isinstance(v, Tensor) else _plain(v) for v in values]
     words = [isinstance(entry, (str, bytes)) for entry in entries]
     whole = all(isinstance(entry, (int, np.integer)) for entry in entries)
     if any(words) and not all(words):
@@ -113,11 +114,16 @@ def _of_sequence(values: Sequence[Any]) -> NDArray[Any]:
     try:
         found = np.asarray(entries)
     except ValueError:
-        if any(isinstance(word, str) for row in entries if np.iterable(row) for word in row):
-            return as_objects(entries)  # lists of words, of different lengths
+        if all(isinstance(entry, list | tuple | set) for entry in entries):
+            return as_objects(entries)  # lists of labels, of different lengths
         raise
     # Whole numbers that 64 bits do not hold would become floats, and then other numbers.
     return as_objects(entries) if whole and found.dtype.kind == "f" else found
+
+
+def _plain(value: Any) -> Any:
+    """Value of a member of an enumeration: of one of strings numpy would take the name, cut off."""
+    return value.value if isinstance(value, Enum) else value
 
 
 def as_objects(entries: Sequence[Any]) -> NDArray[Any]:

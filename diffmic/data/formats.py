@@ -41,6 +41,7 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
     (b"7z\xbc\xaf", _ARCHIVE),
     (b"Rar!", _ARCHIVE),
 )
+_DAMAGED = ("truncated", "could not create decoder", "broken data", "not enough image data")
 _HEIC = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")
 _AVIF = (b"avif", b"avis")
 
@@ -67,7 +68,7 @@ def what_it_is(head: bytes, name: str, reason: Exception) -> str:
     unknown = isinstance(reason, UnidentifiedImageError) or "cannot find loader" in str(reason)
     if not unknown:
         text = told(reason)
-        damaged = "truncated" in text.lower() or "could not create decoder" in text
+        damaged = any(sign in text.lower() for sign in _DAMAGED)
         if damaged or isinstance(reason, (EOFError, zlib.error)):
             text += ". The file is damaged or incomplete: copy or download it again"
         elif isinstance(reason, AssertionError) or "closed" in text or "'NoneType'" in text:

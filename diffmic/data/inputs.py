@@ -217,7 +217,7 @@ def is_dataset(X: Any) -> bool:
     """Whether X is a map-style Dataset, or a list of (image, target) pairs or dicts."""
     if isinstance(X, (list, tuple)):
         return len(X) > 0 and (isinstance(X[0], (tuple, list)) or as_mapping(X[0]) is not None)
-    other = isinstance(X, (str, bytes, bytearray, memoryview, Mapping, np.ndarray, Tensor))
+    other = isinstance(X, (str, bytes, bytearray, memoryview, Mapping, np.ndarray, Tensor, type))
     other = other or _is_column(X) or is_sparse(X)
     return hasattr(X, "__getitem__") and hasattr(X, "__len__") and not other
 

@@ -97,6 +97,8 @@ def split_item(
             f"{name} has {found}, and its images come as pairs (image, label). Let collate_fn give "
             "{'image': [...], 'label': [...]}, or the list of pairs as it is."
         )
+    if with_target and target is None and not optional and isinstance(item, (tuple, list)):
+        found += ", whose second is None or has no label" if len(item) > 1 else ""
     if with_target and target is None and not optional:
         raise InputError(
             f"{name} has no target, but {found}; fit needs (image, target) pairs, dicts with "

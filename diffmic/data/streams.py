@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..errors import InputError
+from ..errors import InputError, warn_user
 from ..generators import seeded
 from ..random import derived_seed
 from .arrays import CHANNELS
@@ -97,11 +97,17 @@ class Stream:
         alone = self.loader.num_workers == 0 or iterates_itself(self.loader)
         with batch_errors(0), seeded(self.loader, 0):
             batches = iter(self.loader)
+        n_empty, first = 0, None
         for number in count():
             mine = seeded(self.loader, derived_seed(0, number)) if alone else nullcontext()
             with batch_errors(number, skip=self.skip), mine:
                 batch = next(batches, _END)
             if batch is _END:
+                if n_empty:
+                    warn_user(
+                        f"{n_empty} of {number} batches or items that X yields are None, so that "
+                        "their images are left out."
+                    )
                 return
             if isinstance(batch, Remaining):
                 some: tuple[Any, Any] = [], [] if with_targets else None
@@ -109,8 +115,19 @@ class Stream:
                     how = {"with_target": with_targets, "optional": optional}
                     some = self._split(batch.batch, number, **how)
                 yield batch.filled(*some)
-            elif batch is not None:  # a collate_fn may find nothing in a batch that it can use
-                yield self._split(batch, number, with_target=with_targets, optional=optional)
+            elif batch is None:  # a collate_fn may find nothing in a batch that it can use
+                n_empty += 1
+            else:
+                found = self._split(batch, number, with_target=with_targets, optional=optional)
+                if number == 1 and self.loader.num_workers > 1 and _alike(first, found[0]):
+                    warn_user(
+                        f"The first images of two of the {self.loader.num_workers} workers are the "
+                        "same: each seems to yield the whole IterableDataset, so that every image "
+                        "is read several times. Let __iter__ share the images out by "
+                        "torch.utils.data.get_worker_info(), or set num_workers=0."
+                    )
+                first = found[0]
+                yield found
 
     def _split(
         self, batch: Any, number: int, **how: bool
@@ -150,6 +167,20 @@ class Stream:
                 number += 1
         if number == 0:
             raise InputError("X holds no images.")
+
+
+def _alike(some: Sequence[Any] | None, others: Sequence[Any]) -> bool:
+    """Whether two batches hold the same images."""
+    if some is None or len(some) != len(others):
+        return False
+    return all(
+        torch.equal(one, other)
+        if isinstance(one, Tensor) and isinstance(other, Tensor)
+        else np.array_equal(one, other)
+        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
+        else type(one) is type(other) is not np.ndarray and bool(one == other)
+        for one, other in zip(some, others, strict=True)
+    )
 
 
 class _Listed(IterableDataset[Any]):

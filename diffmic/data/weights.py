@@ -11,6 +11,8 @@ from ..errors import InputError, warn_user
 from .columns import as_column
 from .targets import TargetEncoding
 
+_LARGEST = 1e30  # their sum is still a number of single precision
+
 
 def sample_weights(sample_weight: Any, n_images: int) -> NDArray[np.float64]:
     """``sample_weight`` as an array (n,); None gives every image the weight 1.
@@ -108,16 +110,19 @@ def _number(value: Any) -> float:
 def _numbers(values: Any, name: str) -> NDArray[np.float64]:
     """Weights as float64, after a check that they are finite and at least 0."""
     found = as_column(values, name)
+    if found.dtype.kind not in "biufSUO":  # numpy would make numbers of dates and complex ones
+        raise InputError(f"{name} has the data type {found.dtype}; give numbers of at least 0.")
     try:
         numbers: NDArray[np.float64] = found.astype(np.float64)
     except (TypeError, ValueError):
         numbers = np.array([_number(value) for value in found.ravel()]).reshape(found.shape)
-    if numbers.ndim != 1 or not np.isfinite(numbers).all() or (numbers < 0).any():
-        bad = ~(np.isfinite(numbers) & (numbers >= 0))
+    bad = ~((numbers >= 0) & (numbers < _LARGEST))
+    if numbers.ndim != 1 or bad.any():
         wrong = found[bad].ravel().tolist()[:3]
         where = f", the first at index {int(bad.argmax())}" if found.ndim == 1 else ""
         raise InputError(
             f"{name} must hold finite numbers of at least 0, one each; found shape {found.shape}"
             + (f" with {wrong}{where}." if wrong else ".")
+            + (f" {_LARGEST:g} and more is too large." if (numbers >= _LARGEST).any() else "")
         )
     return numbers

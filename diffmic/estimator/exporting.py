@@ -1,5 +1,6 @@
 """Export of the estimator's model to files that other programs run."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +136,8 @@ class Exporting(FittedAttributes):
 
 def _target(path: str | Path) -> Path:
     """File to write, after a check that its folder is there."""
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputError(f"path is {path!r}; give a file, such as 'model.onnx'.")
     file = Path(path).expanduser()
     if not file.parent.is_dir():
         raise InputError(f"There is no folder {str(file.parent)!r} to write {file.name!r} to.")

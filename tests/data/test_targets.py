@@ -113,7 +113,7 @@ def test_a_single_class_is_an_error(y):
         ("benign", r"y has shape \(\)"),
         ([], r"y has shape \(0,\)"),
         (np.zeros((0, 1)), r"y has shape \(0, 1\)"),
-        ([[0, 1], [1]], "y cannot be converted to an array.*inhomogeneous"),
+        ([[0, 1], [1]], "collections of labels.*MultiLabelBinarizer"),
         (np.array(["a", 1], object), "mixes strings and numbers"),
     ],
 )

@@ -186,7 +186,7 @@ BAD_TARGETS = {
         r"shape \(24, 3\), which means multi-label, where only 0 and 1 are allowed; found \[2\]",
     ),
     "three dimensions": (np.zeros((N, 2, 2)), r"y has shape \(24, 2, 2\); labels of shape \(n,\)"),
-    "ragged": ([[0, 1], [1]] * 12, "y cannot be converted to an array: .*inhomogeneous"),
+    "ragged": ([[0, 1], [1]] * 12, "y holds collections of labels.*MultiLabelBinarizer"),
     "strings and numbers": (np.array(["a", 1, 2] * 8, object), "y mixes strings and numbers"),
 }
 
