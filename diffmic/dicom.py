@@ -93,7 +93,9 @@ def dicom_pixels(file: BinaryIO, given: Range | None = None) -> tuple[NDArray[An
         if frames > 1:
             raise InputError(
                 f"It is a DICOM file of {frames} frames. Choose those that matter, and pass them "
-                "as arrays:\n    frame = pydicom.pixels.pixel_array(file, index=k)\n"
+                "as arrays, or as .npy files:\n"
+                "    frame = pydicom.pixels.pixel_array(file, index=k)\n"
+                "    numpy.save(f'{k}.npy', frame)\n"
                 "with value_range=(low, high) for more than 8 bits."
             )
         stored = _decoded(dataset)

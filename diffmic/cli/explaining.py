@@ -60,8 +60,8 @@ def explain(
             say(f"{named.name}: {fault}")
             continue
         row: dict[str, Any] = shown(next(rows_of(clf, [named.name], proba, Asked(stage))))
-        row["regions"] = found.boxes[0].round(1).tolist()
-        row["attention"] = found.attention[0].round(4).tolist()
+        row["regions"] = found.boxes[0].astype(float).round(1).tolist()
+        row["attention"] = found.attention[0].astype(float).round(4).tolist()
         if out is not None:
             row["picture"] = str(_picture(named.name, found, row, out, used))
         typer.echo(json.dumps(row))

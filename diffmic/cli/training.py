@@ -151,7 +151,7 @@ class Plan:
     def rows(self) -> list[tuple[str, str]]:
         """The plan: a name and a text in each row."""
         clf, parts = self.clf, self.parts
-        ranges = [f"{low:.3g} to {high:.3g} ({kind})" for kind, (_, low, high) in
+        ranges = [f"{low:.5g} to {high:.5g} ({kind})" for kind, (_, low, high) in
                   self.found.pixels.items()]  # fmt: skip
         validation = f"{clf.validation_fraction:.0%} of the training part"
         if parts.validation is not None:

@@ -63,7 +63,8 @@ def app(
     except OSError as reason:
         if "port" not in str(reason).lower():
             raise
-        raise InputError(f"The port {port} is taken; choose another by --port.") from reason
+        taken = "No port is free" if port is None else f"The port {port} is taken"
+        raise InputError(f"{taken}; choose another by --port.") from reason
 
 
 def _ended(number: int, frame: Any) -> None:

@@ -178,7 +178,7 @@ def _alike(some: Sequence[Any] | None, others: Sequence[Any]) -> bool:
         if isinstance(one, Tensor) and isinstance(other, Tensor)
         else np.array_equal(one, other)
         if isinstance(one, np.ndarray) and isinstance(other, np.ndarray)
-        else type(one) is type(other) is not np.ndarray and bool(one == other)
+        else isinstance(one, str | bytes | Path | Image.Image) and one == other
         for one, other in zip(some, others, strict=True)
     )
 

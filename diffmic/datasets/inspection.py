@@ -102,7 +102,7 @@ class Inspection:
             rows.append(("unknown labels", ", ".join(unknown)))
         rows.append(("height × width", _sizes(self.sizes)))
         for kind, (count, low, high) in self.pixels.items():
-            rows.append((kind, f"{count}, pixels from {low:.3g} to {high:.3g}"))
+            rows.append((kind, f"{count}, pixels from {low:.5g} to {high:.5g}"))
         near = self.near_duplicates
         rows += [
             ("damaged", _count(self.damaged)),

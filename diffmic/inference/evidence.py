@@ -234,7 +234,14 @@ def _check_finite(evidence: Evidence, n_before: int) -> None:
         rows = torch.cat([rows, evidence.draws.flatten(1)], dim=1)
     finite = rows.isfinite().all(dim=1)
     if not finite.all():
-        first = n_before + int((~finite).nonzero()[0])
+        index = int((~finite).nonzero()[0])
+        first = n_before + index
+        if evidence.prior_logits[index].isfinite().all():
+            raise BackboneError(
+                f"The sampler gives NaN or infinity for image {first}, whose prior is finite: its "
+                "label map has grown beyond all numbers, as with the papers' losses in many steps. "
+                "Use a smaller num_steps; if few steps fail, too, the weights may be damaged."
+            )
         raise BackboneError(
             f"The network gives NaN or infinity for image {first}. Its weights may be damaged, or "
             "its backbone overflows on images in 0–1; try precision='fp32', or another backbone."

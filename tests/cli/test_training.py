@@ -5,6 +5,7 @@ import os
 import re
 import shlex
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -84,6 +85,8 @@ def test_explain_tells_regions_and_draws_them(saved, photos, command, tmp_path):
     rows = [json.loads(line) for line in done.stdout.splitlines()]
     assert len(rows) == 2
     assert len(rows[0]["regions"]) == len(rows[0]["attention"]) > 0
+    numbers = [*np.ravel(rows[0]["regions"]), *rows[0]["attention"]]
+    assert all(len(repr(float(number)).partition(".")[2]) <= 4 for number in numbers)
     assert rows[0]["picture"] != rows[1]["picture"]
     with Image.open(tmp_path / rows[0]["picture"]) as picture:
         assert min(picture.size) > 100

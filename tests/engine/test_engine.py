@@ -235,6 +235,17 @@ def test_nan_in_the_maps_is_an_error_that_names_the_image():
         evidence_of(engine, encoded, "diffusion", SamplingOptions(2, 1), seed=0)
 
 
+def test_a_label_map_that_overflows_is_told_from_damaged_weights():
+    net = network(image_size=16, n_regions=2)
+    engine = Engine(net)
+    images = PreparedImages(read_inputs(torch.rand(2, 3, 16, 16)).images, 16)
+    encoded = [conditions for conditions, _ in encode_images(engine, images, batch_size=2)]
+    with torch.no_grad():
+        net.denoiser.out.bias.fill_(float("inf"))
+    with pytest.raises(BackboneError, match=r"image 0, .* num_steps"):
+        evidence_of(engine, encoded, "diffusion", SamplingOptions(2, 1), seed=0)
+
+
 @pytest.mark.parametrize("changes", [{}, FOUR], ids=["one backbone", "four networks"])
 def test_conditions_and_scores_are_those_of_the_network(changes):
     original = network(**changes)

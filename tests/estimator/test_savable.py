@@ -224,7 +224,7 @@ def test_a_disk_that_is_full_leaves_the_old_model_whole(fitted, tmp_path, monkey
         file.write_bytes(content[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(files, "_write", full)
+    monkeypatch.setattr(files, "write_synced", full)
     with pytest.raises(OSError, match="No space left"):
         fitted.save_pretrained(tmp_path)
     assert contents(tmp_path) == before
