@@ -267,7 +267,7 @@ def _compare(
             **asdict(hits(only(found, sick), masks, numbers)),
         }
         print({key: row[key] for key in FIELDS[11:]}, flush=True)
-        _write(row, file)
+        _write({key: row.get(key, "") for key in FIELDS}, file)
 
 
 def _write(row: dict[str, Any], file: Path) -> None:
