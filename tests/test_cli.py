@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from diffmic.cli import app
-from diffmic.cli.app import told
+from diffmic.cli.messages import told
 from diffmic.demo import table
 from diffmic.errors import warn_user
 

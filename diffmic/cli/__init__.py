@@ -4,19 +4,16 @@ from typing import Annotated
 
 import typer
 
-from .app import Told
-from .calibrating import calibrate
 from .converting import convert
 from .demonstration import demo
-from .evaluating import evaluate
+from .evaluating import calibrate, evaluate
 from .explaining import explain
 from .inspecting import inspect
-from .models import export, info, push
-from .named import models
+from .messages import Told
+from .models import export, info, models, push
 from .predicting import predict
-from .serving import serve
+from .serving import page, serve
 from .training import train
-from .web_page import app as page
 
 app = typer.Typer(
     cls=Told,

@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import InputError
-from .app import NOT_ALL, say
-from .files import image_files
-from .loading import Device, ModelArgument, load, stage_of
+from .loading import Device, ModelArgument, image_files, load, stage_of
+from .messages import NOT_ALL, say
 from .predicting import shown
 
 

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from .app import NOT_ALL, watched
 from .loading import DataArgument, Group, ImageColumn, ImageFolder, LabelColumn, Levels, read_data
+from .messages import NOT_ALL, watched
 
 
 def inspect(

@@ -1,13 +1,18 @@
-"""Models and data that commands are given, and the options that go with them."""
+"""Models, data and image files that commands are given, and the options that go with them."""
 
+import os
 import re
+import sys
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
 
 import typer
 
 from ..errors import InputError
-from .app import say, watched
+from ..named_files import Named, files_of
+from .messages import say, watched
 
 if TYPE_CHECKING:
     from ..classifier import DiffMICClassifier
@@ -74,14 +79,13 @@ def load(model: str, device: str = "auto") -> "DiffMICClassifier":
 
 def stage_of(clf: "DiffMICClassifier", asked: str | None) -> "Stage":
     """The stage that was asked for; else the diffusion, or the prior of a model without one."""
-    trained = [stage for stage in ("prior", "diffusion") if stage in clf.model_.calibrations]
     if asked is None:
-        if "diffusion" not in trained:
+        if clf.model_.main_stage == "prior":
             say("the model has no diffusion stage: these are the probabilities of its prior.")
-        asked = trained[-1]
-    if asked not in trained:
+        return clf.model_.main_stage
+    if asked not in (trained := sorted(clf.model_.calibrations, reverse=True)):
         raise InputError(f"--stage is {asked!r}; the model has {' and '.join(trained)}.")
-    return asked  # type: ignore[return-value]
+    return asked
 
 
 def read_data(
@@ -93,13 +97,7 @@ def read_data(
     folder: Path | None = None,
     levels: str = "auto",
 ) -> "LabelledTable":
-    """Images and labels: a folder per class, a CSV file, or a set of MedMNIST.
-
-    Raises
-    ------
-    InputError
-        It is none of these, or cannot be read.
-    """
+    """Images and labels: a folder per class, a CSV file, or a set of MedMNIST."""
     from .. import datasets
 
     path = Path(data).expanduser()
@@ -134,3 +132,26 @@ def chosen_part(table: "LabelledTable", split: str | None) -> "LabelledTable":
             f"The data have the splits {sorted(set(table.splits.tolist()))}; choose one by --split."
         )
     return table.part(*tests)
+
+
+def image_files(arguments: Iterable[str]) -> Iterator[Named]:
+    """Image files that the arguments name, in their order; those of a folder are sorted.
+
+    ``-`` is a list of paths on standard input, one a line, or with a null byte after each.
+    """
+    for argument in arguments:
+        if argument == "-":
+            for name in _listed(sys.stdin.buffer):
+                yield from files_of(name)
+        else:
+            yield from files_of(argument)
+
+
+def _listed(stream: BinaryIO) -> Iterator[str]:
+    """Paths on a stream of bytes; names that are no UTF-8 are kept as they are."""
+    first = stream.readline()
+    if b"\0" in first:
+        entries: Iterable[bytes] = (first + stream.read()).split(b"\0")
+    else:
+        entries = (line.rstrip(b"\r\n") for line in chain([first], stream))
+    yield from (os.fsdecode(entry) for entry in entries if entry)

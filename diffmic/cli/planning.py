@@ -1,6 +1,7 @@
 """From data to a plan of the training: parts, image size, and an estimate of the time."""
 
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -25,23 +26,12 @@ _FEW, _SOME, _WORTH = 1, 3, 50  # batches of both rehearsals; batches of a fit t
 
 @dataclass(frozen=True)
 class Parts:
-    """Training, validation and test part, and how they came about.
-
-    Attributes
-    ----------
-    train : LabelledTable
-    validation : LabelledTable or None
-        None: the fit sets one aside itself.
-    test : LabelledTable or None
-        None: there is none.
-    told : str
-        How the images were divided.
-    """
+    """Training, validation and test part, and how they came about."""
 
     train: "LabelledTable"
-    validation: "LabelledTable | None"
+    validation: "LabelledTable | None"  # None: the fit sets one aside itself
     test: "LabelledTable | None"
-    told: str
+    told: str  # how the images were divided
 
 
 def changed(table: "LabelledTable", **fields: Any) -> "LabelledTable":
@@ -53,13 +43,7 @@ def changed(table: "LabelledTable", **fields: Any) -> "LabelledTable":
 def without_damaged(
     table: "LabelledTable", found: "Inspection", *, skip: bool
 ) -> tuple["LabelledTable", NDArray[np.intp]]:
-    """The table without images that cannot be read, and the indices of those that remain.
-
-    Raises
-    ------
-    InputError
-        There are such images, and they are not to be skipped.
-    """
+    """The table without images that cannot be read, and the indices of those that remain."""
     kept = np.setdiff1d(np.arange(len(table)), list(found.damaged))
     if not found.damaged:
         return table, kept
@@ -82,21 +66,8 @@ def divided(
 ) -> Parts:
     """Divide a table: by its own splits, or else at random, with groups kept together.
 
-    Parameters
-    ----------
-    table : LabelledTable
-    groups : ndarray of shape (n,)
-        Number of the group of each image; copies have that of each other.
-    test : float
-        Fraction of the images for the test part, if the data have none; 0: no test part.
-    task : str
-        As in ``DiffMICClassifier``.
-    seed : int
-
-    Raises
-    ------
-    InputError
-        There are splits with other names, or none for training.
+    ``groups`` are numbers (n,), alike for copies; ``test`` is the fraction of the images for the
+    test part, if the data have none; 0: no test part.
     """
     alone = len(np.unique(groups)) == len(groups)
     table = changed(table, groups=None if alone else groups)
@@ -143,7 +114,7 @@ def seconds_of_fit(clf: "DiffMICClassifier", train: "LabelledTable") -> float | 
     the network. None: the whole fit is so short that this would not be worth it, or so few images
     cannot be learnt from.
     """
-    import warnings
+    from ..training.recipe import resolve_recipe
 
     n = len(train)
     if n * clf.max_epochs < _WORTH * clf.batch_size or n < _SOME * clf.batch_size:
@@ -158,11 +129,10 @@ def seconds_of_fit(clf: "DiffMICClassifier", train: "LabelledTable") -> float | 
     prior, diffusion, rest = (
         max(0.0, b - a) * share for a, b in zip(few.values(), some.values(), strict=True)
     )
-    epochs = _epochs_of_diffusion(clf)
+    epochs = resolve_recipe(clf.recipe).denoiser_epochs or clf.max_epochs
     if clf.recipe == "default":  # steps of cached features: no more with more images from here on
         diffusion = some["diffusion"]
-    fixed = few["rest"]
-    return clf.max_epochs * prior + epochs * diffusion + rest + fixed
+    return clf.max_epochs * prior + epochs * diffusion + rest + few["rest"]
 
 
 def _rehearsed(clf: "DiffMICClassifier", train: "LabelledTable", n: int) -> dict[str, float]:
@@ -195,12 +165,6 @@ def _of_all_classes(labels: NDArray[Any], n: int) -> NDArray[np.intp]:
         mine = np.flatnonzero(labels[order] == label)
         turns[mine] = np.arange(len(mine))
     return order[np.argsort(turns, kind="stable")[:n]]
-
-
-def _epochs_of_diffusion(clf: "DiffMICClassifier") -> int:
-    from ..training.recipe import resolve_recipe
-
-    return resolve_recipe(clf.recipe).denoiser_epochs or clf.max_epochs
 
 
 def duration(seconds: float) -> str:

@@ -10,9 +10,8 @@ import typer
 
 from ..errors import InputError
 from ..named_files import Named
-from .app import NOT_ALL, say, watched
-from .files import image_files
-from .loading import Device, ModelArgument, StageOption, load, stage_of
+from .loading import Device, ModelArgument, StageOption, image_files, load, stage_of
+from .messages import NOT_ALL, say, watched
 from .writing import format_of, writer
 
 if TYPE_CHECKING:
@@ -90,7 +89,7 @@ def predict(
     named = _counted(image_files(images), images)
     faults: list[Named] = []
     done = failed = 0
-    with writer(out, kind, columns) as written:
+    with writer(out, kind, columns) as write:
         # Each call starts the workers anew, so with workers it is given more images.
         size = clf.batch_size * (16 if workers else 1)
         while chunk := list(islice(named, size)):
@@ -99,7 +98,7 @@ def predict(
             wrong = [fault for fault in found if isinstance(fault, Named)]
             faults += wrong[: _TOLD - len(faults)]
             done, failed = done + len(rows), failed + len(wrong)
-            written.write(rows)
+            write(rows)
     for fault in faults:
         say(f"{fault.name}: {fault.fault}")
     if failed > len(faults):
@@ -116,15 +115,7 @@ def asked_of(
     abstain: float | None,
     coverage: float | None,
 ) -> "Asked":
-    """What is asked for, checked before any image is read.
-
-    Raises
-    ------
-    InputError
-        The model cannot do it, or a value cannot be used.
-    """
-    import numpy as np
-
+    """What is asked for, checked before any image is read."""
     from ..estimator.doubt import check_abstention, conformal_scores
     from ..estimator.populations import prevalence_of
     from ..estimator.rows import Asked
@@ -137,17 +128,11 @@ def asked_of(
             raise InputError("--sets holds for the class shares of its images: omit --prevalence.")
         conformal_scores(clf.model_, stage, coverage)
     shares = prevalence_of(clf.model_, given, clf.class_names_)
-    return Asked(stage, None if shares is None else np.asarray(shares), abstain, coverage)
+    return Asked(stage, shares, abstain, coverage)
 
 
 def shares_in(text: str) -> dict[str, float] | list[float]:
-    """Class shares in a text such as healthy=0.9,ill=0.1 or 0.9,0.1, or in JSON.
-
-    Raises
-    ------
-    InputError
-        It is none of these.
-    """
+    """Class shares in a text such as healthy=0.9,ill=0.1 or 0.9,0.1, or in JSON."""
     try:
         if text.lstrip()[:1] in ("[", "{"):
             found: dict[str, float] | list[float] = json.loads(text)

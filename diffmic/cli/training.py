@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .app import say, watched
 from .loading import (
     DataArgument,
     Device,
@@ -19,6 +18,7 @@ from .loading import (
     OutModel,
     read_data,
 )
+from .messages import say, watched
 
 if TYPE_CHECKING:
     from ..classifier import DiffMICClassifier
@@ -27,9 +27,11 @@ if TYPE_CHECKING:
 
 COMMAND_FILE, REPORT_FILE = "command.txt", "report.html"
 _DEFAULT_BACKBONE = "tf_efficientnet_lite0"
+_OF_ONE_RUN = ("data", "out", "checkpoint_dir", "resume", "dry_run", "estimate")
 
 
 def train(
+    context: typer.Context,
     data: DataArgument,
     out: OutModel,
     backbone: Annotated[str, typer.Option(help="Name of a timm model.")] = _DEFAULT_BACKBONE,
@@ -116,18 +118,12 @@ def train(
         device=device,
         verbose=1 if watched() else 2,  # a bar, or lines that a file can hold
     )
-    how: dict[str, Any] = {
-        "backbone": backbone, "task": task, "image-size": side, "epochs": epochs,
-        "batch-size": batch_size, "learning-rate": learning_rate, "augment": augment,
-        "architecture": architecture, "recipe": recipe, "test": test, "seed": seed,
-        "workers": workers, "time-limit": time_limit, "device": device, "group": group,
-        "image": image, "label": label, "folder": folder, "levels": levels,
-    }  # fmt: skip
-    flags = {"from-scratch": from_scratch, "skip-damaged": skip_damaged}
-    words = ["diffmic", "train", data, "--out", str(out)]
-    words += [w for k, v in how.items() if v is not None for w in (f"--{k}", str(v))]
-    command = shlex.join([*words, *(f"--{name}" for name, given in flags.items() if given)])
-    plan = Plan(clf, parts, found, command)
+    command = ["diffmic", "train", data, "--out", str(out)]
+    for name, value in {**context.params, "image_size": side}.items():
+        if name not in _OF_ONE_RUN and value is not None and value is not False:
+            option = f"--{name.replace('_', '-')}"
+            command += [option] if value is True else [option, str(value)]
+    plan = Plan(clf, parts, found, shlex.join(command))
     for name, text in plan.rows():
         typer.echo(f"{name:<12}{text}", err=True)
     seconds = seconds_of_fit(clf, parts.train) if estimate else None
@@ -157,16 +153,14 @@ class Plan:
         if parts.validation is not None:
             validation = f"{len(parts.validation)} images"
         test = "none" if parts.test is None else f"{len(parts.test)} images"
-        groups = parts.train.groups
         weights = "pretrained weights" if clf.pretrained else "random weights"
+        grouped = []
+        if (groups := parts.train.groups) is not None:
+            grouped = [("groups", f"{len(set(groups.tolist()))} to learn from")]
         return [
             ("images", f"{len(parts.train)} to learn from; test: {test}; validation: {validation}"),
             ("split", parts.told),
-            *(
-                [("groups", f"{len(set(groups.tolist()))} to learn from")]
-                if groups is not None
-                else []
-            ),
+            *grouped,
             ("classes", _classes(parts.train)),
             ("range", "; ".join(ranges)),
             ("image size", f"{clf.image_size} × {clf.image_size} pixels"),
@@ -213,7 +207,7 @@ def _fitted_and_saved(plan: Plan, name: str, out: Path, *, resume: bool) -> None
         report = clf.evaluate(parts.test, groups=parts.test.groups)
         clf.save_pretrained(out, card=ModelCard(dataset=name, split=card.split, test_scores=report))
         typer.echo(f"{report.n_images} test images of {name}, one run\n\n{report.to_markdown()}\n")
-    from .page import write_report
+    from .report import write_report
 
     file = out.expanduser() / REPORT_FILE
     pictures = write_report(file, clf, plan, report, name)

@@ -4,47 +4,29 @@ import csv
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol, TextIO
+from typing import Any, TextIO
 
 from ..errors import DiffMICError, InputError
 from ..named_files import utf8
 
 Row = Mapping[str, Any]
+Write = Callable[[Sequence[Row]], None]  # writes some rows
 FORMATS = {".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".parquet": "parquet"}
 
 
-class Writer(Protocol):
-    """Takes rows."""
-
-    def write(self, rows: Sequence[Row]) -> None:
-        """Write some rows."""
-
-
 def format_of(out: Path | None, asked: str | None) -> str:
-    """Format that was asked for, or else that of the file's suffix; CSV on standard output.
-
-    Raises
-    ------
-    InputError
-        There is no such format, or the suffix says none.
-    """
-    if asked is not None:
-        if asked not in FORMATS.values():
-            raise InputError(f"--format is {asked!r}; give csv, jsonl or parquet.")
-        found = asked
-    elif out is None:
-        found = "csv"
-    else:
-        known = FORMATS.get(out.suffix.lower())
-        if known is None:
-            raise InputError(
-                f"The format of {str(out)!r} is unknown: end it in {', '.join(FORMATS)}, or give "
-                "--format."
-            )
-        found = known
+    """Format that was asked for, or else that of the file's suffix; CSV on standard output."""
+    if asked is not None and asked not in FORMATS.values():
+        raise InputError(f"--format is {asked!r}; give csv, jsonl or parquet.")
+    found = asked or ("csv" if out is None else FORMATS.get(out.suffix.lower()))
+    if found is None:
+        raise InputError(
+            f"The format of {str(out)!r} is unknown: end it in {', '.join(FORMATS)}, or give "
+            "--format."
+        )
     if found == "parquet":
         if out is None:
             raise InputError("parquet is written to a file alone: give --out predictions.parquet.")
@@ -53,8 +35,8 @@ def format_of(out: Path | None, asked: str | None) -> str:
 
 
 @contextmanager
-def writer(out: Path | None, kind: str, columns: Sequence[str]) -> Iterator[Writer]:
-    """Writer to a file, or to standard output.
+def writer(out: Path | None, kind: str, columns: Sequence[str]) -> Iterator[Write]:
+    """Function that writes rows to a file, or to standard output.
 
     A file has the suffix ``.part`` until all is written, so that a part is not taken for the whole.
     """
@@ -74,11 +56,8 @@ def writer(out: Path | None, kind: str, columns: Sequence[str]) -> Iterator[Writ
     file = out if special else out.with_name(out.name + ".part")
     try:
         if kind == "parquet":
-            made = _Parquet(file, columns)
-            try:
-                yield made
-            finally:
-                made.close()
+            with _parquet(file, columns) as write:
+                yield write
         else:
             how: dict[str, Any] = {"encoding": "utf-8", "errors": "surrogateescape"}
             with open(file, "w", newline="", **how) as stream:
@@ -91,64 +70,48 @@ def writer(out: Path | None, kind: str, columns: Sequence[str]) -> Iterator[Writ
         os.replace(file, out)
 
 
-def _text(stream: TextIO, kind: str, columns: Sequence[str]) -> Writer:
-    return _Lines(stream) if kind == "jsonl" else _Table(stream, columns)
+def _text(stream: TextIO, kind: str, columns: Sequence[str]) -> Write:
+    """Writes JSON lines, or CSV, in which several labels of an image are joined by semicolons."""
+    table = csv.writer(stream, lineterminator="\n")
+    if kind == "csv":
+        table.writerow(columns)
 
-
-class _Table:
-    """CSV; several labels of an image are joined by semicolons."""
-
-    def __init__(self, stream: TextIO, columns: Sequence[str]) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
-        self._writer.writerow(columns)
-        self._stream = stream
-
-    def write(self, rows: Sequence[Row]) -> None:
+    def write(rows: Sequence[Row]) -> None:
         for row in rows:
-            cells = (";".join(c) if isinstance(c, list) else c for c in row.values())
-            self._writer.writerow(cells)
-        self._stream.flush()
+            if kind == "csv":
+                table.writerow(";".join(c) if isinstance(c, list) else c for c in row.values())
+            else:
+                stream.write(json.dumps(row) + "\n")
+        stream.flush()
+
+    return write
 
 
-class _Lines:
-    """JSON lines."""
+@contextmanager
+def _parquet(file: Path, columns: Sequence[str]) -> Iterator[Write]:
+    """Writes parquet, a row group for each batch; without any row it has columns of nothing."""
+    pa, pq = _pyarrow()
+    made: Any = None
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, rows: Sequence[Row]) -> None:
-        for row in rows:
-            self._stream.write(json.dumps(row) + "\n")
-        self._stream.flush()
-
-
-class _Parquet:
-    """Parquet, a row group for each batch."""
-
-    def __init__(self, file: Path, columns: Sequence[str]) -> None:
-        self._file, self._columns = file, columns
-        self._writer: Any = None
-
-    def write(self, rows: Sequence[Row]) -> None:
-        pa, pq = _pyarrow()
-        # Names that are no UTF-8 cannot be kept in parquet: their bytes are written out.
-        plain = [{**row, "file": utf8(str(row["file"]))} for row in rows]
-        table = pa.Table.from_pylist(plain) if plain else None
-        if table is None:
+    def write(rows: Sequence[Row]) -> None:
+        nonlocal made
+        if not rows:
             return
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(str(self._file), _schema(pa, table.schema))
-        self._writer.write_table(table.cast(self._writer.schema))
+        # Names that are no UTF-8 cannot be kept in parquet: their bytes are written out.
+        table = pa.Table.from_pylist([{**row, "file": utf8(str(row["file"]))} for row in rows])
+        if made is None:
+            made = pq.ParquetWriter(str(file), _schema(pa, table.schema))
+        made.write_table(table.cast(made.schema))
 
-    def close(self) -> None:
-        """End the file; without any row it has columns of nothing."""
-        pa, pq = _pyarrow()
-        if self._writer is None:
-            empty = pa.table({name: pa.array([], pa.null()) for name in self._columns})
-            pq.write_table(empty, str(self._file))
+    try:
+        yield write
+    finally:
+        if made is None:
+            empty = pa.table({name: pa.array([], pa.null()) for name in columns})
+            pq.write_table(empty, str(file))
         else:
             with suppress(OSError):
-                self._writer.close()
+                made.close()
 
 
 def _schema(pa: Any, found: Any) -> Any:

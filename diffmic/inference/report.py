@@ -14,6 +14,7 @@ from ..tasks import CLASS_METRICS, CLASS_WORDS, METRIC_WORDS, Task, class_metric
 from .tables import data_frame, markdown_table
 
 Floats = NDArray[np.float64]
+Table = tuple[list[str], list[list[str]]]  # heading and rows
 LEVEL = 0.95  # of the intervals
 _SEED = 0  # the same resamples for every stage and report, so that differences are paired
 ORDER = ("prior", "diffusion", "diffusion_alone")
@@ -152,25 +153,30 @@ class EvaluationReport(Mapping[str, Mapping[str, float]]):
 
         It is the block of results of a model card: ``ModelCard(test_scores=report)``.
         """
-        stages = list(self)
-        overall = [
-            [METRIC_WORDS.get(metric, metric), *(str(self.measured(s, metric)) for s in stages)]
-            for metric in self[stages[0]]
-        ]
-        blocks = [markdown_table(["", *(s.replace("_", " ") for s in stages)], overall)]
-        for stage in stages:
-            rows = [
-                [name, str(count), *(str(self.measured(stage, m, label)) for m in CLASS_METRICS)]
-                for name, label, count in zip(
-                    self.class_names, self.classes.tolist(), self._n_positive.tolist(), strict=True
-                )
-            ]
-            heading = ["class", "images", *(CLASS_WORDS.get(m, m) for m in CLASS_METRICS)]
+        blocks = [markdown_table(*self.overall_table())]
+        for stage in self:
             blocks += [
                 f"Each class against all others, {stage.replace('_', ' ')}:",
-                markdown_table(heading, rows),
+                markdown_table(*self.class_table(stage)),
             ]
         return "\n\n".join([*blocks, *self._notes()])
+
+    def overall_table(self) -> Table:
+        """Heading and rows of all metrics, with a column for each stage, as texts."""
+        rows = [
+            [METRIC_WORDS.get(metric, metric), *(str(self.measured(s, metric)) for s in self)]
+            for metric in self[next(iter(self))]
+        ]
+        return ["", *(stage.replace("_", " ") for stage in self)], rows
+
+    def class_table(self, stage: str) -> Table:
+        """Heading and rows of the metrics of each class, as texts."""
+        labels, counts = self.classes.tolist(), self._n_positive.tolist()
+        rows = [
+            [name, str(count), *(str(self.measured(stage, m, label)) for m in CLASS_METRICS)]
+            for name, label, count in zip(self.class_names, labels, counts, strict=True)
+        ]
+        return ["class", "images", *(CLASS_WORDS.get(m, m) for m in CLASS_METRICS)], rows
 
     def _notes(self) -> Iterator[str]:
         if self.n_bootstrap:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
-from diffmic.cli.files import image_files
+from diffmic.cli.loading import image_files
 
 
 @pytest.fixture

@@ -114,7 +114,7 @@ def test_a_training_goes_on_from_its_checkpoint(photos, command, tmp_path):
 
 
 def test_an_interval_in_the_report_is_not_broken_over_lines():
-    from diffmic.cli.page import _table
+    from diffmic.cli.report import _table
 
     cells = _table([], [["AUC", "0.8 (0.7 to 0.9)", "<b> (3 to 4)"]])
     assert "<td>0.8 <span>(0.7 to 0.9)</span></td>" in cells

@@ -40,8 +40,8 @@ def test_parquet_without_pyarrow_is_refused_in_a_line(monkeypatch):
 
 def test_csv_can_be_read_back(tmp_path):
     file = tmp_path / "x.csv"
-    with writer(file, "csv", COLUMNS) as written:
-        written.write(ROWS)
+    with writer(file, "csv", COLUMNS) as write:
+        write(ROWS)
     with file.open(newline="", encoding="utf-8") as stream:
         found = list(csv.DictReader(stream))
     assert [row["file"] for row in found] == [row["file"] for row in ROWS]
@@ -51,18 +51,18 @@ def test_csv_can_be_read_back(tmp_path):
 
 def test_json_lines_can_be_read_back(tmp_path):
     file = tmp_path / "x.jsonl"
-    with writer(file, "jsonl", COLUMNS) as written:
-        written.write(ROWS)
+    with writer(file, "jsonl", COLUMNS) as write:
+        write(ROWS)
     assert [json.loads(line) for line in file.read_text().splitlines()] == ROWS
 
 
 def test_parquet_can_be_read_back(tmp_path):
     pq = pytest.importorskip("pyarrow.parquet")
     file = tmp_path / "x.parquet"
-    with writer(file, "parquet", COLUMNS) as written:
-        written.write(ROWS[:1])
-        written.write([])
-        written.write(ROWS[:1])
+    with writer(file, "parquet", COLUMNS) as write:
+        write(ROWS[:1])
+        write([])
+        write(ROWS[:1])
     assert pq.read_table(file).to_pylist() == [ROWS[0], ROWS[0]]
 
 
@@ -80,8 +80,8 @@ def test_an_interrupted_output_keeps_another_name_and_an_earlier_one_stays(tmp_p
     file.write_text("earlier")
 
     def interrupted():
-        with writer(file, kind, COLUMNS) as written:
-            written.write(ROWS)
+        with writer(file, kind, COLUMNS) as write:
+            write(ROWS)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt) as caught:
@@ -104,7 +104,7 @@ def test_parquet_takes_batches_without_a_decision_or_a_label(tmp_path):
         {"file": "a", "predicted": None, "undecided": []},
         {"file": "b", "predicted": "ill", "undecided": ["ill"]},
     ]
-    with writer(file, "parquet", columns) as written:
-        written.write(rows[:1])
-        written.write(rows[1:])
+    with writer(file, "parquet", columns) as write:
+        write(rows[:1])
+        write(rows[1:])
     assert pq.read_table(file).to_pylist() == rows

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..tasks import CLASS_METRICS, CLASS_WORDS, METRIC_WORDS
+from ..tasks import METRIC_WORDS
 
 if TYPE_CHECKING:
     from ..classifier import DiffMICClassifier
@@ -51,16 +51,7 @@ def write_report(
 ) -> bool:
     """Write the report; returns whether it has pictures, which need matplotlib.
 
-    Parameters
-    ----------
-    file : Path
-    clf : DiffMICClassifier
-        Fitted estimator.
-    plan : Plan
-    report : EvaluationReport or None
-        Metrics on the test part; None: there is none.
-    name : str
-        Name of the data.
+    ``report`` holds the metrics on the test part, if there is one; ``name`` is that of the data.
     """
     try:
         import matplotlib
@@ -91,7 +82,9 @@ def write_report(
         parts += _figures(clf, report)
         if report is not None and plan.parts.test is not None:
             parts += _mistakes(clf, report, plan.parts.test)
-    parts += ["<h2>Again</h2>", f"<pre>{html.escape(plan.command)}</pre>", _versions(clf)]
+    versions = ", ".join(f"{package} {number}" for package, number in clf.versions_.items())
+    parts += ["<h2>Again</h2>", f"<pre>{html.escape(plan.command)}</pre>"]
+    parts += [f"<p>{html.escape(versions)}</p>"]
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
@@ -123,26 +116,17 @@ def _cell(text: str) -> str:
 
 def _measured(report: "EvaluationReport") -> Iterator[str]:
     """Tables of a report: all metrics of each stage, then those of each class."""
-    stages = list(report)
-    both = {"prior", "diffusion"} <= set(stages)
-    rows = []
-    for metric in report[stages[0]]:
-        row = [METRIC_WORDS.get(metric, metric), *(str(report.measured(s, metric)) for s in stages)]
-        rows.append([*row, str(report.difference(metric))] if both else row)
-    heading = ["", *(stage.replace("_", " ") for stage in stages)]
-    heading += ["diffusion less prior"] if both else []
+    heading, rows = report.overall_table()
+    if {"prior", "diffusion"} <= set(report):
+        heading.append("diffusion less prior")
+        for row, metric in zip(rows, report["prior"], strict=True):
+            row.append(str(report.difference(metric)))
     units = "images" if report.groups is None else "groups of images"
     yield f"<h2>Test part: {report.n_images} images</h2>"
     yield f"<p>In brackets: 95 % intervals over {report.n_bootstrap} resamples of the {units}.</p>"
     yield _table(heading, rows)
-    chosen = "diffusion" if "diffusion" in stages else stages[0]
-    counts = {row["class"]: row["n_positive"] for row in report.rows() if row["stage"] == chosen}
-    rows = [
-        [name, str(counts[label]), *(str(report.measured(chosen, m, label)) for m in CLASS_METRICS)]
-        for name, label in zip(report.class_names, report.classes.tolist(), strict=True)
-    ]
-    yield f"<p>Each class against all others, {chosen}:</p>"
-    yield _table(["class", "images", *(CLASS_WORDS.get(m, m) for m in CLASS_METRICS)], rows)
+    yield f"<p>Each class against all others, {_stage(report)}:</p>"
+    yield _table(*report.class_table(_stage(report)))
 
 
 def _scores(scores: Any) -> str:
@@ -157,39 +141,33 @@ def _scores(scores: Any) -> str:
 
 
 def _figures(clf: "DiffMICClassifier", report: "EvaluationReport | None") -> Iterator[str]:
-    from ..plots import (
-        ConfusionDisplay,
-        HistoryDisplay,
-        ReliabilityDisplay,
-        RiskCoverageDisplay,
-    )
+    from ..plots import ConfusionDisplay, HistoryDisplay, ReliabilityDisplay, RiskCoverageDisplay
 
     yield "<h2>Figures</h2>"
     if report is not None:
+        truth, classes = report.truth, report.classes
         shown = {s: report.proba[s] for s in ("diffusion", "prior") if s in report.proba}
-        known: Any = {"classes": report.classes} if report.task.exclusive else {}
-        display: Any = ReliabilityDisplay.from_predictions(report.truth, shown, **known)
+        ReliabilityDisplay.from_predictions(truth, shown, classes=classes)
         yield _figure("Reliability: how often predictions of a probability are right.")
         if report.task.exclusive:
-            decided = _decided(report)
-            display = ConfusionDisplay.from_predictions(
-                report.truth, decided, classes=report.classes, class_names=report.class_names
+            ConfusionDisplay.from_predictions(
+                truth, _decided(report), classes=classes, class_names=report.class_names
             )
             yield _figure("Confusion: share of each true class (rows) that is given each class.")
-            display = RiskCoverageDisplay.from_predictions(report.truth, shown, **known)
+            RiskCoverageDisplay.from_predictions(truth, shown, classes=classes)
             yield _figure("Errors among the images that are most certain.")
-        del display
     if clf.history_:
         HistoryDisplay.from_estimator(clf)
         yield _figure("History of the training.")
 
 
+def _stage(report: "EvaluationReport") -> str:
+    return "diffusion" if "diffusion" in report else "prior"
+
+
 def _decided(report: "EvaluationReport") -> NDArray[Any]:
-    stage = "diffusion" if "diffusion" in report else "prior"
-    decided: NDArray[Any] = report.task.decide(
-        report.proba[stage], report.classes, report.thresholds.get(stage)
-    )
-    return decided
+    stage = _stage(report)
+    return report.task.decide(report.proba[stage], report.classes, report.thresholds.get(stage))
 
 
 def _figure(caption: str, *, dpi: int = 110) -> str:
@@ -201,9 +179,8 @@ def _figure(caption: str, *, dpi: int = 110) -> str:
     plt.close("all")
     picture = base64.b64encode(stream.getvalue()).decode()
     told = html.escape(caption)
-    alt = html.escape(caption, quote=True)
     return (
-        f'<figure><img alt="{alt}" src="data:image/png;base64,{picture}">'
+        f'<figure><img alt="{told}" src="data:image/png;base64,{picture}">'
         f"<figcaption>{told}</figcaption></figure>"
     )
 
@@ -212,8 +189,7 @@ def _mistakes(clf: "DiffMICClassifier", report: "EvaluationReport", part: Any) -
     """The test images of which the model was most sure and wrong, with the regions it read."""
     from ..plots import plot_regions
 
-    stage = "diffusion" if "diffusion" in report else "prior"
-    proba, decided, names = report.proba[stage], _decided(report), report.class_names
+    proba, decided, names = report.proba[_stage(report)], _decided(report), report.class_names
     if report.task.exclusive:
         wrong = np.flatnonzero(decided != report.truth)
         doubt = proba.max(axis=1)
@@ -250,8 +226,3 @@ def _mistakes(clf: "DiffMICClassifier", report: "EvaluationReport", part: Any) -
 
 def _listed(names: Sequence[str], row: NDArray[Any]) -> str:
     return ", ".join(n for n, present in zip(names, row, strict=True) if present == 1) or "none"
-
-
-def _versions(clf: "DiffMICClassifier") -> str:
-    told = ", ".join(f"{package} {number}" for package, number in clf.versions_.items())
-    return f"<p>{html.escape(told)}</p>"
