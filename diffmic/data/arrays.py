@@ -29,6 +29,7 @@ def array_image(value: Any, name: str, reading: Reading) -> Tensor:
     if image.ndim != 3:
         raise InputError(
             f"The {name} has shape {tuple(image.shape)}; (C, H, W), (H, W, C) or (H, W) is needed."
+            + (" Of a volume or a stack, pass each slice as an image." if image.ndim > 3 else "")
         )
     return channels_first(image[None], name=name)[0]
 
@@ -143,7 +144,7 @@ def channels_first(images: Tensor, *, name: str | None = None) -> Tensor:
         return images.permute(0, 3, 1, 2)
     raise InputError(
         f"{subject(name)} shape {tuple(images.shape[1:])}; 1 (gray) or 3 (RGB) channels are "
-        "needed, first or last. Choose or combine channels before passing them."
+        "needed, first or last. Choose or combine channels; of a volume, pass each slice."
     )
 
 
@@ -199,7 +200,7 @@ def as_batch(
         raise InputError(
             f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
             f"dim {images.ndim}: shape {tuple(images.shape)}. "
-            "Reshape your data so that each sample is an image."
+            "Reshape your data so that each sample is an image; of a volume, pass slices."
         )
     if len(images) == 0:
         raise InputError("X holds no images: Found array with 0 sample(s), at least 1 is required.")

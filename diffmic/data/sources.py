@@ -310,9 +310,20 @@ def item_errors(dataset: Any, index: int) -> Iterator[None]:
     except Exception as reason:
         file = _file_of(dataset, index)
         told = f"{type(reason).__name__}: {reason}".removeprefix("InputError: ").rstrip(". :")
+        first = None if isinstance(reason, InputError) else _first_cause(reason)
+        if first is not None:  # transforms tell their own name, not what went wrong in them
+            told = f"{told} (from {type(first).__name__}: {first})"
         raise InputError(
             f"Item {index} of the Dataset{f', {file},' if file else ''} cannot be read: {told}."
         ) from reason
+
+
+def _first_cause(reason: BaseException) -> BaseException | None:
+    """Exception that an exception was raised from, and that one in turn, to the first."""
+    chain = [reason]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain[-1] if len(chain) > 1 else None
 
 
 def _number_in(dataset: Any, index: int) -> int:

@@ -11,12 +11,13 @@ from torch import Tensor
 from ..data.framing import frames
 from ..model import Conditions
 from ..tasks import Task
+from .tables import Brief
 
 Array = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Explanation:
+@dataclass(frozen=True, repr=False)
+class Explanation(Brief):
     """Explanation of predictions, returned by :meth:`DiffMICClassifier.explain`.
 
     Attributes

@@ -9,14 +9,14 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 from ..random import imported
 from ..tasks import Task
-from .tables import data_frame
+from .tables import Brief, data_frame
 
 Floats = NDArray[np.float64]
 N_LIMITS = 100  # candidates for the limit of multi-label probabilities
 
 
-@dataclass(frozen=True, eq=False)
-class PredictionSets:
+@dataclass(frozen=True, eq=False, repr=False)
+class PredictionSets(Brief):
     """Sets of classes, returned by :meth:`DiffMICClassifier.predict_set`.
 
     Attributes

@@ -1,7 +1,22 @@
-"""Results as tables: pandas data frames, and Markdown."""
+"""Results for people: pandas data frames, Markdown, and what a notebook prints."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any
+
+import numpy as np
+
+
+class Brief:
+    """Base of dataclasses of many values: printed, they tell the shapes of their arrays."""
+
+    def __repr__(self) -> str:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}  # type: ignore[arg-type]
+        told = [
+            f"{name} {value.shape if isinstance(value, np.ndarray) else repr(value)}"
+            for name, value in values.items()
+        ]
+        return f"<{type(self).__name__}: {', '.join(told)}>"
 
 
 def data_frame(rows: Sequence[Mapping[str, Any]] | Mapping[str, Any]) -> Any:

@@ -12,15 +12,15 @@ from ..random import imported
 from ..tasks import Task
 from .evidence import SCORE_FLOOR, Evidence, of_training_population
 from .fitted import FittedModel
-from .tables import data_frame
+from .tables import Brief, data_frame
 
 Floats = NDArray[np.float64]
 TAIL = 0.025  # of the draws on either side of an interval
 MEASURES = ("entropy", "mutual_information", "interval_width", "p_value", "distance", "farther")
 
 
-@dataclass(frozen=True, eq=False)
-class Uncertainty:
+@dataclass(frozen=True, eq=False, repr=False)
+class Uncertainty(Brief):
     """Uncertainty of each prediction, returned by :meth:`DiffMICClassifier.predict_uncertainty`.
 
     Shapes are (n,), or (n, L) for multi-label, where each label has its own; distances are (n,).

@@ -6,6 +6,7 @@ probabilities, ``plot`` draws again on other axes.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -33,7 +34,7 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Floats, Fl
     return low.clip(0, 1), high.clip(0, 1)
 
 
-@dataclass
+@dataclass(repr=False)
 class ReliabilityDisplay:
     """Reliability diagram: how often a prediction is right, against how probable it was said to be.
 
@@ -51,11 +52,11 @@ class ReliabilityDisplay:
 
     @classmethod
     def from_estimator(
-        cls, clf: Any, X: Any, y: Any, *, n_bins: int = 10, ax: "Axes | None" = None
+        cls, clf: Any, X: Any, y: Any = None, *, n_bins: int = 10, ax: "Axes | None" = None
     ) -> Self:
-        """Figure of the prior and the diffusion of an estimator for images X and labels y."""
-        proba = _probabilities(clf, X)
-        return cls.from_predictions(y, proba, classes=clf.classes_, n_bins=n_bins, ax=ax)
+        """Figure of the prior and the diffusion of an estimator; X and y as in ``evaluate``."""
+        truth, proba = _evaluated(clf, X, y)
+        return cls.from_predictions(truth, proba, classes=clf.classes_, n_bins=n_bins, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -104,7 +105,7 @@ class ReliabilityDisplay:
         ax = axes_of(ax, (4, 4))
         ax.plot([0, 1], [0, 1], color="#888888", linewidth=0.8)
         for (name, (said, found, low, high)), line in zip(
-            self.curves.items(), _lines(self.curves), strict=True
+            self.curves.items(), cycle(LINES), strict=False
         ):
             ax.errorbar(
                 said,
@@ -125,7 +126,7 @@ class ReliabilityDisplay:
         return ax
 
 
-@dataclass
+@dataclass(repr=False)
 class RiskCoverageDisplay:
     """Risk–coverage curve: the share of errors among the images that are most certain.
 
@@ -141,10 +142,10 @@ class RiskCoverageDisplay:
     areas: Mapping[str, float]
 
     @classmethod
-    def from_estimator(cls, clf: Any, X: Any, y: Any, *, ax: "Axes | None" = None) -> Self:
+    def from_estimator(cls, clf: Any, X: Any, y: Any = None, *, ax: "Axes | None" = None) -> Self:
         """Figure of the prior and the diffusion of an estimator, by their largest probability."""
-        proba = _probabilities(clf, X)
-        return cls.from_predictions(y, proba, classes=clf.classes_, ax=ax)
+        truth, proba = _evaluated(clf, X, y)
+        return cls.from_predictions(truth, proba, classes=clf.classes_, ax=ax)
 
     @classmethod
     def from_predictions(
@@ -200,9 +201,7 @@ class RiskCoverageDisplay:
     def plot(self, ax: "Axes | None" = None) -> "Axes":
         """Draw on axes, or on those of a new figure."""
         ax = axes_of(ax, (4.5, 3.5))
-        for (name, (coverage, risk)), line in zip(
-            self.curves.items(), _lines(self.curves), strict=True
-        ):
+        for (name, (coverage, risk)), line in zip(self.curves.items(), cycle(LINES), strict=False):
             label = f"{name} (area {self.areas[name]:.3f})"
             every = max(1, len(coverage) // 10)
             ax.plot(
@@ -217,7 +216,7 @@ class RiskCoverageDisplay:
         return ax
 
 
-@dataclass
+@dataclass(repr=False)
 class ConfusionDisplay:
     """Confusion matrix: for each true class, the share of its images that each class is given.
 
@@ -234,12 +233,21 @@ class ConfusionDisplay:
 
     @classmethod
     def from_estimator(
-        cls, clf: Any, X: Any, y: Any, *, stage: Stage = "diffusion", ax: "Axes | None" = None
+        cls,
+        clf: Any,
+        X: Any,
+        y: Any = None,
+        *,
+        stage: Stage = "diffusion",
+        ax: "Axes | None" = None,
     ) -> Self:
-        """Figure of a stage of an estimator for images X and labels y."""
-        predicted = clf.predict(X, stage=stage)
+        """Figure of a stage of an estimator; X and y as in ``evaluate``."""
+        truth, proba = _evaluated(clf, X, y)
+        if stage not in proba:
+            raise InputError(f"stage is {stage!r}; the model has {list(proba)}.")
+        predicted = clf.model_.decisions(proba[stage], stage)
         return cls.from_predictions(
-            y, predicted, classes=clf.classes_, class_names=clf.class_names_, ax=ax
+            truth, predicted, classes=clf.classes_, class_names=clf.class_names_, ax=ax
         )
 
     @classmethod
@@ -310,20 +318,15 @@ class ConfusionDisplay:
         return ax
 
 
-def _probabilities(clf: Any, X: Any) -> dict[str, Any]:
-    """Probabilities of each trained stage of an estimator, the diffusion first."""
-    stages = [stage for stage in STAGES if stage in clf.calibrations_]
-    return {str(stage): clf.predict_proba(X, stage=stage) for stage in stages}
+def _evaluated(clf: Any, X: Any, y: Any) -> tuple[NDArray[Any], dict[str, Floats]]:
+    """Labels, and probabilities of each trained stage of an estimator, the diffusion first."""
+    report = clf.evaluate(X, y, n_bootstrap=0)
+    return report.truth, {str(s): report.proba[s] for s in STAGES if s in report.proba}
 
 
 def _named(proba: Any) -> dict[str, Floats]:
     named = proba if isinstance(proba, Mapping) else {"predictions": proba}
     return {str(name): np.asarray(p, float) for name, p in named.items()}
-
-
-def _lines(curves: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """How each curve is drawn."""
-    return [LINES[number % len(LINES)] for number in range(len(curves))]
 
 
 def _claims(y_true: ArrayLike, proba: Floats, classes: ArrayLike | None) -> tuple[Floats, Floats]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _TITLES = {"prior": "stage one: prior", "diffusion": "stage two: diffusion"}
 
 
-@dataclass
+@dataclass(repr=False)
 class HistoryDisplay:
     """Training history: loss of training and likelihood of validation in each epoch of a stage.
 
@@ -72,7 +72,7 @@ class HistoryDisplay:
         return figure  # type: ignore[no-any-return]
 
 
-@dataclass
+@dataclass(repr=False)
 class DenoisingDisplay:
     """A label map as it is denoised: noisy maps above, estimates of the clean map below.
 

@@ -15,6 +15,7 @@ from torchvision.datasets import ImageFolder
 
 from diffmic import DiffMICClassifier
 from diffmic.data import PreparedImages, read_inputs
+from diffmic.data.images import as_image
 from diffmic.data.inputs import survey_of
 from diffmic.errors import InputError
 
@@ -87,6 +88,32 @@ def test_whatever_an_item_raises_is_an_input_error_that_names_it(error, form):
     images = read_inputs(form(Raising(error))).images
     with pytest.raises(InputError, match=message):
         list(PreparedImages(images, 8).batches(2))
+
+
+def test_the_first_cause_is_told_too():
+    def wrapped(error):  # as MONAI's transforms do, several times
+        for name in ("LoadImaged", "Compose"):
+            outer = RuntimeError(f"applying transform {name}")
+            outer.__cause__, error = error, outer
+        return error
+
+    first = FileNotFoundError("No such file: 'a/7.png'")
+    message = r"RuntimeError: applying transform Compose \(from FileNotFoundError: .*a/7\.png'\)\."
+    with pytest.raises(InputError, match=message):
+        read_inputs(Raising(wrapped(first)), with_targets=True)
+    circle = RuntimeError("a")
+    circle.__cause__ = circle
+    with pytest.raises(InputError, match=r"RuntimeError: a\."):
+        read_inputs(Raising(circle), with_targets=True)
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 24, 28), (20, 24, 28), (2, 1, 4, 24, 28)])
+def test_a_volume_is_told_to_be_passed_by_slices(shape):
+    volume = np.zeros(shape, np.float32)
+    with pytest.raises(InputError, match="slice"):
+        as_image(volume)
+    with pytest.raises(InputError, match="slice"):
+        read_inputs(np.stack([volume] * 2))
 
 
 def test_out_of_memory_and_interruptions_are_not_errors_of_an_image():

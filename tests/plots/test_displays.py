@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from tiny import small, stripes
+from torch.utils.data import DataLoader
 
 from diffmic import DiffMICClassifier, InputError
 from diffmic.plots import (
@@ -122,6 +123,42 @@ def test_figures_of_an_estimator(fitted, kind):
         assert display.class_names == clf.class_names_
     else:
         assert set(display.curves) == {"diffusion", "prior"}
+
+
+@pytest.mark.parametrize("kind", [ReliabilityDisplay, RiskCoverageDisplay, ConfusionDisplay])
+def test_labels_come_from_a_dataset(fitted, kind):
+    clf, X, y = fitted
+    with_labels = [{"image": image, "label": label} for image, label in zip(X, y, strict=True)]
+    found = vars(kind.from_estimator(clf, DataLoader(with_labels, batch_size=7)))
+    for name, value in vars(kind.from_estimator(clf, X, y)).items():
+        np.testing.assert_equal(found[name], value)
+    with pytest.raises(InputError, match="y"):
+        kind.from_estimator(clf, X)
+
+
+def test_the_confusion_of_each_stage_is_that_of_its_predictions(fitted):
+    clf, X, y = fitted
+    for stage in ("prior", "diffusion"):
+        counts = ConfusionDisplay.from_estimator(clf, X, y, stage=stage).counts
+        expected = ConfusionDisplay.from_predictions(y, clf.predict(X, stage=stage)).counts
+        assert counts.tolist() == expected.tolist()
+    with pytest.raises(InputError, match="'priors'; the model has"):
+        ConfusionDisplay.from_estimator(clf, X, y, stage="priors")
+
+
+def test_what_a_notebook_prints_of_a_result_is_short(fitted):
+    clf, X, y = fitted
+    shown = repr(clf.explain(X))
+    assert shown.startswith("<Explanation: saliency (60, 3, ")
+    assert "exclusive True" in shown
+    assert repr(clf.predict_uncertainty(X)).startswith("<Uncertainty: proba (60, 3), entropy (60,)")
+    results = [clf.explain(X), clf.predict_uncertainty(X), HistoryDisplay.from_estimator(clf)]
+    results.append(DenoisingDisplay.from_explanation(results[0]))
+    results += [
+        kind.from_estimator(clf, X, y)
+        for kind in (ReliabilityDisplay, RiskCoverageDisplay, ConfusionDisplay)
+    ]
+    assert max(len(repr(result)) for result in results) < 400
 
 
 def test_what_does_not_fit_is_told():
