@@ -1,6 +1,8 @@
 """Make and publish the models of the zoo, from a checkout.
 
 python -m zoo train diffmic-v2-aptos --data FOLDER
+python -m zoo measure --data FOLDER         the trained models on their test parts, once more
+python -m zoo table                         their metrics with intervals, as Markdown
 python -m zoo push diffmic-v2-aptos
 python -m zoo convert                       to today's file format, without training
 """
@@ -18,8 +20,7 @@ import typer
 from numpy.typing import NDArray
 
 from diffmic import DiffMICClassifier
-from diffmic.datasets import ImageTable, make_lesions, read_csv
-from diffmic.demo import table
+from diffmic.datasets import make_lesions
 from diffmic.errors import DiffMICError
 from diffmic.estimator.prediction import evidence_for
 from diffmic.hub import check_repository, load_model, push_folder, save_model
@@ -27,9 +28,10 @@ from diffmic.hub.card import Scores
 from diffmic.hub.files import WEIGHTS_FILE, digest
 from diffmic.hub.names import said_by_the_hub
 from diffmic.hub.publish import NOTICE_FILE
-from diffmic.inference import STAGES
+from diffmic.image_table import LabelledTable
+from diffmic.inference import STAGES, EvaluationReport
 from diffmic.published import BUNDLED
-from diffmic.tasks import class_shares, task_named
+from diffmic.tasks import METRIC_WORDS, class_shares, task_named
 from diffmic.training import resolve_recipe
 
 from .doubt import with_doubt
@@ -39,8 +41,13 @@ HERE = Path(__file__).parent
 HALF_PRECISION_TOLERANCE = 0.005
 CONVERSION_TOLERANCE = 1e-4
 N_GENERATED = 24  # images on which probabilities are compared
+SHOWN = ("accuracy", "label_accuracy", "macro_f1", "kappa", "auc", "nll", "ece_mass")
+WORDS = METRIC_WORDS | {"ece_mass": "calibration error"}
 app = typer.Typer(add_completion=False, help=__doc__)
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(ZOO)}.")]
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME]...", help="Left out: all of them.")
+]
 Models = Annotated[Path, typer.Option(help="Folder with the trained models.")]
 Results = Annotated[Path, typer.Option(help="Folder with their metrics.")]
 
@@ -62,9 +69,9 @@ def train(
             "--max-epochs is for trying things out: pass --models and --results, too, so that the "
             "zoo's own stay as they are."
         )
-    images = read_csv(data / recipe.folder / "labels.csv")
+    images = recipe.images(data)
     clf = fitted(recipe, images, seed, max_epochs, verbose)
-    scores, change = save(clf, recipe, images, models / name)
+    report, change = save(clf, recipe, images, models / name)
     epochs = "" if max_epochs is None else f" --max-epochs {max_epochs}"
     record = {
         "command": f"python -m zoo train {name} --data FOLDER --seed {seed}{epochs}",
@@ -75,11 +82,67 @@ def train(
         "weights_sha256": digest((models / name / WEIGHTS_FILE).read_bytes()),
         "largest_change_by_half_precision": change,
         "validation": clf.validation_scores_,
-        "test": scores,
+        **recorded(report),
     }
     results.mkdir(parents=True, exist_ok=True)
     (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
-    print(f"\n{name}, test part, one run, seed {seed}\n\n{table(scores)}\n\nSaved {models / name}")
+    print(f"\n{name}, test part, one run, seed {seed}\n\n{report.to_markdown()}")
+    print(f"\nSaved {models / name}")
+
+
+@app.command()
+def measure(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    names: Names = None,
+    models: Models = HERE / "models",
+    results: Results = HERE / "results",
+) -> None:
+    """Measure trained models on their test parts once more, and record it; trains nothing."""
+    for name in names or ZOO:
+        recipe = chosen(name)
+        folder, record = stored(name, models, results)
+        clf = DiffMICClassifier.from_pretrained(folder, device="cpu")
+        test = recipe.images(data).part("test")
+        record |= recorded(clf.evaluate(test.images, test.labels, groups=test.groups))
+        (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+        print(f"{name}: {len(test)} images measured.")
+
+
+@app.command()
+def table(names: Names = None, results: Results = HERE / "results") -> None:
+    """Print metrics of prior and diffusion on the test parts, with 95 % intervals, as Markdown."""
+    of_both = [*STAGES, "diffusion_alone"]
+    print("| | images | metric | prior | diffusion | diffusion alone | diffusion − prior |")
+    print("|---|---|---|---|---|---|---|")
+    for name in names or ZOO:
+        chosen(name)
+        record = json.loads((results / f"{name}.json").read_text())
+        if "intervals" not in record:
+            raise typer.BadParameter(f"{name} has no intervals yet: python -m zoo measure {name}.")
+        title = f"`{name}` | {record['n_test']}"
+        for metric in [m for m in SHOWN if m in record["test"]["prior"]]:
+            cells = [
+                f"{record['test'][stage][metric]:.3f} ({low:.3f} to {high:.3f})"
+                for stage in sorted(record["test"], key=of_both.index)
+                for low, high in [record["intervals"][stage][metric]]
+            ]
+            value, low, high = record["differences"][metric]
+            difference = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
+            print(f"| {title} | {WORDS[metric]} | {' | '.join(cells)} | {difference} |")
+            title = " | "
+
+
+def recorded(report: EvaluationReport) -> dict[str, Any]:
+    """Metrics of a test part with their 95 % intervals, and differences of the two stages."""
+    return {
+        "n_test": report.n_images,
+        "test": {stage: dict(of) for stage, of in report.items()},
+        "intervals": {
+            stage: {metric: report.measured(stage, metric)[1:] for metric in report[stage]}
+            for stage in report
+        },
+        "differences": {metric: report.difference(metric) for metric in report["prior"]},
+    }
 
 
 @app.command()
@@ -105,9 +168,7 @@ def push(
 
 @app.command()
 def convert(
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="[NAME]...", help="Left out: all of them.")
-    ] = None,
+    names: Names = None,
     models: Models = HERE / "models",
     results: Results = HERE / "results",
     data: Annotated[
@@ -131,7 +192,7 @@ def convert(
         card = replace(clf.card_, test_scores=todays(clf.card_.test_scores, clf))
         with_task(clf, recipe)
         if data is not None:
-            images = read_csv(data / recipe.folder / "labels.csv")
+            images = recipe.images(data)
             learn_shares(clf, images.part("train"))
             learn_doubt(clf, images.part("val"))
         with tempfile.TemporaryDirectory() as made:
@@ -150,21 +211,21 @@ def convert(
         print(f"{name}: probabilities changed by at most {change:.2g}, the weights are {told}.")
 
 
-def learn_shares(clf: DiffMICClassifier, images: ImageTable) -> None:
+def learn_shares(clf: DiffMICClassifier, images: LabelledTable) -> None:
     """Learn the class shares for which a model's probabilities hold from its training images."""
     model, targets = clf.model_, truth(images, clf.classes_)
     shares = class_shares(targets, torch.ones(len(targets)), model.task).numpy()
     clf.model_ = replace(model, shares=shares)
 
 
-def learn_doubt(clf: DiffMICClassifier, images: ImageTable) -> None:
+def learn_doubt(clf: DiffMICClassifier, images: LabelledTable) -> None:
     """Learn on labelled images what a model knows of its doubt."""
     model, parameters = clf.model_, clf.get_params(deep=False)
-    evidence = evidence_for(model, parameters, images.paths, "diffusion", embeddings=True)
+    evidence = evidence_for(model, parameters, images.images, "diffusion", embeddings=True)
     clf.model_ = with_doubt(model, evidence, truth(images, model.classes))
 
 
-def truth(images: ImageTable, classes: NDArray[Any]) -> torch.Tensor:
+def truth(images: LabelledTable, classes: NDArray[Any]) -> torch.Tensor:
     """One-hot or indicator targets (n, C) of labelled images."""
     labels = np.asarray(images.labels)
     targets = labels if labels.ndim == 2 else labels[:, None] == classes[None]
@@ -249,7 +310,7 @@ def chosen(name: str) -> ZooModel:
 
 
 def fitted(
-    recipe: ZooModel, images: ImageTable, seed: int, max_epochs: int | None, verbose: int
+    recipe: ZooModel, images: LabelledTable, seed: int, max_epochs: int | None, verbose: int
 ) -> DiffMICClassifier:
     """The estimator, trained on the training part and calibrated on the validation part."""
     training, validation = images.part("train"), images.part("val")
@@ -259,28 +320,28 @@ def fitted(
     if max_epochs is not None:
         clf.set_params(max_epochs=max_epochs)
     return clf.fit(
-        training.paths,
+        training.images,
         training.labels,
-        validation_data=(validation.paths, validation.labels),
+        validation_data=(validation.images, validation.labels),
     )
 
 
 def save(
-    clf: DiffMICClassifier, recipe: ZooModel, images: ImageTable, folder: Path
-) -> tuple[dict[str, dict[str, float]], float]:
+    clf: DiffMICClassifier, recipe: ZooModel, images: LabelledTable, folder: Path
+) -> tuple[EvaluationReport, float]:
     """Save in half precision, once that is known to change little.
 
     Returns
     -------
-    dict
-        Metrics of both stages on the test part.
+    EvaluationReport
+        Metrics on the test part.
     float
         The largest change of a probability by half precision, on the validation part.
     """
     clf.save_pretrained(folder, dtype="float16", card=recipe.card)
     half = DiffMICClassifier.from_pretrained(folder)
     validation, test = images.part("val"), images.part("test")
-    largest = largest_change(half, clf, validation.paths)
+    largest = largest_change(half, clf, validation.images)
     if largest > HALF_PRECISION_TOLERANCE:
         clf.save_pretrained(folder)
         raise SystemExit(
@@ -288,15 +349,15 @@ def save(
             "in full precision, without metrics of the test part."
         )
     # Of what is published: the weights in half precision.
-    scores = half.evaluate(test.paths, test.labels)
+    report = half.evaluate(test.images, test.labels, groups=test.groups)
     run = (
         f" One training run, seed {clf.random_state}, {clf.max_epochs} epochs; the test part was "
         "read once, after it."
     )
-    card = replace(recipe.card, split=recipe.card.split + run, test_scores=scores, n_test=len(test))
+    card = replace(recipe.card, split=recipe.card.split + run, test_scores=report, n_test=len(test))
     half.save_pretrained(folder, dtype="float16", card=card)
     (folder / NOTICE_FILE).write_text(card.license_note + "\n")
-    return {stage: dict(of) for stage, of in scores.items()}, largest
+    return report, largest
 
 
 if __name__ == "__main__":

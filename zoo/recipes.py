@@ -1,9 +1,12 @@
 """What each published model is trained on, with which settings, and what its card says."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from diffmic import ModelCard
+from diffmic.datasets import read_csv, read_medmnist
+from diffmic.image_table import LabelledTable
 
 TERMS = (
     "The software is Apache-2.0, and so are the ImageNet weights on which the training began "
@@ -23,16 +26,29 @@ class ZooModel:
     Attributes
     ----------
     folder : str
-        Below the folder with all data sets: ``labels.csv`` with a column ``split``, and images.
+        Below the folder with all data sets: ``labels.csv`` with a column ``split``, and images; or
+        the file of a set of MedMNIST.
     parameters : dict
         Of the estimator, where they differ from its defaults.
     card : ModelCard
         All but the metrics.
+    group : str or None
+        Column with the patient or lesion, by which intervals are resampled.
+    medmnist : str or None
+        Name of a set of MedMNIST.
     """
 
     folder: str
     parameters: dict[str, Any]
     card: ModelCard
+    group: str | None = None
+    medmnist: str | None = None
+
+    def images(self, data: Path) -> LabelledTable:
+        """Images, labels and splits, from the folder with all data sets."""
+        if self.medmnist is not None:
+            return read_medmnist(self.medmnist, data / self.folder)
+        return read_csv(data / self.folder / "labels.csv", group=self.group)
 
 
 ZOO = {
@@ -95,6 +111,7 @@ ZOO = {
             "telephone. Mostly fair skin, from Austria and Australia. Two thirds are nevi. It "
             "knows nothing but these seven kinds and names one of them for any image.",
         ),
+        group="lesion_id",
     ),
     "diffmic-v2-chestxray14": ZooModel(
         "chestxray14_64",
@@ -113,6 +130,7 @@ ZOO = {
             "and test part, and left out of their means; Pneumothorax occurs once in the test "
             "part.",
         ),
+        group="patient_id",
     ),
     "diffmic-v2-busi": ZooModel(
         "busi_ultrasound",
@@ -130,5 +148,43 @@ ZOO = {
             limits="One hospital, few images: 156 in the test part, so a figure is good to a few "
             "points. Some images carry callipers and text, some pairs contradict each other.",
         ),
+    ),
+    "diffmic-v2-pneumonia": ZooModel(
+        "chest_xray_pneumonia",
+        {"image_size": 128, "max_epochs": 8},
+        ModelCard(
+            summary="Tells bacterial and viral pneumonia and normal lungs in chest X-rays of "
+            "children.",
+            dataset="Chest X-rays of Kermany et al., a subset of 2100 images",
+            dataset_url="https://doi.org/10.17632/rscbjbr9sj.3",
+            license="cc-by-4.0",
+            license_note=TERMS + "CC BY 4.0 (Kermany, Zhang and Goldbaum, 2018).",
+            split="2100 images, 700 of each class. " + SPLIT + "patients stay together.",
+            intended_use=USE,
+            limits="Children of one hospital. A third of the images is of each class, which no "
+            "clinic sees: pass its shares as `prevalence`. Normal X-rays differ from the others in "
+            "exposure and crop, too. 224 × 224 pixels, squeezed to a square.",
+        ),
+        group="patient_id",
+    ),
+    "diffmic-v2-pneumoniamnist": ZooModel(
+        "medmnist",
+        {"image_size": 64, "max_epochs": 8, "class_names": ["normal", "pneumonia"]},
+        ModelCard(
+            summary="Tells pneumonia from normal lungs in chest X-rays of children, at 28 × 28 "
+            "pixels.",
+            dataset="PneumoniaMNIST, of MedMNIST v2",
+            dataset_url="https://medmnist.com",
+            license="cc-by-4.0",
+            license_note=TERMS + "CC BY 4.0 (Yang et al., 2023, from images of Kermany et al., "
+            "2018).",
+            split="4708 training, 524 validation, 624 test images: the counts of the official "
+            "split, from a reconstruction of its file.",
+            intended_use=USE,
+            limits="28 × 28 pixels: for comparisons with the literature, no more. The test part is "
+            "another mixture than training and validation part, where nearly all images are told "
+            "right: probabilities are overconfident there. Calibrate it on images of your own.",
+        ),
+        medmnist="pneumoniamnist",
     ),
 }

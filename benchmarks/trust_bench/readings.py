@@ -12,16 +12,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from diffmic import DiffMICClassifier
-from diffmic.datasets import read_csv
+from diffmic.datasets import read_csv, read_medmnist
 from diffmic.estimator.prediction import conditions_for
+from diffmic.image_table import LabelledTable
 from diffmic.inference import Engine, Evidence, FittedModel, SamplingOptions, evidence_of
 from diffmic.model import Conditions
 
 ROOT = Path(__file__).parents[2]
 MODELS = {
     name: f"diffmic-v2-{name}" if name == "aptos" else str(ROOT / f"zoo/models/diffmic-v2-{name}")
-    for name in ("aptos", "busi", "ham10000", "chestxray14")
-}
+    for name in ("aptos", "busi", "ham10000", "chestxray14", "pneumonia")
+} | {"medmnist": str(ROOT / "zoo/models/diffmic-v2-pneumoniamnist")}
+CHILDREN = {"pneumonia", "medmnist"}  # the same X-rays, so that neither is strange to the other
 N_DRAWS = 32
 N_OWN, N_OTHERS, N_MADE = 400, 100, 50  # at most so many images of the own set, of others, made
 
@@ -45,10 +47,18 @@ class Reading:
 
 def own_images(name: str, data: Path, gray: bool) -> tuple[list[Any], NDArray[Any]]:
     """Images of the validation part, evenly spread, and their labels."""
-    part = read_csv(data / DATA_SETS[name].folder / "labels.csv").part("val")
+    part = validation_part(name, data)
     step = -(-len(part) // N_OWN)
     labels: NDArray[Any] = np.asarray(part.labels)[::step]
-    return [pixels(path, gray) for path in part.paths[::step]], labels
+    return [pixels(image, gray) for image in part.images[::step]], labels
+
+
+def validation_part(name: str, data: Path) -> LabelledTable:
+    """Images and labels of the validation part."""
+    folder = data / DATA_SETS[name].folder
+    if name == "medmnist":
+        return read_medmnist("pneumoniamnist", folder).part("val")
+    return read_csv(folder / "labels.csv").part("val")
 
 
 def strange_images(
@@ -61,15 +71,16 @@ def strange_images(
     shades = np.linspace(0, 255, N_MADE).astype(np.uint8)
     yield "blank", [np.full(shape, shade) for shade in shades]
     for other in MODELS:
-        if other != name:
-            paths = read_csv(data / DATA_SETS[other].folder / "labels.csv").part("val").paths
-            step = -(-len(paths) // N_OTHERS)
-            yield other, [pixels(path, gray) for path in paths[::step]]
+        if other != name and not {other, name} <= CHILDREN:
+            images = validation_part(other, data).images
+            step = -(-len(images) // N_OTHERS)
+            yield other, [pixels(image, gray) for image in images[::step]]
 
 
-def pixels(path: Path, gray: bool) -> NDArray[np.uint8]:
-    """An image as an array, in as many channels as a model takes."""
-    with Image.open(path) as image:
+def pixels(source: Any, gray: bool) -> NDArray[np.uint8]:
+    """An image of a file or an array, as an array in as many channels as a model takes."""
+    image = Image.open(source) if isinstance(source, Path) else Image.fromarray(source)
+    with image:
         return np.asarray(image.convert("L" if gray else "RGB"))
 
 
