@@ -2,6 +2,7 @@
 
     python benchmarks/accuracy.py run --data FOLDER            all sets and seeds, on validation
     python benchmarks/accuracy.py run --data FOLDER --final    and on test, for a committed recipe
+    python benchmarks/accuracy.py own IMAGES                   on labelled images of your own
     python benchmarks/accuracy.py steps --data FOLDER          DiffMIC (v1) and v2, by sampler steps
     python benchmarks/accuracy.py table                        what came of it
 
@@ -14,7 +15,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -37,7 +38,7 @@ from accuracy_bench.results import (
     summary,
 )
 from accuracy_bench.steps import RUNS, STEPPED
-from accuracy_bench.tasks import DATA_SETS, load
+from accuracy_bench.tasks import DATA_SETS, PART_NAMES, DataSet, load, table_of
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from diffmic.data import TargetEncoding
@@ -85,29 +86,81 @@ def run(
         raise typer.BadParameter("Runs unlike the others need a file of their own: --results.")
     for what, value in (sizes | ({"wrong": wrong_labels} if wrong_labels else {})).items():
         work = work / f"{what}-{value:g}"
+    chosen = {name: replace(DATA_SETS[name], **sizes) for name in sets}
+    compare(chosen, data, methods, seeds, final, wrong_labels, results, work, verbose)
+
+
+@app.command()
+def own(
+    data: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder with a folder per class, or CSV file with the columns file and label; "
+            "a column split, or folders train, val and test, give the split."
+        ),
+    ],
+    image_size: int = 224,
+    max_epochs: int = 20,
+    augment: str = "auto",
+    task: str = "auto",
+    group: Annotated[str | None, typer.Option(help="Column with the patient, of a CSV.")] = None,
+    methods: Annotated[list[str], typer.Option()] = ["plain", "prior", "head_linear", "diffusion"],  # noqa: B006
+    seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
+    results: File = Path("own.csv"),
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = Path("own-networks"),
+    verbose: int = 1,
+) -> None:
+    """Compare methods on labelled images of your own, and print the tables.
+
+    Where there is no split, each seed draws one: 70 % training, 10 % validation, 20 % test, by
+    patient, or else with near-duplicates together.
+    """
+    place = data.resolve()
+    data_set = DataSet(place.name, image_size, max_epochs, augment=augment, task=task, group=group)
+    found = table_of(data_set, place.parent).splits
+    if found is not None and set(found.tolist()) != set(PART_NAMES):
+        raise typer.BadParameter(
+            f"The splits are {sorted(set(found.tolist()))}; they must be {', '.join(PART_NAMES)}, "
+            "or there must be none."
+        )
+    compare(
+        {place.stem: data_set}, place.parent, methods, seeds, final, 0.0, results, work, verbose
+    )
+    table(results, "test" if final else "val")
+
+
+def compare(
+    sets: Mapping[str, DataSet],
+    data: Path,
+    methods: Sequence[str],
+    seeds: Sequence[int],
+    final: bool,
+    wrong_labels: float,
+    results: Path,
+    work: Path,
+    verbose: int,
+) -> None:
+    """Train what has not been trained, and add a row per run."""
     kept = Results(results)
     kept.check_columns()
     parts = ("val", "test") if final else ("val",)
-    for seed in seeds:
-        for name in sets:
-            data_set = replace(DATA_SETS[name], **sizes)
-            same = {
-                "image_size": data_set.image_size,
-                "max_epochs": data_set.max_epochs,
-                "wrong_labels": wrong_labels,
-            }
-            todo = [
-                m for m in methods if not all(kept.has(name, seed, m, p, **same) for p in parts)
-            ]
-            if not todo:
-                continue
-            parts_of_job = load(data_set, seed, data).with_wrong_labels(wrong_labels, seed)
-            job = Job(name, data_set, seed, parts_of_job, work, verbose)
-            for method in todo:
-                how = (METHODS | ABLATIONS | STEPPED)[method]
-                for row in rows_of(job, method, how, parts, kept):
-                    if not kept.has(name, seed, method, row["part"], **same):
-                        kept.add(row | {"wrong_labels": wrong_labels})
+    for seed, (name, data_set) in itertools.product(seeds, sets.items()):
+        same = {
+            "image_size": data_set.image_size,
+            "max_epochs": data_set.max_epochs,
+            "wrong_labels": wrong_labels,
+        }
+        todo = [m for m in methods if not all(kept.has(name, seed, m, p, **same) for p in parts)]
+        if not todo:
+            continue
+        parts_of_job = load(data_set, seed, data).with_wrong_labels(wrong_labels, seed)
+        job = Job(name, data_set, seed, parts_of_job, work, verbose)
+        for method in todo:
+            how = (METHODS | ABLATIONS | STEPPED)[method]
+            for row in rows_of(job, method, how, parts, kept):
+                if not kept.has(name, seed, method, row["part"], **same):
+                    kept.add(row | {"wrong_labels": wrong_labels})
 
 
 def rows_of(

@@ -13,8 +13,9 @@ from torch.nn.functional import adaptive_avg_pool2d
 from diffmic.data import LabelledImages, TargetEncoding, read_inputs
 from diffmic.data.images import read_image
 from diffmic.data.preprocessing import resized
-from diffmic.datasets import read_csv
+from diffmic.datasets import read_csv, read_folders, read_medmnist
 from diffmic.datasets.splitting import drawn_splits
+from diffmic.image_table import LabelledTable
 from diffmic.tasks import Task
 
 PART_NAMES = ("train", "val", "test")
@@ -104,17 +105,10 @@ class Parts:
 
 def load(data_set: DataSet, seed: int, data: Path) -> Parts:
     """Read images and labels; the split is the data set's own, or the seed's."""
-    if (file := data / data_set.folder / "pneumoniamnist.npz").is_file():
-        arrays = np.load(file)
-        images: Any = np.concatenate([arrays[f"{part}_images"] for part in PART_NAMES])
-        labels = np.concatenate([arrays[f"{part}_labels"] for part in PART_NAMES]).ravel()
-        sizes = [len(arrays[f"{part}_labels"]) for part in PART_NAMES]
-        splits, groups = np.repeat(PART_NAMES, sizes), None
-    else:
-        table = read_csv(data / data_set.folder / "labels.csv", group=data_set.group)
-        images, labels, splits, groups = table.paths, table.labels, table.splits, table.groups
-    encoding, targets = TargetEncoding.learn_and_encode(labels, data_set.task)
-    if data_set.resplit:
+    table = table_of(data_set, data)
+    images, groups, splits = table.images, table.groups, table.splits
+    encoding, targets = TargetEncoding.learn_and_encode(table.labels, data_set.task)
+    if data_set.resplit or splits is None:
         if groups is None:
             groups = near_duplicates(images)
         splits = random_splits(targets, groups, seed, encoding.task)
@@ -137,6 +131,17 @@ def load(data_set: DataSet, seed: int, data: Path) -> Parts:
         encoding.task,
         numbers[splits == "test"],
     )
+
+
+def table_of(data_set: DataSet, data: Path) -> LabelledTable:
+    """Read a CSV file, a folder with one or with a folder per class, or the file of MedMNIST."""
+    place = data / data_set.folder
+    if (place / "pneumoniamnist.npz").is_file():
+        return read_medmnist("pneumoniamnist", place)
+    file = place / "labels.csv" if place.is_dir() else place
+    if file.is_file():
+        return read_csv(file, group=data_set.group)
+    return read_folders(place)
 
 
 def random_splits(

@@ -34,8 +34,6 @@ from accuracy_bench.tasks import DATA_SETS, DataSet, load, near_duplicates  # no
 
 pytestmark = pytest.mark.benchmarks
 
-pytestmark = pytest.mark.benchmarks
-
 
 def answers(sharpness, *, seed=0, n=200, multilabel=False):
     """Probabilities that know the truth the better, the sharper they are."""
@@ -277,6 +275,40 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     assert f"| stripes {first}" in printed
     assert "| stripes | diffusion | 1 |" in printed
     assert "| **prior** | **pooled** |" in printed
+
+
+@pytest.mark.parametrize("kind", ["file", "folder per class"])
+def test_own_images_are_compared_like_the_data_sets(data, tmp_path, monkeypatch, capsys, kind):
+    monkeypatch.chdir(tmp_path)
+    X, y = stripes(60)
+    place = data / "stripes" / "labels.csv"
+    if kind != "file":
+        place = tmp_path / "mine"
+        for number, (image, label) in enumerate(zip(X, y, strict=True)):
+            (place / f"class {label}").mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(place / f"class {label}" / f"{number}.png")
+    accuracy.own(
+        place,
+        image_size=64,
+        max_epochs=1,
+        methods=["plain", "prior", "diffusion"],
+        seeds=[0],
+        final=True,
+        results=tmp_path / "own.csv",
+        work=tmp_path / "own-networks",
+        verbose=0,
+    )
+    rows = Results(tmp_path / "own.csv").rows()
+    assert {row["set"] for row in rows} == {place.stem}
+    assert sum(row["part"] == "test" for row in rows) == 3
+    assert "| plain | " + place.stem in capsys.readouterr().out  # the paired differences
+
+
+def test_own_images_need_all_three_splits_or_none(data, tmp_path):
+    table = data / "stripes" / "labels.csv"
+    table.write_text(table.read_text().replace(",val,", ",train,"))
+    with pytest.raises(typer.BadParameter, match=r"\['test', 'train'\]"):
+        accuracy.own(table, results=tmp_path / "own.csv", work=tmp_path)
 
 
 def test_both_versions_are_measured_by_steps_and_go_on_where_they_were(data, tmp_path, monkeypatch):
