@@ -12,6 +12,7 @@ Each run adds rows to a CSV file. Images to look at are not those that were trai
 
 import csv
 import time
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -76,18 +77,28 @@ def zoom(
     seed: int = 0,
     importance: str = "contrast",
     regions: Annotated[
-        str, typer.Option(help="zoom, or windows for the small image alone.")
+        str,
+        typer.Option(help="zoom; windows of the small image alone; whole: of the image as it is."),
     ] = "zoom",
+    batch_size: int = 32,
+    checkpoints: Annotated[
+        Path | None, typer.Option(help="Folder from which a fit that was stopped goes on.")
+    ] = None,
     file: File = RESULTS,
 ) -> None:
     """Train on signs of 4 to 6 pixels' radius in images that the backbone sees at 224 pixels."""
+    whole = regions == "whole"
     architecture = Architecture(
         region_importance=importance,  # type: ignore[arg-type]
-        regions=regions,  # type: ignore[arg-type]
+        regions="windows" if whole else regions,  # type: ignore[arg-type]
     )
+    size = image_size if whole else 224
     _generated(
         architecture,
-        *(image_size, 224, radius, healthy, backbone, epochs, images, seed, file, 0.04),
+        *(image_size, size, radius, healthy, backbone, epochs, images, seed, file, 0.04),
+        whole=whole,
+        batch_size=batch_size,
+        checkpoints=checkpoints,
     )
 
 
@@ -150,6 +161,9 @@ def _generated(
     seed: int,
     file: Path,
     noise: float = 0.06,
+    whole: bool = False,
+    batch_size: int = 32,
+    checkpoints: Path | None = None,
 ) -> None:
     settings: dict[str, Any] = {
         **{"image_size": image_size, "radius": radius, "healthy": healthy},
@@ -164,9 +178,11 @@ def _generated(
         architecture=architecture,
         image_size=input_size,
         max_epochs=epochs,
+        batch_size=batch_size,
+        checkpoint_dir=checkpoints,
         random_state=seed,
         device="cpu",
-    ).fit(X, y)
+    ).fit(X, y, resume=checkpoints is not None)
     described = {
         **{"data": "signs", "image_size": image_size, "radius": radius, "healthy": healthy},
         **{"backbone": backbone, "epochs": epochs, "images": images, "seed": seed},
@@ -174,7 +190,9 @@ def _generated(
     }
     sick = y_test > 0
     masks = disc_masks(centers[sick], radius * image_size, image_size)
-    learned = LearnedImportance.fit(model, X, y)
+    if whole:  # a prediction takes most of a second: other forms are not compared
+        described["regions"] = "whole"
+    learned = None if whole else LearnedImportance.fit(model, X, y)
     _compare(model, learned, X_test, y_test, sick, masks, described, file)
 
 
@@ -235,7 +253,7 @@ def _mask(file: Path) -> np.ndarray:  # type: ignore[type-arg]
 
 def _compare(
     model: DiffMICClassifier,
-    learned: LearnedImportance,
+    learned: LearnedImportance | None,
     X: Any,
     y: Any,
     sick: Any,
@@ -243,11 +261,12 @@ def _compare(
     described: dict[str, Any],
     file: Path,
 ) -> None:
-    """Rows of a trained model: as it is, then with its regions chosen by other forms."""
+    """Rows of a trained model: as it is, then with its regions chosen by other forms, if any."""
     architecture = model.model_.plan.architecture
     own = architecture.region_importance
-    for form in (own, *(form for form in FORMS if form != own)):
-        with chosen_by(model, form, learned):
+    others = [form for form in FORMS if form != own] if learned is not None else []
+    for form in (own, *others):
+        with nullcontext() if learned is None else chosen_by(model, form, learned):
             found = model.explain(X)
             accuracies = {
                 name: round(float((model.classes_[p.argmax(axis=1)] == y).mean()), 3)
@@ -260,9 +279,9 @@ def _compare(
             }
         numbers = np.searchsorted(model.classes_, np.asarray(y)[sick])
         row = {
-            **described,
             **{"trained_with": own, "region_map": architecture.region_map},
             **{"regions": architecture.regions, "chosen_by": form},
+            **described,
             **accuracies,
             **asdict(hits(only(found, sick), masks, numbers)),
         }
