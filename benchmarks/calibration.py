@@ -3,6 +3,7 @@
     python benchmarks/calibration.py errors                  from the kept answers of accuracy.py
     python benchmarks/calibration.py shifted --data FOLDER   likelihood under other class shares
     python benchmarks/calibration.py views                   what views change, class by class
+    python benchmarks/calibration.py anew MODEL --data FOLDER    what ``calibrate`` is worth
     python benchmarks/calibration.py grades --data FOLDER    kappa on the validation part of APTOS
 
 The first three read the test probabilities beside ``results/accuracy.csv`` and train nothing;
@@ -17,7 +18,7 @@ import typer
 from accuracy_bench.encoders import Job
 from accuracy_bench.methods import GRADES, METHODS
 from accuracy_bench.results import Answers, Results
-from accuracy_bench.tasks import DATA_SETS, load
+from accuracy_bench.tasks import DATA_SETS, load, table_of
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -26,7 +27,9 @@ from sklearn.metrics import (
     recall_score,
     roc_auc_score,
 )
+from sklearn.model_selection import train_test_split
 
+from diffmic import DiffMICClassifier
 from diffmic.data import TargetEncoding
 from diffmic.datasets import read_csv
 from diffmic.inference.decisions import expected_position, kappa_cuts
@@ -195,6 +198,47 @@ def of_decisions(answers: Answers) -> tuple[Floats, Floats, Floats]:
         balanced_accuracy_score(y, balanced),
     ]
     return np.array(measures), recall_score(y, decided, average=None), counts
+
+
+@app.command()
+def anew(
+    model: Annotated[str, typer.Argument(help="Folder or name of a trained model.")],
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    name: Annotated[str, typer.Option("--set")] = "medmnist",
+    sizes: Annotated[list[int], typer.Option(help="Images to calibrate on.")] = [50, 100, 200],  # noqa: B006
+    n_draws: int = 10,
+) -> None:
+    """Measure a model on a test part that is another mixture than the images it was trained on.
+
+    As it is, and after ``calibrate`` on some images of this part; both on the other ones, which are
+    drawn anew each time. Means over the draws, as Markdown.
+    """
+    part = table_of(DATA_SETS[name], data).part("test")
+    images, labels = part.images, np.asarray(part.labels)
+    if isinstance(images, list):
+        images = np.array([str(path) for path in images])
+    print("| calibrated on | measured on | error as it is | calibrated | likelihood | calibrated |")
+    print("|---|---|---|---|---|---|")
+    for size in sizes:
+        found = []
+        for seed in range(n_draws):
+            rest, own = train_test_split(
+                np.arange(len(labels)), test_size=size, random_state=seed, stratify=labels
+            )
+            clf = DiffMICClassifier.from_pretrained(model, device="cpu").set_params(verbose=0)
+            before = clf.evaluate(images[rest], labels[rest], n_bootstrap=0)
+            clf.calibrate(images[own], labels[own])
+            after = clf.evaluate(images[rest], labels[rest], n_bootstrap=0)
+            found.append(
+                [r["diffusion"][metric] for metric in ("ece_mass", "nll") for r in (before, after)]
+            )
+        cells = [f"{mean:.3f} ± {sd:.3f}" for mean, sd in zip(*_moments(found), strict=True)]
+        print(f"| {size} | {len(rest)} | " + " | ".join(cells) + " |", flush=True)
+
+
+def _moments(rows: list[list[float]]) -> tuple[Floats, Floats]:
+    """Mean and standard deviation of each column."""
+    return np.mean(rows, axis=0), np.std(rows, axis=0, ddof=1)
 
 
 @app.command()

@@ -8,13 +8,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from scipy.stats import norm
+from tiny import small, stripes
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import calibration  # noqa: E402
 from accuracy_bench.results import Answers, Results  # noqa: E402
+from accuracy_bench.tasks import DataSet  # noqa: E402
 
+from diffmic import DiffMICClassifier  # noqa: E402
 from diffmic.tasks import ORDINAL  # noqa: E402
 from diffmic.training.evaluation import Reading  # noqa: E402
 
@@ -54,6 +58,25 @@ def test_decisions_are_told_class_by_class(tmp_path, capsys):
     assert with_views[5] > without[5]  # recalls
     assert with_views[7] < without[7]
     assert with_views[1] < without[1]
+
+
+@pytest.mark.filterwarnings("ignore:On the")
+def test_a_model_is_calibrated_anew_and_measured_on_the_other_images(tmp_path, monkeypatch, capsys):
+    X, y = stripes(60)
+    (tmp_path / "stripes").mkdir()
+    lines = ["file,label,split"]
+    for number, (image, label) in enumerate(zip(X, y, strict=True)):
+        Image.fromarray(image).save(tmp_path / "stripes" / f"{number}.png")
+        lines.append(f"{number}.png,{label},test")
+    (tmp_path / "stripes" / "labels.csv").write_text("\n".join(lines))
+    monkeypatch.setitem(calibration.DATA_SETS, "stripes", DataSet("stripes", 64, 1))
+    DiffMICClassifier(**small(max_epochs=1, backbone="test_resnet", pretrained=False)).fit(
+        X, y
+    ).save_pretrained(tmp_path / "model")
+    calibration.anew(str(tmp_path / "model"), tmp_path, name="stripes", sizes=[20], n_draws=2)
+    cells = capsys.readouterr().out.splitlines()[2].split("|")
+    assert [cell.strip() for cell in cells[1:3]] == ["20", "40"]
+    assert all(0 <= float(cell.split("±")[0]) < 2 for cell in cells[3:7])
 
 
 def test_errors_are_printed_for_each_method_that_was_kept(tmp_path, capsys):
