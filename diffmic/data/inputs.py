@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, IterableDataset
-from tqdm.auto import tqdm
 
 from ..errors import InputError, warn_user
 from ..image_table import LabelledTable
@@ -61,24 +60,12 @@ class Inputs:
     names: Names | None = None
 
 
-def read_inputs(
-    X: Any,
-    *,
-    with_targets: bool = False,
-    known_channels: int | None = None,
-    progress: str | None = None,
-    value_range: ValueRange | None = None,
-    skip: bool = False,
-    keys: Keys = USUAL_KEYS,
-    num_workers: int = 0,
-) -> Inputs:
-    """Read X, whatever its type.
+@dataclass(frozen=True)
+class How:
+    """How images are read and checked.
 
-    Parameters
+    Attributes
     ----------
-    X : array, tensor, list, dict, Dataset or DataLoader
-        Images. What can only be walked, such as an IterableDataset, is read once and kept in
-        memory; :class:`Stream` reads it batch by batch instead.
     with_targets : bool
         Whether to return the targets of a Dataset or DataLoader. If only its items contain them,
         each item is read once and its image is checked.
@@ -97,24 +84,7 @@ def read_inputs(
         Keys of images and targets in items, batches or an X that are dicts.
     num_workers : int
         Number of worker processes that read the items of a Dataset.
-
-    Raises
-    ------
-    InputError
-        X is empty, of an unknown type, or contains images that cannot be used.
     """
-    if isinstance(X, Inputs):
-        return X
-    how = How(with_targets, known_channels, progress, value_range, skip, keys, num_workers)
-    inputs = _read(X, how)
-    if inputs.targets is None:
-        return inputs
-    return replace(inputs, names=dataset_names(X, inputs.targets, keys.label))
-
-
-@dataclass(frozen=True)
-class How:
-    """How images are read and checked: arguments of :func:`read_inputs`."""
 
     with_targets: bool = False
     known_channels: int | None = None
@@ -124,19 +94,37 @@ class How:
     keys: Keys = USUAL_KEYS
     num_workers: int = 0
 
-    def inputs(self, X: Any, with_targets: bool) -> Inputs:
-        """X, read in this way."""
-        return read_inputs(X, **vars(self) | {"with_targets": with_targets})
-
-    def survey(self, inputs: Inputs) -> Survey:
-        """Summary of all images."""
-        return survey_of(inputs, self.progress, value_range=self.value_range, skip=self.skip)
-
     def checked(self, images: Source) -> ImageSource:
         """The images, after a first look at them: an error early rather than late."""
         if not self.skip:
             images.check(Reading(self.value_range, raw=self.known_channels is None))
         return images
+
+
+def read_inputs(X: Any, how: How | None = None, **options: Any) -> Inputs:
+    """Read X, whatever its type.
+
+    Parameters
+    ----------
+    X : array, tensor, list, dict, Dataset or DataLoader
+        Images. What can only be walked, such as an IterableDataset, is read once and kept in
+        memory; :class:`Stream` reads it batch by batch instead. Inputs are returned as they are.
+    how : How or None
+    options
+        Fields of :class:`How`, which take the place of those in ``how``.
+
+    Raises
+    ------
+    InputError
+        X is empty, of an unknown type, or contains images that cannot be used.
+    """
+    if isinstance(X, Inputs):
+        return X
+    how = replace(how or How(), **options)
+    inputs = _read(X, how)
+    if inputs.targets is None:
+        return inputs
+    return replace(inputs, names=dataset_names(X, inputs.targets, how.keys.label))
 
 
 def _read(X: Any, how: How) -> Inputs:
@@ -237,38 +225,12 @@ def is_sparse(X: Any) -> bool:
     return hasattr(X, "toarray") and hasattr(X, "nnz")
 
 
-def survey_of(
-    inputs: Inputs,
-    progress: str | None = None,
-    *,
-    value_range: ValueRange | None = None,
-    skip: bool = False,
-) -> Survey:
-    """Summary of all images; each is read and checked, unless that has been done already.
-
-    Parameters
-    ----------
-    inputs : Inputs
-    progress, value_range
-        See :func:`read_inputs`.
-    skip : bool
-        Whether images that cannot be used are left out instead of raising an error.
-
-    Raises
-    ------
-    InputError
-        An image cannot be used; the message names it.
-    """
-    if inputs.survey is not None:
-        return inputs.survey
-    if isinstance(inputs.images, DatasetImages):
-        return _surveyed(inputs.images, Survey(value_range, skip), progress)[0]
-    numbers = _numbers(inputs.images, progress)
-    return Survey.of(inputs.images, numbers, value_range=value_range, skip=skip)
-
-
-def _numbers(images: ImageSource, progress: str | None) -> Any:
-    return tqdm(range(len(images)), desc=progress, disable=progress is None, leave=False)
+def survey_of(inputs: Inputs, how: How | None = None) -> Survey:
+    """Summary of all images; each is read and checked, unless that has been done already."""
+    how = how or How()
+    return inputs.survey or Survey.of(
+        inputs.images, value_range=how.value_range, skip=how.skip, progress=how.progress
+    )
 
 
 def _from_dataset(dataset: Any, how: How, workers: Workers | None = None) -> Inputs:
@@ -278,32 +240,17 @@ def _from_dataset(dataset: Any, how: How, workers: Workers | None = None) -> Inp
     known = known_targets(dataset) if how.with_targets else None
     if not how.with_targets or known is not None:
         return Inputs(images, known)
-    survey = Survey(how.value_range, how.skip)
-    survey, targets = _surveyed(images, survey, how.progress, with_targets=True)
-    if not targets:
+    survey = Survey.of(
+        images,
+        value_range=how.value_range,
+        skip=how.skip,
+        with_targets=True,
+        progress=how.progress,
+    )
+    if not survey.kept:
         survey.report()
     listed = names_in_lists(dataset, how.keys.label)
-    return Inputs(images, stacked(targets, listed), survey=survey)
-
-
-def _surveyed(
-    images: DatasetImages, survey: Survey, progress: str | None, *, with_targets: bool = False
-) -> tuple[Survey, list[Any]]:
-    """Summary of the images, and the targets of their items, from one pass over the Dataset."""
-    targets: list[Any] = []
-    found: list[Any] = []
-
-    def image_of(reading: Reading) -> Tensor:
-        image, target = read(reading)
-        # A copy, since what a worker sends may hold on to a file descriptor.
-        found[:] = [as_array(target, "target").copy()] if with_targets else []
-        return image
-
-    readers = images.readers(survey.value_range, with_target=with_targets)
-    for index, read in zip(_numbers(images, progress), readers, strict=True):  # noqa: B007
-        if survey.add(index, image_of):
-            targets += found
-    return survey, targets
+    return Inputs(images, stacked(survey.targets, listed), survey=survey)
 
 
 def read_before(X: Any, targets: list[Any], keys: Keys) -> Inputs:
@@ -347,7 +294,7 @@ def _from_stream(stream: Stream, how: How) -> Inputs:
         return Inputs(source, None, stream.batch_size)
     survey = None
     if any(isinstance(image, InputError) for image in images):
-        survey = Survey.of(source, range(len(images)), value_range=how.value_range, skip=True)
+        survey = Survey.of(source, value_range=how.value_range, skip=True)
         targets = [targets[index] for index in survey.kept]
         if not targets:
             survey.report()

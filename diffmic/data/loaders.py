@@ -28,7 +28,7 @@ from torch.utils.data import (
 )
 
 from ..errors import InputError, warn_user
-from .skipping import Forgiving, ForgivingCollate
+from .skipping import Guarded, GuardedCollate
 from .workers import Start
 
 _STACKING = (  # stack items as default_collate does
@@ -141,7 +141,7 @@ def in_order(loader: "DataLoader[Any]", *, skip: bool = False) -> "DataLoader[An
         batches = {"sampler": _grouped(loader.sampler, indices, order), "batch_size": None}
     elif type(loader.batch_sampler) is BatchSampler:
         batches = {"batch_sampler": _grouped(loader.batch_sampler, indices, order)}
-    return _anew(loader, Forgiving(dataset) if skip else dataset, **batches)
+    return _anew(loader, Guarded(dataset, any_error=True) if skip else dataset, **batches)
 
 
 def _with_new_workers(loader: "DataLoader[Any]") -> "DataLoader[Any]":
@@ -155,13 +155,13 @@ def _with_new_workers(loader: "DataLoader[Any]") -> "DataLoader[Any]":
 
 def _anew(loader: "DataLoader[Any]", dataset: Any, **batches: Any) -> "DataLoader[Any]":
     """A DataLoader like another, with new workers for each iteration, which start alike."""
-    own, forgiving = loader.worker_init_fn, isinstance(dataset, Forgiving)
+    own, guarded = loader.worker_init_fn, isinstance(dataset, Guarded)
     return DataLoader(
         dataset,
         **batches,
-        collate_fn=ForgivingCollate(loader.collate_fn) if forgiving else loader.collate_fn,
+        collate_fn=GuardedCollate(loader.collate_fn) if guarded else loader.collate_fn,
         num_workers=loader.num_workers,
-        worker_init_fn=Start(own, loader.dataset) if forgiving else own,
+        worker_init_fn=Start(own, loader.dataset) if guarded else own,
         multiprocessing_context=loader.multiprocessing_context,
         prefetch_factor=loader.prefetch_factor if loader.num_workers else None,
         timeout=loader.timeout,

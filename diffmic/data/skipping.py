@@ -1,31 +1,72 @@
-"""Items of a walked DataLoader that cannot be read, left out of their batches and told."""
+"""Items that cannot be read: an error in the place of each, to be raised or left out."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from ..errors import InputError
 
 
+@contextmanager
+def item_errors(dataset: Any, index: int) -> Iterator[None]:
+    """Whatever a Dataset raises for an item, as an InputError that names the item."""
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as reason:
+        file = file_of(dataset, index)
+        told = f"{type(reason).__name__}: {reason}".removeprefix("InputError: ").rstrip(". :")
+        first = None if isinstance(reason, InputError) else _first_cause(reason)
+        if first is not None:  # transforms tell their own name, not what went wrong in them
+            told = f"{told} (from {type(first).__name__}: {first})"
+        raise InputError(
+            f"Item {index} of the Dataset{f', {file},' if file else ''} cannot be read: {told}."
+        ) from reason
+
+
+def _first_cause(reason: BaseException) -> BaseException | None:
+    """Exception that an exception was raised from, and that one in turn, to the first."""
+    chain = [reason]
+    while (cause := chain[-1].__cause__) is not None and cause not in chain:
+        chain.append(cause)
+    return chain[-1] if len(chain) > 1 else None
+
+
+def file_of(dataset: Any, index: int) -> str:
+    """File of an item of an image folder, as torchvision's Datasets list them; empty: unknown."""
+    with suppress(Exception):
+        while isinstance(dataset, Subset):
+            dataset, index = dataset.dataset, dataset.indices[index]
+        for name in ("samples", "imgs"):
+            entry = getattr(dataset, name)[index]
+            file = entry[0] if isinstance(entry, (tuple, list)) else entry
+            if isinstance(file, (str, os.PathLike)):
+                return repr(os.fspath(file))
+    return ""
+
+
 @dataclass(frozen=True)
-class _Failed:
-    """An item that could not be read, in its place in a batch."""
+class Failed:
+    """An item that cannot be used, in its place in a batch."""
 
     reason: str
 
 
 @dataclass(frozen=True)
 class Remaining:
-    """A batch without the items that could not be read.
+    """A batch without the items that cannot be used.
 
     Attributes
     ----------
     batch : object or None
         What the ``collate_fn`` makes of the others; None: there are none.
     failed : dict of int to str
-        Why an item could not be read, by its place.
+        Why an item cannot be used, by its place.
     """
 
     batch: Any
@@ -43,34 +84,35 @@ class Remaining:
         return all_images, all_targets
 
 
-class Forgiving(Dataset[Any]):
-    """Items of a Dataset, or in the place of one that cannot be read the reason."""
+class Guarded(Dataset[Any]):
+    """Items of a data set, or :class:`Failed` in the place of one that cannot be used.
 
-    def __init__(self, dataset: Any) -> None:
-        self.dataset = dataset
+    ``any_error``: whether that is so after any error of the data set, or after InputErrors alone.
+    """
+
+    def __init__(self, data: Any, *, any_error: bool = False) -> None:
+        self.data, self.any_error = data, any_error
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(self.data)
 
     def __getitem__(self, index: Any) -> Any:
-        from .sources import item_errors
-
         try:
-            with item_errors(self.dataset, index):
-                return self.dataset[index]
+            with item_errors(self.data, index) if self.any_error else nullcontext():
+                return self.data[index]
         except InputError as reason:
-            return _Failed(str(reason))
+            return Failed(str(reason))
 
 
 @dataclass(frozen=True)
-class ForgivingCollate:
-    """A ``collate_fn`` that gets the items which could be read."""
+class GuardedCollate:
+    """A ``collate_fn`` that gets the items which can be used; the batch says which cannot."""
 
     collate_fn: Callable[[Any], Any]
 
     def __call__(self, items: Any) -> Any:
         several = items if isinstance(items, list) else [items]
-        failed = {n: item.reason for n, item in enumerate(several) if isinstance(item, _Failed)}
+        failed = {n: item.reason for n, item in enumerate(several) if isinstance(item, Failed)}
         if not failed:
             return self.collate_fn(items)
         kept = [item for n, item in enumerate(several) if n not in failed]

@@ -2,24 +2,25 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import Subset
+from torch.utils.data import Dataset, Subset
 
 from ..errors import InputError
 from ..generators import seeded
 from ..random import derived_seed
+from .columns import as_array
 from .files import check_image_file, content_of, holds_content
 from .images import as_image, in_range
 from .items import USUAL_KEYS, Keys, split_item
 from .ranges import ValueRange
 from .reading import Reading, one_of_many
+from .skipping import file_of, item_errors
 from .workers import Workers, unchanged
 
 _CHECKED_TOGETHER = 2**26  # pixels
@@ -216,55 +217,10 @@ class DatasetImages(Source):
         try:
             return as_image(image, name=name, reading=reading), target
         except InputError as reason:
-            file = _file_of(self.dataset, index)
+            file = file_of(self.dataset, index)
             if not file:
                 raise
             raise InputError(f"{reason} (item {index} of the Dataset, {file})") from reason
-
-    def readers(
-        self, value_range: ValueRange | None, *, with_target: bool
-    ) -> Iterator[Callable[[Reading], tuple[Tensor, Any]]]:
-        """A function for each item in turn, which gives its image and target; see :meth:`item`."""
-        if self.workers is None or self.workers.num_workers == 0:
-            for index in range(len(self)):
-                yield partial(self.item, index, with_target=with_target)
-            return
-        items = _ReadItems(self, value_range, with_target)
-        yield from self.workers.open(items, None, unchanged)  # type: ignore[arg-type]
-
-
-@dataclass(frozen=True)
-class _ReadItem:
-    """An item that a worker read, or why it cannot be used."""
-
-    item: tuple[Tensor, Any] | InputError
-    reading: Reading
-
-    def __call__(self, reading: Reading) -> tuple[Tensor, Any]:
-        vars(reading).update(vars(self.reading))
-        if isinstance(self.item, InputError):
-            raise self.item
-        return self.item
-
-
-@dataclass(frozen=True)
-class _ReadItems:
-    """Items as :meth:`DatasetImages.readers` needs them from workers."""
-
-    images: DatasetImages
-    value_range: ValueRange | None
-    with_target: bool
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> _ReadItem:
-        reading = surveying(self.value_range)
-        try:
-            item = self.images.item(index, reading, with_target=self.with_target)
-        except InputError as reason:
-            return _ReadItem(reason, reading)
-        return _ReadItem(item, reading)
 
 
 class SomeImages(Source):
@@ -281,11 +237,6 @@ class SomeImages(Source):
         return read_from(self.images, self.indices[index], reading)
 
 
-def surveying(value_range: ValueRange | None) -> Reading:
-    """How each image is read when all are looked at before a fit."""
-    return Reading(value_range, raw=True, side=_SURVEYED_SIDE)
-
-
 def is_of_a_dataset(images: Any) -> bool:
     """Whether images are those of a Dataset, or some of them."""
     while isinstance(images, SomeImages):
@@ -300,30 +251,43 @@ def read_from(images: Any, index: int, reading: Reading) -> Tensor:
     return as_image(images[index], name=f"image {index}", reading=reading)
 
 
-@contextmanager
-def item_errors(dataset: Any, index: int) -> Iterator[None]:
-    """Whatever a Dataset raises for an item, as an InputError that names the item."""
-    try:
-        yield
-    except MemoryError:
-        raise
-    except Exception as reason:
-        file = _file_of(dataset, index)
-        told = f"{type(reason).__name__}: {reason}".removeprefix("InputError: ").rstrip(". :")
-        first = None if isinstance(reason, InputError) else _first_cause(reason)
-        if first is not None:  # transforms tell their own name, not what went wrong in them
-            told = f"{told} (from {type(first).__name__}: {first})"
-        raise InputError(
-            f"Item {index} of the Dataset{f', {file},' if file else ''} cannot be read: {told}."
-        ) from reason
+@dataclass(frozen=True)
+class Surveyed(Dataset["Sighting"]):
+    """Images as they are read when all are looked at before a fit."""
+
+    images: Any
+    value_range: ValueRange | None
+    with_targets: bool
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> "Sighting":
+        reading = Reading(self.value_range, raw=True, side=_SURVEYED_SIDE)
+        try:
+            if not self.with_targets:
+                return Sighting(reading, read_from(self.images, index, reading))
+            image, target = self.images.item(index, reading, with_target=True)
+            # A copy, since what a worker sends may hold on to a file descriptor.
+            return Sighting(reading, image, as_array(target, "target").copy())
+        except InputError as reason:
+            return Sighting(reading, reason)
+
+    def __iter__(self) -> Iterator["Sighting"]:
+        """All images; where there are worker processes, only they read them."""
+        workers: Workers | None = getattr(self.images, "workers", None)
+        if workers is None or workers.num_workers == 0:
+            return map(self.__getitem__, range(len(self)))
+        return iter(workers.open(self, None, unchanged))
 
 
-def _first_cause(reason: BaseException) -> BaseException | None:
-    """Exception that an exception was raised from, and that one in turn, to the first."""
-    chain = [reason]
-    while (cause := chain[-1].__cause__) is not None and cause not in chain:
-        chain.append(cause)
-    return chain[-1] if len(chain) > 1 else None
+@dataclass(frozen=True)
+class Sighting:
+    """An image of a survey, or why it cannot be used; with what was noticed, and its target."""
+
+    reading: Reading
+    image: Tensor | InputError
+    target: Any = None
 
 
 def _number_in(dataset: Any, index: int) -> int:
@@ -335,16 +299,3 @@ def _number_in(dataset: Any, index: int) -> int:
             break
         number = int(index)
     return number
-
-
-def _file_of(dataset: Any, index: int) -> str:
-    """File of an item of an image folder, as torchvision's Datasets list them; empty: unknown."""
-    with suppress(Exception):
-        while isinstance(dataset, Subset):
-            dataset, index = dataset.dataset, dataset.indices[index]
-        for name in ("samples", "imgs"):
-            entry = getattr(dataset, name)[index]
-            file = entry[0] if isinstance(entry, (tuple, list)) else entry
-            if is_path(file):
-                return repr(os.fspath(file))
-    return ""

@@ -1,17 +1,17 @@
 """Survey: every image is read and checked once, before any work."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
 from statistics import median
+from typing import Any
 
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ..depth import Range, applied_range
 from ..errors import InputError, warn_user
 from .ranges import SIXTEEN_BITS, ValueRange, found_range
 from .reading import DARK, Notes, Reading, one_of_many
-from .sources import ArrayImages, ImageSource, read_from, surveying
+from .sources import ArrayImages, ImageSource, Sighting, Surveyed
 
 
 @dataclass
@@ -39,6 +39,8 @@ class Survey:
         What was noticed in the images.
     kept : list of int
         Indices of the images that can be used.
+    targets : list
+        Their targets, if they were asked for.
     failed : dict of int to str
         Why each of the others cannot.
     """
@@ -53,30 +55,21 @@ class Survey:
     own: list[Range | None] = field(default_factory=list)
     notes: Notes = field(default_factory=Notes)
     kept: list[int] = field(default_factory=list)
+    targets: list[Any] = field(default_factory=list)
     failed: dict[int, str] = field(default_factory=dict)
 
-    def add(self, index: int, read: Callable[[Reading], Tensor]) -> bool:
-        """Read one image, and whether it can be used.
-
-        Raises
-        ------
-        InputError
-            It cannot, and ``skip`` is false.
-        """
-        reading = surveying(self.value_range)
-        try:
-            image = read(reading)
-        except InputError as reason:
-            if not self.skip and self.kept:
-                raise one_of_many(reason) from reason
-            if not self.skip:
-                raise
-            self.failed[index] = str(reason)
-            return False
-        self.kept.append(index)
-        self.notes.add(reading)
-        self._see(image, reading)
-        return True
+    def _add(self, index: int, found: Sighting) -> None:
+        if not isinstance(found.image, InputError):
+            self.kept.append(index)
+            self.targets.append(found.target)
+            self.notes.add(found.reading)
+            self._see(found.image, found.reading)
+        elif self.skip:
+            self.failed[index] = str(found.image)
+        elif self.kept:
+            raise one_of_many(found.image) from found.image
+        else:
+            raise found.image
 
     def _see(self, images: Tensor, reading: Reading) -> None:
         if not self.image_shape[0]:
@@ -94,17 +87,28 @@ class Survey:
     def of(
         cls,
         images: ImageSource,
-        indices: Iterable[int],
         *,
         value_range: ValueRange | None = None,
         skip: bool = False,
+        with_targets: bool = False,
+        progress: str | None = None,
     ) -> "Survey":
         """Survey of a source; arrays are looked at many images at once.
+
+        Parameters
+        ----------
+        images : ImageSource
+        value_range, skip
+            See :class:`Survey`.
+        with_targets : bool
+            Whether to keep the targets of the items of a Dataset.
+        progress : str or None
+            Label of a progress bar; None: no progress bar.
 
         Raises
         ------
         InputError
-            An image cannot be used, and ``skip`` is false.
+            An image cannot be used, and ``skip`` is false; the message names it.
         """
         survey = cls(value_range, skip)
         if isinstance(images, ArrayImages) and not skip:
@@ -113,8 +117,10 @@ class Survey:
                 survey._see(part, reading)
             survey.kept = list(range(len(images)))
             return survey
-        for index in indices:
-            survey.add(index, partial(read_from, images, index))
+        each = Surveyed(images, value_range, with_targets)
+        bar = tqdm(each, desc=progress, disable=progress is None, leave=False)
+        for index, found in enumerate(bar):
+            survey._add(index, found)
         return survey
 
     @property

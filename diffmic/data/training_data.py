@@ -14,7 +14,7 @@ from ..image_table import LabelledTable
 from ..tasks import Task, known_shares
 from .class_names import aligned, data_names, given_names
 from .columns import as_column, check_lengths, point_out_other_order, rows_of
-from .inputs import How, Inputs, holds_targets
+from .inputs import How, Inputs, holds_targets, read_inputs, survey_of
 from .items import USUAL_KEYS, Keys
 from .known import check_known, with_labels
 from .labelled import LabelledImages
@@ -172,7 +172,7 @@ def read_training_data(
             "sample_weight is zero for every image of the validation part, so that no metric can "
             "be computed. Remove images of weight zero, or pass validation_data."
         )
-    survey = how.survey(inputs)
+    survey = survey_of(inputs, how)
     survey.report()
     training = replace(training, value_range=survey.range)
     if validation is not None:
@@ -196,7 +196,7 @@ def _usable(
         check_lengths(len(inputs.images), y=targets)
     if not how.skip:
         return inputs, targets, *others.values()
-    survey = how.survey(inputs)
+    survey = survey_of(inputs, how)
     if not survey.failed:
         return replace(inputs, survey=survey), targets, *others.values()
     if not survey.kept:
@@ -276,7 +276,7 @@ def _pair(X: Any, y: Any, how: How) -> tuple[Inputs, Any]:
     listed = None
     if isinstance(X, LabelledTable) and y is None:
         y, listed = X.labels, X.names
-    inputs = how.inputs(X, with_targets=y is None and holds_targets(X))
+    inputs = read_inputs(X, how, with_targets=y is None and holds_targets(X))
     if y is None:
         return inputs, inputs.targets
     return replace(inputs, names=listed or table_names(y) or enum_names(y)), y
@@ -309,7 +309,7 @@ def _validation(
     inputs, targets, *_ = _usable(inputs, y, targets, how)
     encoded = encoding.encode(targets, dict(zip(classes, names or (), strict=False)))
     part, _ = with_labels(_labelled(inputs, encoded, sample_weight=None), "validation_data")
-    how.survey(inputs).report("validation ")
+    survey_of(inputs, how).report("validation ")
     return part
 
 

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_info
 
 from ..errors import InputError
+from .skipping import Guarded, GuardedCollate, Remaining
 
 
 @dataclass(frozen=True)
@@ -55,9 +56,9 @@ class Workers:
             options["num_workers"] = self.num_workers
             return DataLoader(data, batch_size=batch_size, collate_fn=collate_fn, **options)
         return _Loader(
-            _Guarded(data),
+            Guarded(data),
             batch_size=batch_size,
-            collate_fn=_GuardedCollate(collate_fn),
+            collate_fn=GuardedCollate(collate_fn),
             num_workers=min(self.num_workers, max(1, len(data))),  # type: ignore[arg-type]
             worker_init_fn=Start(self.worker_init_fn, self.dataset),
             multiprocessing_context=self.multiprocessing_context,
@@ -96,41 +97,6 @@ class Start:
 _END = object()
 
 
-@dataclass(frozen=True)
-class _Failed:
-    """An error that travels from a worker to the main process."""
-
-    reason: InputError
-
-
-class _Guarded(Dataset[Any]):
-    """Items of a data set, or the error in the place of one that cannot be used."""
-
-    def __init__(self, data: "Dataset[Any]") -> None:
-        self.data = data
-
-    def __len__(self) -> int:
-        return len(self.data)  # type: ignore[arg-type]
-
-    def __getitem__(self, index: int) -> Any:
-        try:
-            return self.data[index]
-        except InputError as reason:
-            return _Failed(reason)
-
-
-@dataclass(frozen=True)
-class _GuardedCollate:
-    """A batch of items, or the first error among them."""
-
-    collate_fn: Callable[[Any], Any]
-
-    def __call__(self, items: Any) -> Any:
-        several = items if isinstance(items, list) else [items]
-        failed = next((item for item in several if isinstance(item, _Failed)), None)
-        return self.collate_fn(items) if failed is None else failed
-
-
 class _Loader(DataLoader[Any]):
     """DataLoader that raises the errors that its workers found."""
 
@@ -145,8 +111,8 @@ class _Loader(DataLoader[Any]):
                 batch = next(batches, _END)
             if batch is _END:
                 return
-            if isinstance(batch, _Failed):
-                raise batch.reason
+            if isinstance(batch, Remaining):
+                raise InputError(next(iter(batch.failed.values())))
             yield batch
 
 
