@@ -48,40 +48,31 @@ def as_tensor(
 ) -> Tensor:
     """Pixels as a plain tensor on the CPU: uint8, float32, or integers of more than 8 bits.
 
-    Parameters
-    ----------
-    values : ndarray or Tensor
-        Pixels; of a tensor's subclass the plain values are taken.
-    any_type : bool
-        Whether integers of any type are taken, because their range is known; else uint8 and uint16.
-    name : str or None
-        Name of a single image in error messages.
+    Of a tensor's subclass the plain values are taken. ``any_type``: integers of any type are taken,
+    because their range is known; else uint8 and uint16. ``name``: that of a single image.
 
     Raises
     ------
     InputError
         Another type, whose range is not known; or masked, missing or complex values.
     """
-    tensor: Tensor | None
     if isinstance(values, Tensor):
         tensor = _plain(values, name)
-        known = tensor.dtype in (torch.uint8, torch.uint16)
-        whole = not (tensor.is_floating_point() or tensor.is_complex())
-        whole = whole and tensor.dtype != torch.bool
+    elif np.ma.is_masked(values):
+        raise InputError(
+            f"{subject(name)} masked pixels; give them a value: X.filled(0) for black."
+        )
+    elif values.dtype.kind in "iuf":
+        tensor = _from_numpy(values)
     else:
-        if np.ma.is_masked(values):
-            raise InputError(
-                f"{subject(name)} masked pixels; give them a value: X.filled(0) for black."
-            )
-        known = values.dtype.newbyteorder("=") in (np.uint8, np.uint16)
-        whole = values.dtype.kind in "iu"
-        tensor = None if not (whole or values.dtype.kind == "f") else _from_numpy(values)
-    if tensor is not None and tensor.is_floating_point():
+        raise InputError(_unknown_type(values.dtype, name))
+    if tensor.is_floating_point():
         return tensor.float()
-    if tensor is None or not whole or not (known or any_type):
-        plain = getattr(values.dtype, "newbyteorder", lambda order: values.dtype)("=")
-        raise InputError(_unknown_type(plain, name))
-    return tensor
+    whole = any_type and not tensor.is_complex() and tensor.dtype != torch.bool
+    if whole or tensor.dtype in (torch.uint8, torch.uint16):
+        return tensor
+    native = getattr(values.dtype, "newbyteorder", lambda order: values.dtype)("=")
+    raise InputError(_unknown_type(native, name))
 
 
 def subject(name: str | None) -> str:
@@ -169,20 +160,10 @@ def as_batch(
 ) -> Tensor:
     """An array of images → Tensor (n, C, H, W), whose range of values has not been checked.
 
-    Parameters
-    ----------
-    X : ndarray or Tensor
-    known_channels : int or None
-        See :func:`read_inputs`.
-    any_type : bool
-        See :func:`as_tensor`.
+    ``known_channels``: see :class:`~diffmic.data.inputs.How`; ``any_type``: :func:`as_tensor`.
     """
     if X.ndim < 2:
-        raise InputError(
-            f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
-            f"dim {X.ndim}: shape {tuple(X.shape)}. Reshape your data so that each sample is an "
-            "image; labels are passed as y."
-        )
+        raise InputError(f"{_wrong_shape(X)}; labels are passed as y.")
     images = as_tensor(X, any_type=any_type)
     if known_channels is None:
         images = images[:, None] if images.ndim == 3 else images
@@ -197,11 +178,15 @@ def as_batch(
             )
         images = images[None] if single else images[:, None]
     if images.ndim != 4:
-        raise InputError(
-            f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with "
-            f"dim {images.ndim}: shape {tuple(images.shape)}. "
-            "Reshape your data so that each sample is an image; of a volume, pass slices."
-        )
+        raise InputError(f"{_wrong_shape(images)}; of a volume, pass slices.")
     if len(images) == 0:
         raise InputError("X holds no images: Found array with 0 sample(s), at least 1 is required.")
     return channels_first(images)
+
+
+def _wrong_shape(images: "np.ndarray | Tensor") -> str:
+    return (
+        f"Expected images of shape (n, C, H, W), (n, H, W, C) or (n, H, W), found array with dim "
+        f"{images.ndim}: shape {tuple(images.shape)}. Reshape your data so that each sample is an "
+        "image"
+    )

@@ -107,14 +107,9 @@ def content_of(value: Any, name: str) -> bytes:
     return content
 
 
-def existing(path: PathOrStr) -> Path:
-    """Path of a file, with ``~`` expanded.
-
-    Raises
-    ------
-    InputError
-        There is no such file, it is a folder or empty, or the path is a URL.
-    """
+@contextmanager
+def _opened(path: PathOrStr) -> Iterator[BinaryIO]:
+    """An image file, opened, with ``~`` expanded; an InputError says why there is none."""
     text = str(os.fsdecode(path))  # numpy's strings show their type
     scheme, separator, _ = text.partition("://")
     if separator and scheme.isalnum():
@@ -145,23 +140,12 @@ def existing(path: PathOrStr) -> Path:
             raise InputError(
                 f"The path {text!r} is not an image that can be read: it is no regular file."
             )
+        stream = file.open("rb")
     except (OSError, RuntimeError, ValueError) as reason:
         if isinstance(reason, InputError):
             raise
         raise InputError(
             f"The file {text!r} is not an image that can be read: {told(reason)}."
-        ) from reason
-    return file
-
-
-@contextmanager
-def _opened(path: PathOrStr) -> Iterator[BinaryIO]:
-    file = existing(path)
-    try:
-        stream = file.open("rb")
-    except OSError as reason:
-        raise InputError(
-            f"The file {os.fsdecode(path)!r} is not an image that can be read: {told(reason)}."
         ) from reason
     with stream:
         yield stream

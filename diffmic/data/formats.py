@@ -21,29 +21,37 @@ _SIMPLE_ITK = _SLICES.format(
 # First bytes, and what the file is: the text goes on after "is not an image that can be read: ".
 _VIDEO = "it is a video. Extract the frames that matter, and pass them as images"
 _ARCHIVE = "it is an archive. Unpack it, and pass the images in it"
+_UNKNOWN = "damaged or unknown to this Pillow. Convert it to PNG"
 _JPEG_XL = "it is JPEG XL. Convert it to PNG, or install a plugin of Pillow, pillow-jxl-plugin"
-_STARTS: tuple[tuple[bytes, str], ...] = (
-    (b"NRRD", f"it is an NRRD volume. Load it with SimpleITK: {_SIMPLE_ITK}"),
-    (b"ObjectType", f"it is a MetaImage. Load it with SimpleITK: {_SIMPLE_ITK}"),
-    (b"\x89HDF", "it is an HDF5 file. Pass an array of it: h5py.File(file)[name][:]"),
-    (b"CDF", "it is a NetCDF or MINC volume. " + _SLICES.format(call=_NIBABEL)),
-    (b"MATLAB", "it is a MATLAB file. Pass an array of it: scipy.io.loadmat(file)[name]"),
-    (b"%PDF", "it is a PDF document. Export its pages as PNG"),
-    (b"\x80", "it may be a pickle. Load it with the library that wrote it, and pass the array"),
-    (b"version https://git-lfs", "it is a pointer of Git LFS, not the file. Run `git lfs pull`"),
-    (b"\x1aE\xdf\xa3", _VIDEO),
-    (b"\0\0\x01\xba", _VIDEO),
-    (b"ZISRAWFILE", "it is a Zeiss CZI file. Pass the array of czifile.imread(file)"),
-    (b"\xff\x0a", _JPEG_XL),
-    (b"\0\0\0\x0cJXL", _JPEG_XL),
-    (b"\xff\xd8\xff\xf7", "it is JPEG-LS. Decode it with imagecodecs, and pass the array"),
-    (b"\x76\x2f\x31\x01", "it is an OpenEXR file. Load it with another reader, and pass the array"),
-    (b"7z\xbc\xaf", _ARCHIVE),
-    (b"Rar!", _ARCHIVE),
+_STARTS: tuple[tuple[int, bytes | tuple[bytes, ...], str], ...] = (  # where they stand, first
+    (0, b"NRRD", f"it is an NRRD volume. Load it with SimpleITK: {_SIMPLE_ITK}"),
+    (0, b"ObjectType", f"it is a MetaImage. Load it with SimpleITK: {_SIMPLE_ITK}"),
+    (0, b"\x89HDF", "it is an HDF5 file. Pass an array of it: h5py.File(file)[name][:]"),
+    (0, b"CDF", "it is a NetCDF or MINC volume. " + _SLICES.format(call=_NIBABEL)),
+    (0, b"MATLAB", "it is a MATLAB file. Pass an array of it: scipy.io.loadmat(file)[name]"),
+    (0, b"%PDF", "it is a PDF document. Export its pages as PNG"),
+    (0, b"\x80", "it may be a pickle. Load it with the library that wrote it, and pass the array"),
+    (0, b"version https://git-lfs", "it is a pointer of Git LFS, not the file. Run `git lfs pull`"),
+    (0, (b"\x1aE\xdf\xa3", b"\0\0\x01\xba"), _VIDEO),
+    (0, b"ZISRAWFILE", "it is a Zeiss CZI file. Pass the array of czifile.imread(file)"),
+    (0, (b"\xff\x0a", b"\0\0\0\x0cJXL"), _JPEG_XL),
+    (0, b"\xff\xd8\xff\xf7", "it is JPEG-LS. Decode it with imagecodecs, and pass the array"),
+    (0, b"v/1\x01", "it is an OpenEXR file. Load it with another reader, and pass the array"),
+    (0, (b"7z\xbc\xaf", b"Rar!"), _ARCHIVE),
+    (0, b"\x1f\x8b", "it is compressed with gzip. Unpack it first"),
+    (0, b"PK\x03\x04", f"{_ARCHIVE}; of an .npz file pass an array: numpy.load(file)[name]"),
+    (
+        4,
+        tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")),
+        "it is HEIC. Install pillow-heif and call pillow_heif.register_heif_opener(), or convert "
+        "it to JPEG or PNG",
+    ),
+    (4, (b"ftypavif", b"ftypavis"), f"it is AVIF, {_UNKNOWN}"),
+    (4, b"ftyp", _VIDEO),
+    (8, b"WEBP", f"it is WebP, {_UNKNOWN}"),
+    (0, b"RIFF", _VIDEO),
 )
 _DAMAGED = ("truncated", "could not create decoder", "broken data", "not enough image data")
-_HEIC = (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")
-_AVIF = (b"avif", b"avis")
 
 
 def what_it_is(head: bytes, name: str, reason: Exception) -> str:
@@ -92,26 +100,9 @@ def _known(head: bytes, name: str) -> str:
         return (
             "it is a NIfTI or other volume for nibabel. " + _SLICES.format(call=_NIBABEL) + several
         )
-    for start, what in _STARTS:
-        if head.startswith(start):
+    for place, start, what in _STARTS:
+        if head.startswith(start, place):
             return what
-    if head.startswith(b"\x1f\x8b"):
-        return "it is compressed with gzip. Unpack it first"
-    if head.startswith(b"PK\x03\x04"):
-        return f"{_ARCHIVE}; of an .npz file pass an array: numpy.load(file)[name]"
-    if head[4:8] == b"ftyp":
-        if head[8:12] in _HEIC:
-            return (
-                "it is HEIC. Install pillow-heif and call pillow_heif.register_heif_opener(), or "
-                "convert it to JPEG or PNG"
-            )
-        if head[8:12] in _AVIF:
-            return "it is AVIF, damaged or unknown to this Pillow. Convert it to PNG"
-        return _VIDEO
-    if head.startswith(b"RIFF"):
-        if head[8:12] == b"WEBP":
-            return "it is WebP, damaged or unknown to this Pillow. Convert it to PNG"
-        return _VIDEO
     return _text(head)
 
 

@@ -1,5 +1,6 @@
 """Pixels of a PIL image of any mode; what of it is left out is noted."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,7 +48,7 @@ def pixels_of(image: Image.Image, reading: Reading, bits: int = 0) -> Tensor:
     """
     if getattr(image, "is_animated", False) and image.format != "PSD" and image.tell() == 0:
         reading.note(Note.FRAMES)
-    tags = _tiff_tags(image)
+    tags = getattr(image, "tag_v2", None) or {}
     _check_samples(image, tags, reading)
     white = _white(image, tags, reading)
     orientation = image.getexif().get(_ORIENTATION, 1)
@@ -97,31 +98,16 @@ def deep_png(content: bytes, reading: Reading, bits: int = 0) -> Tensor | None:
     return torch.from_numpy(np.ascontiguousarray(values))
 
 
-def _tiff_tags(image: Image.Image) -> dict[int, Any]:
-    tags = getattr(image, "tag_v2", None)
-    return (
-        {}
-        if tags is None
-        else {
-            number: tags.get(number)
-            for number in (
-                *(_PHOTOMETRIC, _BITS, _SAMPLE_FORMAT, _PLANAR, _MAX_SAMPLE),
-                *(_S_MIN, _S_MAX),
-            )
-        }
-    )
-
-
-def _check_samples(image: Image.Image, tags: dict[int, Any], reading: Reading) -> None:
+def _check_samples(image: Image.Image, tags: Mapping[int, Any], reading: Reading) -> None:
     """Note or refuse samples that Pillow reads as bytes, though they are something else."""
     if image.mode.startswith("I") or image.mode == "F":
         return
     bits = max(tags.get(_BITS) or (8,))
-    if tags and bits > 8 and tags[_PLANAR] == 2:
+    if bits > 8 and tags.get(_PLANAR) == 2:
         raise InputError(
             f"It is a TIFF of {bits} bits with separate planes, which Pillow misreads. {_ADVICE}"
         )
-    if tags and bits == 8 and 2 in (tags[_SAMPLE_FORMAT] or ()):
+    if bits == 8 and 2 in (tags.get(_SAMPLE_FORMAT) or ()):
         raise InputError(f"It is a TIFF of signed bytes, which Pillow reads as unsigned. {_ADVICE}")
     if bits > 8 or hidden_depth(image):
         reading.note(Note.BITS)
@@ -136,7 +122,7 @@ def _inverted(pixels: NDArray[Any], sum_of_ends: float) -> NDArray[Any]:
     return inverse.astype(pixels.dtype)
 
 
-def _white(image: Image.Image, tags: dict[int, Any], reading: Reading) -> float | None:
+def _white(image: Image.Image, tags: Mapping[int, Any], reading: Reading) -> float | None:
     """Sum of the values of black and white in a TIFF whose white is zero, which Pillow leaves so.
 
     It is that of the range that the user gave, else of all bits. None: not such a TIFF.

@@ -12,11 +12,10 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, get_worker_in
 from ..random import derived_seed
 from .augmentation import Augment, augmented
 from .columns import as_array
-from .framing import cropped
+from .framing import cropped, made_small, resized
 from .images import as_image
 from .ranges import ValueRange
 from .reading import DARK, Note, Notes, Reading
-from .resizing import made_small, resized
 from .sources import DatasetImages, ImageSource, read_from
 from .workers import workers_of
 

@@ -16,8 +16,7 @@ from .class_names import aligned, data_names, given_names
 from .columns import as_column, check_lengths, point_out_other_order, rows_of
 from .inputs import How, Inputs, holds_targets, read_inputs, survey_of
 from .items import USUAL_KEYS, Keys
-from .known import check_known, with_labels
-from .labelled import LabelledImages
+from .labelled import LabelledImages, check_known, with_labels
 from .labels import enum_names
 from .loaders import shuffles
 from .names import table_names

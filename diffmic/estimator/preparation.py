@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from ..data import LabelledImages, TrainingData, ValueRange, named_augment, read_training_data
 from ..data.augmentation import Augment, check_augment
-from ..data.known import Counts, counts_table, label_counts
+from ..data.labelled import Counts, counts_table, label_counts
 from ..data.sources import is_of_a_dataset
 from ..errors import InputError, warn_user
 from ..hub.parameters import plain_classes

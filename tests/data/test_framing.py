@@ -5,7 +5,7 @@ import torch
 from torchvision.transforms.v2 import functional as transforms
 
 from diffmic.data import PreparedImages, PreparedStream, read_inputs
-from diffmic.data.framing import cropped, frames
+from diffmic.data.framing import cropped, frames, made_small, resized
 
 SIZES = torch.tensor([[20, 16], [16, 20], [7, 12], [12, 7], [9, 9], [1, 30]])
 
@@ -46,3 +46,25 @@ def test_an_image_is_cropped_and_then_resized_and_its_own_size_is_kept(size):
     for found in (item, streamed):
         assert torch.equal(found["image"], expected)
         assert found["size"].tolist() == [*size]
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 97, 131), (3, 300, 202), (1, 65, 64), (3, 256, 3), (1, 99, 2)]
+)
+@pytest.mark.parametrize("layout", ["planes", "interleaved"])
+def test_made_small_is_resized_up_to_rounding(shape, layout):
+    image = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 255).to(torch.uint8)
+    if layout == "interleaved":
+        image = image.permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    for part in (image, image[:, 3:, 1:]):  # a view, whose rows are not contiguous
+        found, expected = made_small(part, 16), resized(part, 16)
+        assert found.shape == expected.shape == (shape[0], 16, 16)
+        assert found.dtype == torch.uint8
+        assert (found.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(3, 20, 30), (1, 16, 16), (3, 5, 7)])
+def test_images_that_are_not_much_larger_are_resized(shape):
+    image = (torch.rand(shape) * 255).to(torch.uint8)
+    assert torch.equal(made_small(image, 16), resized(image, 16))
+    assert torch.equal(made_small(image / 255, 16), resized(image / 255, 16))

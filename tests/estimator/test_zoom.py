@@ -11,7 +11,7 @@ from torch.utils.data import IterableDataset
 
 from diffmic import DiffMICClassifier, DiffMICWarning, InputError, ModelFileError
 from diffmic.data import PreparedImages, read_inputs
-from diffmic.data.resizing import resized
+from diffmic.data.framing import resized
 from diffmic.datasets import make_lesions
 from diffmic.model import Architecture, DiffusionSettings, NetworkPlan, build_network, carry_over
 from diffmic.runtime import OnnxClassifier

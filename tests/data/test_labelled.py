@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffmic.data import read_training_data
-from diffmic.data.known import counts_table, label_counts
+from diffmic.data.labelled import counts_table, label_counts
 from diffmic.data.splits import validation_split
 from diffmic.data.weights import by_class, class_weights
 from diffmic.errors import DiffMICWarning, InputError
