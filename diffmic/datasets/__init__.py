@@ -9,16 +9,15 @@ from .lesions import LESION_CLASSES, make_lesions
 from .tables import read_csv
 
 if TYPE_CHECKING:
-    from .aptos import read_aptos2019
     from .busi import read_busi
     from .chestxray14 import read_chestxray14
     from .ham10000 import read_ham10000, read_isic2018
-    from .idrid import read_idrid
     from .inspecting import inspect
     from .inspection import Inspection
     from .medmnist import read_medmnist
     from .medmnist_sets import MEDMNIST
     from .public import PublicDataset, Source
+    from .retinopathy import read_aptos2019, read_idrid
 
 _ROOMS = {
     "MEDMNIST": "medmnist_sets",
@@ -26,11 +25,11 @@ _ROOMS = {
     "PublicDataset": "public",
     "Source": "public",
     "inspect": "inspecting",
-    "read_aptos2019": "aptos",
+    "read_aptos2019": "retinopathy",
     "read_busi": "busi",
     "read_chestxray14": "chestxray14",
     "read_ham10000": "ham10000",
-    "read_idrid": "idrid",
+    "read_idrid": "retinopathy",
     "read_isic2018": "ham10000",
     "read_medmnist": "medmnist",
 }

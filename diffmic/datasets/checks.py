@@ -50,7 +50,8 @@ def check_counts(
     differing: list[str] = []
     for split, expected in official.items():
         mine = [row.label for row in rows if not split or row.split == split]
-        if mine and isinstance(mine[0], tuple):
+        multilabel = bool(mine) and isinstance(mine[0], tuple)
+        if multilabel:
             columns = zip(class_names, zip(*mine, strict=True), strict=True)
             found = Counter({name: sum(column) for name, column in columns})
         else:
@@ -60,7 +61,7 @@ def check_counts(
             for name, number in expected.items()
             if name is not None and found[name] != number
         ]
-        total = expected.get(None, None if any(map(_is_tuple, mine)) else sum(expected.values()))
+        total = expected.get(None, None if multilabel else sum(expected.values()))
         if total is not None and len(mine) != total:
             other.insert(0, f"{len(mine):,} of {total:,} images")
         differing += [f"{split}: {some(other, 8)}" if split else some(other, 8)] if other else []
@@ -69,10 +70,6 @@ def check_counts(
             f"the numbers are not the official ones ({'; '.join(differing)}). It may be a part of "
             "the download, or another edition."
         )
-
-
-def _is_tuple(label: Any) -> bool:
-    return isinstance(label, tuple)
 
 
 def image_files_in(folders: Sequence[Path], ignored: str) -> dict[str, list[Path]]:

@@ -16,21 +16,10 @@ SOURCE = Source(
     "and the folder images, or images_001 and so on",
 )
 FINDINGS = {
-    "Atelectasis": 11559,
-    "Cardiomegaly": 2776,
-    "Effusion": 13317,
-    "Infiltration": 19894,
-    "Mass": 5782,
-    "Nodule": 6331,
-    "Pneumonia": 1431,
-    "Pneumothorax": 5302,
-    "Consolidation": 4667,
-    "Edema": 2303,
-    "Emphysema": 2516,
-    "Fibrosis": 1686,
-    "Pleural_Thickening": 3385,
-    "Hernia": 227,
-}
+    "Atelectasis": 11559, "Cardiomegaly": 2776, "Effusion": 13317, "Infiltration": 19894,
+    "Mass": 5782, "Nodule": 6331, "Pneumonia": 1431, "Pneumothorax": 5302, "Consolidation": 4667,
+    "Edema": 2303, "Emphysema": 2516, "Fibrosis": 1686, "Pleural_Thickening": 3385, "Hernia": 227,
+}  # fmt: skip
 NOTHING = "No Finding"
 LISTS = {"train": ("train_val_list.txt", 86524), "test": ("test_list.txt", 25596)}
 FOLDERS = ("images", *(f"images_{number:03d}" for number in range(1, 13)))
@@ -70,7 +59,6 @@ def read_chestxray14(
     """
     download = Download(folder, SOURCE, on_error=on_error, check=check)
     file = download.file("Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv")
-    assert file is not None
     splits = _lists(download)
     columns = [*FINDINGS, NOTHING] if no_finding else [*FINDINGS]
     listed, unlisted = [], []
@@ -94,7 +82,13 @@ def read_chestxray14(
     without = len(splits) - len(listed)
     if without:
         download.told(f"{without} image(s) of the lists are not in {file.name}.")
-    _check_patients(listed)
+    train, test = ({row.group for row in listed if row.split == split} for split in LISTS)
+    if train & test:
+        raise InputError(
+            f"{len(train & test)} patient(s) have images on the lists of train and of test: "
+            f"{some(sorted(map(str, train & test)))}. The official lists have no patient in "
+            "common; download them again."
+        )
     official = FINDINGS | ({NOTHING: 60361} if no_finding else {})
     return download.dataset(
         listed,
@@ -109,7 +103,6 @@ def _lists(download: Download) -> dict[str, str]:
     names: dict[str, list[str]] = {}
     for split, (name, _) in LISTS.items():
         file = download.file(name)
-        assert file is not None
         try:
             names[split] = file.read_text(encoding="utf-8-sig").split()
         except UnicodeDecodeError as reason:
@@ -129,15 +122,3 @@ def _lists(download: Download) -> dict[str, str]:
             "the lists again."
         )
     return {name: split for split, found in names.items() for name in found}
-
-
-def _check_patients(listed: list[Listed]) -> None:
-    patients = {
-        split: {row.group for row in listed if row.split == split} for split in ("train", "test")
-    }
-    both = sorted(str(patient) for patient in patients["train"] & patients["test"])
-    if both:
-        raise InputError(
-            f"{len(both)} patient(s) have images on the lists of train and of test: {some(both)}. "
-            "The official lists have no patient in common; download them again."
-        )

@@ -66,11 +66,6 @@ class Download:
         counted in a warning.
     check : bool
         Whether files of images are opened.
-
-    Raises
-    ------
-    InputError
-        There is no such folder, or a parameter is invalid.
     """
 
     def __init__(self, folder: Any, source: Source, *, on_error: str, check: bool) -> None:
@@ -113,13 +108,13 @@ class Download:
         """The error for a part of the download that is not there."""
         return InputError(f"{str(self.root)!r} has no {what}. {self._wanted()}")
 
-    def file(self, *names: str, optional: bool = False) -> Path | None:
-        """A file with one of these names, whatever its case; the one with the shortest path.
+    def find(self, *names: str) -> Path | None:
+        """A file with one of these names, whatever its case, with the shortest path; None: none.
 
         Raises
         ------
         InputError
-            There is none, or there are several.
+            There are several.
         """
         for name in names:
             found = sorted(self._files.get(name.casefold(), []), key=lambda f: len(f.parts))
@@ -130,18 +125,17 @@ class Download:
                 )
             if found:
                 return found[0]
-        if optional:
-            return None
-        raise self.missing(" or ".join(names))
+        return None
+
+    def file(self, *names: str) -> Path:
+        """The file that :meth:`find` finds; an InputError says that there is none."""
+        found = self.find(*names)
+        if found is None:
+            raise self.missing(" or ".join(names))
+        return found
 
     def rows(self, file: Path, *columns: str) -> dict[int, Row]:
-        """Rows of a table by their number below the header.
-
-        Raises
-        ------
-        InputError
-            It lacks columns or rows, or cannot be read.
-        """
+        """Rows of a table, which must have these columns, by their number below the header."""
         found, rows = read_rows(file, None)
         lacking = [name for name in columns if name not in found]
         if lacking:
@@ -160,13 +154,7 @@ class Download:
         return rows
 
     def folders(self, *names: str) -> list[Path]:
-        """All folders with one of these names, whatever its case.
-
-        Raises
-        ------
-        InputError
-            There is none.
-        """
+        """All folders with one of these names, whatever its case; an InputError: there is none."""
         found = [folder for name in names for folder in self._folders.get(name.casefold(), [])]
         if not found:
             raise self.missing(" or ".join(f"folder {name!r}" for name in names))
@@ -178,13 +166,7 @@ class Download:
         warn_user(f"{self.source.title} in {str(self.root)!r}: {problem}")
 
     def unusable(self, names: Sequence[str], what: str, advice: str) -> None:
-        """Refuse images that cannot be used, or say that they are left out.
-
-        Raises
-        ------
-        InputError
-            ``on_error`` is ``"raise"``.
-        """
+        """Refuse images that cannot be used, or, with ``on_error="skip"``, leave them out."""
         if not names:
             return
         found = f"{len(names)} image(s) {what}: {some(names)}."
@@ -218,12 +200,6 @@ class Download:
             the classes: of all classes together).
         ignored : str
             Pattern of names of files that are no images of the data set, such as masks.
-
-        Raises
-        ------
-        InputError
-            Images are missing or damaged (unless they are skipped), or listed twice with different
-            labels.
         """
         rows = each_once(self, listed)
         check_counts(self, rows, [*names.values()], official or {})

@@ -44,14 +44,11 @@ def fingerprint(image: Tensor) -> bytes:
         pixels = image.double() if image.is_floating_point() else image.long()
     for white, tolerance in ((255, 0.1), (65535, 0.02)):  # what rounding to half precision costs
         if pixels.is_floating_point():
-            whole = (pixels * white).round()
-            if bool(((pixels * white - whole).abs() < tolerance).all()):
-                pixels = whole.long()
-    if (
-        not pixels.is_floating_point()
-        and int(pixels.max()) > 255
-        and not bool((pixels % 257).any())
-    ):
+            scaled = pixels * white
+            if bool(((scaled - scaled.round()).abs() < tolerance).all()):
+                pixels = scaled.round().long()
+    whole = not pixels.is_floating_point()
+    if whole and int(pixels.max()) > 255 and not bool((pixels % 257).any()):
         pixels = pixels // 257
     dtype = pixels.dtype if pixels.is_floating_point() else torch.int64
     found = hashlib.blake2b(f"{tuple(pixels.shape)} {dtype}".encode(), digest_size=16)
@@ -119,7 +116,7 @@ def similar_sets(hashes: Hashes, distance: int) -> list[tuple[int, ...]]:
         for turned in range(hashes.shape[1]):
             found.append(_close(upright, others[:, turned], distance) + start)
         if sum(map(len, found)) > _MOST_PAIRS:
-            found = [_chains(united(n, found))]
+            found = [chained(sets_of(united(n, found)))]
     near = [first[np.concatenate(found)]] if found else []
     return sets_of(united(total, [np.stack([np.arange(total), members], 1), *near]))
 
@@ -142,10 +139,6 @@ def chained(sets: Iterable[Sequence[int]]) -> Pairs:
 def sets_of(numbers: NDArray[np.intp]) -> list[tuple[int, ...]]:
     """Sets of two or more positions with the same number, by their first member."""
     return sorted(equal_sets(numbers.tolist()))
-
-
-def _chains(numbers: NDArray[np.intp]) -> Pairs:
-    return chained(sets_of(numbers))
 
 
 def _close(rows: NDArray[np.uint64], columns: NDArray[np.uint64], distance: int) -> Pairs:

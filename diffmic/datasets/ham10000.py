@@ -67,7 +67,6 @@ def read_ham10000(
     """
     download = Download(folder, HAM10000, on_error=on_error, check=check)
     file = download.file("HAM10000_metadata", "HAM10000_metadata.csv", "HAM10000_metadata.tab")
-    assert file is not None
     listed = []
     for number, row in download.rows(file, "image_id", "lesion_id", "dx").items():
         if row["dx"] not in LESIONS:
@@ -109,7 +108,7 @@ def read_isic2018(
         A table or folder is missing or not as expected, or images cannot be used.
     """
     download = Download(folder, ISIC2018, on_error=on_error, check=check)
-    lesions = download.file("ISIC2018_Task3_Training_LesionGroupings.csv", optional=True)
+    lesions = download.find("ISIC2018_Task3_Training_LesionGroupings.csv")
     groups: dict[str, str] = {}
     if lesions is not None:
         rows = download.rows(lesions, "image", "lesion_id").values()
@@ -117,7 +116,7 @@ def read_isic2018(
     listed, places = [], {}
     for split, part in PARTS.items():
         name = f"ISIC2018_Task3_{part}_GroundTruth.csv"
-        file = download.file(name, optional=split != "train")
+        file = download.file(name) if split == "train" else download.find(name)
         if file is None:
             continue
         places[split] = download.folders(f"ISIC2018_Task3_{part}_Input")

@@ -274,9 +274,7 @@ def _concluded(
     findings = Inspection(
         names=survey.names,
         splits=np.asarray(splits),
-        counts=_counts(survey.labels, splits, names),
-        known=_known(survey.labels, splits, names),
-        unknown=_unknown(survey.labels, names),
+        **_counts(survey.labels, splits, names),
         sizes=dict(survey.sizes),
         pixels=survey.pixels,
         damaged=survey.damaged,
@@ -298,49 +296,31 @@ def _differ(labels: Sequence[Any]) -> bool:
     return len({label for label in labels if label is not None}) > 1
 
 
-def _columns(labels: Sequence[Any], names: list[str] | None) -> list[str]:
-    """Names of the columns of a multi-label task; empty for one label per image."""
-    row = next((label for label in labels if isinstance(label, tuple)), None)
-    if row is None:
-        return []
-    return [str(number) for number in range(len(row))] if names is None else names
-
-
 def _counts(
     labels: Sequence[Any], splits: Sequence[str], names: list[str] | None
-) -> dict[str, dict[str, int]]:
-    """Number of images of each class, or with each label, in each split."""
-    columns = _columns(labels, names)
-    counts: dict[str, dict[str, int]] = {}
-    for split in dict.fromkeys(splits):
-        mine = [label for label, s in zip(labels, splits, strict=True) if s == split]
-        if columns:
-            rows = [row for row in mine if row is not None]
-            counts[split] = {
-                name: sum(row[number] == 1 for row in rows) for number, name in enumerate(columns)
-            }
-        else:
-            found = Counter(label for label in mine if label is not None)
-            counts[split] = {str(label): found[label] for label in in_order(found)}
-    return counts
+) -> dict[str, Any]:
+    """Numbers of images of each class, or with each label; of known and unknown labels."""
+    parts: dict[str, list[Any]] = {split: [] for split in splits}
+    for label, split in zip(labels, splits, strict=True):
+        if label is not None:
+            parts[split].append(label)
+    row = next((label for label in labels if isinstance(label, tuple)), None)
+    if row is None:  # one label per image
+        found = {split: Counter(mine) for split, mine in parts.items()}
+        counts = {
+            split: {str(label): each[label] for label in in_order(each)}
+            for split, each in found.items()
+        }
+        return {"counts": counts, "known": {}, "unknown": {}}
+    columns = list(enumerate(map(str, range(len(row))) if names is None else names))
 
+    def present(rows: list[Any], values: tuple[int, ...]) -> dict[str, int]:
+        return {name: sum(row[number] in values for row in rows) for number, name in columns}
 
-def _known(
-    labels: Sequence[Any], splits: Sequence[str], names: list[str] | None
-) -> dict[str, dict[str, int]]:
-    """Number of images of which each label of a multi-label task is known, in each split."""
-    known: dict[str, dict[str, int]] = {}
-    for number, name in enumerate(_columns(labels, names)):
-        for label, split in zip(labels, splits, strict=True):
-            counts = known.setdefault(split, {})
-            is_known = isinstance(label, tuple) and label[number] in (0, 1)
-            counts[name] = counts.get(name, 0) + is_known
-    return known
-
-
-def _unknown(labels: Sequence[Any], names: list[str] | None) -> dict[str, int]:
-    rows = [label for label in labels if isinstance(label, tuple)]
-    return {
-        name: sum(row[number] not in (0, 1) for row in rows)
-        for number, name in enumerate(_columns(labels, names))
+    known = {split: present(mine, (0, 1)) for split, mine in parts.items()}
+    unknown = {
+        name: sum(len(mine) - known[split][name] for split, mine in parts.items())
+        for _, name in columns
     }
+    counts = {split: present(mine, (1,)) for split, mine in parts.items()}
+    return {"counts": counts, "known": known, "unknown": unknown}

@@ -68,11 +68,12 @@ def read_medmnist(
     if not chosen or any(s not in _SPLITS for s in chosen) or len(set(chosen)) < len(chosen):
         raise InputError(f"splits is {splits!r}; give some of {list(_SPLITS)}.")
     root = Path.home() / ".medmnist" if folder is None else as_path(folder, "folder")
-    file = root if root.is_file() else root / f"{name}{'' if size == 28 else f'_{size}'}.npz"
-    if root.is_file() and not _is_of(file, name, size):
+    file = root if root.is_file() else root / known.file(size)
+    others = {each.file(side) for each in MEDMNIST.values() for side in SIZES} - {known.file(size)}
+    if f"{file.stem.lower()}.npz" in others:
         raise InputError(
-            f"{str(file)!r} is not the file of {name} with {size} pixels, "
-            f"{name}{'' if size == 28 else f'_{size}'}.npz. Give the name and size of the file."
+            f"{str(file)!r} is not the file of {name} with {size} pixels, {known.file(size)}. Give "
+            "the name and size of the file."
         )
     if not file.is_file():
         if not download:
@@ -82,12 +83,6 @@ def read_medmnist(
             )
         _download(known, root, size)
     return _read(file, name, known, size, chosen)
-
-
-def _is_of(file: Path, name: str, size: int) -> bool:
-    stem = file.stem.lower()
-    others = {f"{n}{'' if s == 28 else f'_{s}'}" for n in MEDMNIST for s in SIZES}
-    return stem not in others or stem == f"{name}{'' if size == 28 else f'_{size}'}"
 
 
 def _download(known: MedMNISTSet, root: Path, size: int) -> None:

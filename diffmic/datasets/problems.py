@@ -22,15 +22,26 @@ def problems_of(
 ) -> list[str]:
     """Problems, most serious first.
 
-    Parameters
-    ----------
-    found : Inspection
-    labels, groups : sequence
-        Label and group of each image; None: not known.
-    uncertain : str
-        Meaning of −1 in rows of labels.
+    ``labels``, ``groups``: of each image, None if not known; ``uncertain``: what −1 means in rows.
     """
-    problems = [*_unusable(found), *_leaks(found)]
+    problems = []
+    if found.damaged:
+        problems.append(
+            f"{len(found.damaged)} image(s) cannot be used ({_names(found, found.damaged)}). Mend "
+            "or remove them; DiffMICClassifier(on_error='skip') leaves them out. The first: "
+            f"{next(iter(found.damaged.values()))}"
+        )
+    if found.leaks:
+        problems.append(
+            f"{len(found.leaks)} set(s) of copies lie in several splits "
+            f"({_sets(found, found.leaks, found.splits.tolist())}), so that measures on one are "
+            "too good. Remove them from one side, or split by inspection.groups."
+        )
+    if found.shared_groups:
+        problems.append(
+            f"{len(found.shared_groups)} group(s) have images in several splits "
+            f"({some(found.shared_groups)}), so that measures on one are too good. Split by group."
+        )
     if found.conflicts:
         problems.append(
             f"{len(found.conflicts)} set(s) of copies have different labels "
@@ -90,33 +101,6 @@ def _shown(label: Any) -> str:
     )
 
 
-def _unusable(found: Inspection) -> list[str]:
-    if not found.damaged:
-        return []
-    first = next(iter(found.damaged.values()))
-    return [
-        f"{len(found.damaged)} image(s) cannot be used ({_names(found, found.damaged)}). Mend or "
-        f"remove them; DiffMICClassifier(on_error='skip') leaves them out. The first: {first}"
-    ]
-
-
-def _leaks(found: Inspection) -> list[str]:
-    """Images or groups on both sides of a split."""
-    problems = []
-    if found.leaks:
-        problems.append(
-            f"{len(found.leaks)} set(s) of copies lie in several splits "
-            f"({_sets(found, found.leaks, found.splits.tolist())}), so that measures on one are "
-            "too good. Remove them from one side, or split by inspection.groups."
-        )
-    if found.shared_groups:
-        problems.append(
-            f"{len(found.shared_groups)} group(s) have images in several splits "
-            f"({some(found.shared_groups)}), so that measures on one are too good. Split by group."
-        )
-    return problems
-
-
 def _copies(found: Inspection) -> list[str]:
     """Copies, which a random split would put on both sides."""
     problems = []
@@ -163,9 +147,12 @@ def _labels(
     for split, counts in found.counts.items():
         absent = [name for name in classes if not counts.get(name)]
         if absent and any(counts.values()):
-            problems.append(f"{_at(split)}no image of {some(absent, 10)}.")
+            problems.append(f"The split {split!r} has no image of {some(absent, 10)}.")
     if known and not problems:
-        problems += _refused([labels[number] for number in known], uncertain)
+        try:  # what fit would refuse
+            TargetEncoding.learn([labels[number] for number in known], uncertain=uncertain)
+        except InputError as reason:
+            problems.append(str(reason))
     usable = [number for number in known if number not in found.damaged]
     if len(found.counts) == 1 and len(classes) > 1 and usable:
         all_grouped = len(grouped) == len(groups)
@@ -175,19 +162,6 @@ def _labels(
             classes,
         )
     return problems
-
-
-def _refused(labels: Sequence[Any], uncertain: str) -> list[str]:
-    """Why ``fit`` would refuse the labels, if it would."""
-    try:
-        TargetEncoding.learn(list(labels), uncertain=uncertain)
-    except InputError as reason:
-        return [str(reason)]
-    return []
-
-
-def _at(split: str) -> str:
-    return f"The split {split!r} has "
 
 
 def _too_rare(labels: Sequence[Any], groups: Sequence[Any] | None, classes: list[str]) -> list[str]:

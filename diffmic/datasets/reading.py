@@ -74,37 +74,45 @@ def each_image(
     InputError
         X is empty, or of an unknown type.
     """
-    how = _ItemReader(what, value_range, keys)
     found: Iterator[Found]
     total: int | None = None
     if (stream := Stream.of(X, keys)) is not None:
+        items = _Items(None, True, what, value_range, keys)
         pairs = enumerate(_pairs(stream))
-        found = (how.found(number, partial(unchanged, pair), True) for number, pair in pairs)
+        found = (items.found(number, partial(unchanged, pair)) for number, pair in pairs)
     else:
         workers = Workers.of(X) if isinstance(X, DataLoader) else Workers()
-        items: Any = _Items(*_items(X, keys), how)
+        items = _Items(*_items(X, keys), what, value_range, keys)
         total = len(items)
         if workers.num_workers:  # they alone read the items, and inherit no open files
-            found = iter(workers.open(items, None, unchanged))
+            found = iter(workers.open(items, None, unchanged))  # type: ignore[arg-type]
         else:
             found = (items[number] for number in range(len(items)))
     yield from tqdm(found, desc=progress, total=total, disable=progress is None, leave=False)
 
 
 @dataclass(frozen=True)
-class _ItemReader:
-    """How an item is read."""
+class _Items:
+    """What is found in each item; ``labelled``: it may be an (image, label) pair or a dict."""
 
+    items: Any
+    labelled: bool
     what: str
     value_range: ValueRange | None
     keys: Keys
 
-    def found(self, number: int, item: Callable[[], Any], labelled: bool) -> Found:
-        """What is found where an item is read; ``labelled``: it may be an (image, label) pair."""
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Found:
+        return self.found(number, partial(self._item, number))
+
+    def found(self, number: int, item: Callable[[], Any]) -> Found:
+        """What is found where an item is read."""
         name, label = f"{self.what} {number}", None
         try:
             value = item()
-            if labelled:
+            if self.labelled:
                 value, label = split_item(value, self.keys, with_target=True, optional=True)
             if is_path(value):
                 name = os.fspath(value)
@@ -114,21 +122,6 @@ class _ItemReader:
             return Found(name, None, label, str(reason))
         except Exception as reason:  # whatever a Dataset raises for one of its items
             return Found(name, None, label, f"{type(reason).__name__}: {reason}")
-
-
-@dataclass(frozen=True)
-class _Items:
-    """What is found in each item of a sequence."""
-
-    items: Any
-    labelled: bool
-    how: _ItemReader
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __getitem__(self, number: int) -> Found:
-        return self.how.found(number, partial(self._item, number), self.labelled)
 
     def _item(self, number: int) -> Any:
         if not self.labelled:  # a sequence of images, no code of the user

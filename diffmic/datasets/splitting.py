@@ -37,29 +37,19 @@ def drawn_splits(
     InputError
         There are too few images or groups.
     """
+    rest = np.arange(len(targets))
+    splits = np.full(len(targets), "train", dtype="<U5")
     try:
-        return _drawn(targets, groups, task, rng, validation, test)
+        if test:
+            rest, held_out = validation_split(targets, test, rng, groups=groups, task=task)
+            splits[held_out] = "test"
+        own = None if groups is None else groups[rest]
+        fraction = validation / (1 - test)
+        _, held_out = validation_split(targets[rest], fraction, rng, groups=own, task=task)
     except InputError as reason:  # which gives the advice of fit
         told = str(reason).split(" Pass validation_data")
         if len(told) == 1:
             raise
         raise InputError(f"{told[0]} Give smaller fractions, or smaller groups.") from reason
-
-
-def _drawn(
-    targets: NDArray[np.float32],
-    groups: NDArray[Any] | None,
-    task: Task,
-    rng: np.random.RandomState,
-    validation: float,
-    test: float,
-) -> NDArray[np.str_]:
-    rest = np.arange(len(targets))
-    splits = np.full(len(targets), "train", dtype="<U5")
-    if test:
-        rest, held_out = validation_split(targets, test, rng, groups=groups, task=task)
-        splits[held_out] = "test"
-    own = None if groups is None else groups[rest]
-    fraction = validation / (1 - test)
-    splits[rest[validation_split(targets[rest], fraction, rng, groups=own, task=task)[1]]] = "val"
+    splits[rest[held_out]] = "val"
     return splits
