@@ -72,18 +72,12 @@ def _remote(uri: str) -> list[str]:
 
 
 def _url_to_fs(uri: str) -> tuple[Any, str]:
-    """File system of fsspec and path in it.
-
-    Raises
-    ------
-    InputError
-        The kind of storage is unknown, or its package is missing.
-    """
+    """File system of fsspec and path in it."""
     from fsspec.core import url_to_fs
 
     try:
         system, path = url_to_fs(uri)
-    except (ImportError, ValueError) as reason:
+    except (ImportError, ValueError) as reason:  # an unknown kind, or its package is missing
         raise InputError(f"{uri!r} cannot be opened: {reason}") from reason
     return system, path
 

@@ -31,20 +31,11 @@ class Named:
 
 
 def augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
-    """Augmented image, which depends on the seed alone.
+    """Augmented image (3, S, S), which depends on the seed alone.
 
-    Parameters
-    ----------
-    image : Tensor of shape (3, S, S)
-    augment : callable
-        Its random numbers may come from torch, numpy or Python, from their global generators or
-        from those that it holds; see :func:`diffmic.generators.seeded`.
-    seed : int
-
-    Raises
-    ------
-    InputError
-        ``augment`` returns another shape, or floats outside 0–1.
+    The random numbers of ``augment`` may come from torch, numpy or Python, from their global
+    generators or from those that it holds; see :func:`diffmic.generators.seeded`. An InputError
+    says that it returns another shape, or floats outside 0–1.
     """
     with LocalRNG(seed) if isinstance(augment, Named) else seeded(augment, seed):
         # A copy, because a transform may work in place and must not change the user's pixels.
@@ -70,13 +61,7 @@ def augmented(image: Tensor, augment: Augment, seed: int) -> Tensor:
 
 
 def check_augment(augment: Augment | None, image: Tensor, seed: int) -> None:
-    """Try an augmentation on an image, and warn if it does not repeat.
-
-    Raises
-    ------
-    InputError
-        It fails on the image, or returns what cannot be used.
-    """
+    """Try an augmentation on an image: an error if it fails, a warning if it does not repeat."""
     if augment is None:
         return
     try:

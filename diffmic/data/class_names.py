@@ -18,16 +18,8 @@ from .names import Names
 def given_names(class_names: Any, classes: Sequence[Any]) -> tuple[str, ...] | None:
     """Display names of the classes that a user gave, in the order of the classes; None: none.
 
-    Parameters
-    ----------
-    class_names : sequence of str, mapping from label to str, or None
-    classes : sequence
-        Class labels; for multi-label, the column indices.
-
-    Raises
-    ------
-    InputError
-        There is not one name for each class, or two classes have the same.
+    ``classes`` are the labels, or, for multi-label, the column indices. An InputError says that
+    there is not one name for each class, or that two classes have the same.
     """
     if class_names is None:
         return None
@@ -91,19 +83,13 @@ def aligned(
         Names that came along with y, by label or column; None: it has none.
     ours : tuple of str or None
         Names of the classes; None: strings are their own names, numbers have none.
-    classes : sequence
-        Class labels.
-    task : Task
+    classes, task
+        Class labels and task of the model.
     where : str
         What the other data are, for messages.
     certain : bool
         Whether ``ours`` are names that data had, not those that a user chose for display: then
         names that differ are an error, else a warning.
-
-    Raises
-    ------
-    InputError
-        A class or column of the other data has no counterpart.
     """
     if ours is None and all(isinstance(label, str) for label in classes):
         ours = tuple(map(str, classes))

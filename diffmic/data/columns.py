@@ -209,18 +209,12 @@ def point_out_other_order(X: Any, **others: Any) -> None:
 
 
 def check_lengths(n_images: int, **others: Any) -> None:
-    """Check that labels, weights and groups have one entry per image.
-
-    Raises
-    ------
-    InputError
-        The numbers differ; the message gives both.
-    """
+    """Check that labels, weights and groups have one entry per image; else an error."""
     for name, values in others.items():
-        array: NDArray[Any] | None = None
-        if values is not None:
-            array = np.atleast_1d(as_array(values, name))
-        if array is None or len(array) == n_images:
+        if values is None:
+            continue
+        array = np.atleast_1d(as_array(values, name))
+        if len(array) == n_images:
             continue
         turned = array.ndim == 2 and len(array) < n_images == array.size // len(array)
         raise InputError(

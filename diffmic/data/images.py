@@ -59,20 +59,9 @@ def in_range(
     images: Tensor, reading: Reading, *, name: str | None = None, first: int = 0
 ) -> Tensor:
     """The images (n, C, H, W) as uint8 or float in 0–1.
-
-    Parameters
-    ----------
-    images : Tensor of shape (n, C, H, W)
-        uint8 is returned as it is.
-    reading : Reading
-        Range of pixel values; what is noticed is written into it.
-    name : str or None
-        Name of a single image in error messages; None: images are numbered from ``first``.
-
-    Raises
-    ------
-    InputError
-        Images without pixels, with NaN or infinity, or outside 0–1 without a range.
+    uint8 is returned as it is. What is noticed is written into ``reading``. ``name`` is that of a
+    single image in error messages; None: images are numbered from ``first``. An InputError says
+    that there are no pixels, NaN or infinity, or, without a range, values outside 0–1.
     """
     if images.shape[2] == 0 or images.shape[3] == 0:
         raise InputError(

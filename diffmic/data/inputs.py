@@ -38,26 +38,13 @@ _MUCH_MEMORY = 4 << 30
 
 @dataclass(frozen=True)
 class Inputs:
-    """Images passed as X, with the targets and loader options that X contains.
-
-    Attributes
-    ----------
-    images : ImageSource
-    targets : ndarray or None
-        Targets of a Dataset or DataLoader, if requested.
-    batch_size : int or None
-        Batch size of the DataLoader, if X is one.
-    survey : Survey or None
-        Summary of all images, if they were read along with the targets.
-    names : mapping or None
-        Display names of the labels, by raw label, or by column for multi-label; None: X has none.
-    """
+    """Images passed as X, with the targets and loader options that X contains."""
 
     images: ImageSource
-    targets: Any = None
-    batch_size: int | None = None
-    survey: Survey | None = None
-    names: Names | None = None
+    targets: Any = None  # array of those of a Dataset or DataLoader, if requested
+    batch_size: int | None = None  # of the DataLoader, if X is one
+    survey: Survey | None = None  # of all images, if they were read along with the targets
+    names: Names | None = None  # of the labels, by raw label, or by column for multi-label
 
 
 @dataclass(frozen=True)
@@ -169,7 +156,7 @@ def _read(X: Any, how: How) -> Inputs:
             f"X is a Dataset, {type(X).__name__}, without __len__ or __getitem__; a map-style "
             "Dataset needs both. Derive one without a length from IterableDataset."
         )
-    if (columns := _columns(X)) is not None:
+    if _is_column(X) and (columns := column_names(X)):
         if len(columns) == 1:
             return _read(X[columns[0]], how)
         raise InputError(
@@ -213,11 +200,6 @@ def is_dataset(X: Any) -> bool:
 def _is_column(X: Any) -> bool:
     """Whether X is a column or table of pandas, polars or pyarrow."""
     return hasattr(X, "to_numpy") or hasattr(X, "to_pylist")
-
-
-def _columns(X: Any) -> list[str] | None:
-    """Names of the columns of a table; None for anything else."""
-    return column_names(X) or None if _is_column(X) else None
 
 
 def is_sparse(X: Any) -> bool:

@@ -12,19 +12,10 @@ from .names import Names
 
 
 def stacked(targets: list[Any], listed: Names | None = None) -> NDArray[Any]:
-    """Targets of all items as one array (n, ...).
+    """Targets of all items, arrays, as one array (n, ...).
 
-    Parameters
-    ----------
-    targets : list of ndarray
-    listed : mapping or None
-        Names of the classes, if a target may be the list of the classes of an image: it becomes
-        a row of 0 and 1.
-
-    Raises
-    ------
-    InputError
-        They have different shapes, or are mixtures of labels.
+    ``listed``: names of the classes, if a target may be the list of the classes of an image, which
+    becomes a row of 0 and 1. An InputError says that they have different shapes, or are mixtures.
     """
     if listed is not None and (rows := _listed(targets, len(listed))) is not None:
         return rows
@@ -49,13 +40,7 @@ def stacked(targets: list[Any], listed: Names | None = None) -> NDArray[Any]:
 
 
 def _listed(targets: list[Any], n_classes: int) -> NDArray[np.int64] | None:
-    """Indicator (n, C) of lists of class numbers; None if the lists are rows of 0 and 1.
-
-    Raises
-    ------
-    InputError
-        A list holds something else than numbers of classes.
-    """
+    """Indicator (n, C) of lists of class numbers; None if the lists are rows of 0 and 1."""
     rows = [np.atleast_1d(target).ravel().tolist() for target in targets]
     binary = all(value in (0, 1) for row in rows for value in row)
     one_length = len({len(row) for row in rows}) == 1

@@ -18,12 +18,7 @@ LABEL_KEYS = ("label", "labels", "lab", "target", "targets", "class")
 
 @dataclasses.dataclass(frozen=True)
 class Keys:
-    """Keys of images and targets in items or batches that are dicts; None: one of the known names.
-
-    Attributes
-    ----------
-    image, label : str or None
-    """
+    """Keys of images and targets in items or batches that are dicts; None: a known name."""
 
     image: str | None = None
     label: str | None = None
@@ -60,17 +55,10 @@ def split_item(
     ----------
     item : image, (image, target, ...), dict, dataclass or named tuple
     keys : Keys
-    with_target : bool
-        Whether the target is needed; else it is None.
-    optional : bool
-        Whether the target may be missing, and is None then.
+    with_target, optional : bool
+        Whether the target is needed, else it is None; whether it may be missing, and is None then.
     name : str
         Name of the item in error messages.
-
-    Raises
-    ------
-    InputError
-        A dict without an image, with several that may be it, or without a target.
     """
     if is_file(item):
         image, target, found = item, None, "an image"
@@ -131,45 +119,43 @@ def _opened(file: Mapping[str, Any]) -> Any:
 
 
 def _image_key(values: Mapping[Any, Any], keys: Keys, name: str) -> Any:
-    if keys.image is not None:
-        if keys.image in values:
-            return keys.image
-        raise InputError(
-            f"{name} has the keys {sorted(map(str, values))}, but not the image_key {keys.image!r}."
-        )
-    found = [key for key in _known(values, IMAGE_KEYS) if values[key] is not None]
-    if len(found) == 1:
-        return found[0]
-    if not found and _is_xy(values):
+    key = _known_key(values, "image", keys.image, name)
+    if key is None and _is_xy(values):
         return "x"
-    if found:
+    if key is None:
+        parts = " If X is a dict of data sets, pass one of them." if "train" in values else ""
         raise InputError(
-            f"{name} is a dict of which several keys may hold the image: {found}. Say which: "
-            "DiffMICClassifier(image_key=...)."
+            f"{name} is a dict with the keys {sorted(map(str, values))}; none of them is one of "
+            f"{IMAGE_KEYS}. Say which holds the image: DiffMICClassifier(image_key=...).{parts}"
         )
-    parts = " If X is a dict of data sets, pass one of them." if "train" in values else ""
-    raise InputError(
-        f"{name} is a dict with the keys {sorted(map(str, values))}; none of them is one of "
-        f"{IMAGE_KEYS}. Say which holds the image: DiffMICClassifier(image_key=...).{parts}"
-    )
+    return key
 
 
 def _label_key(values: Mapping[Any, Any], image: Any, keys: Keys, name: str) -> Any:
     """Key of the target; None: no key is known as one."""
-    if keys.label is not None:
-        if keys.label in values:
-            return keys.label
-        raise InputError(
-            f"{name} has the keys {sorted(map(str, values))}, but not the label_key {keys.label!r}."
-        )
-    found = [key for key in _known(values, LABEL_KEYS) if values[key] is not None]
-    if len(found) > 1:
-        raise InputError(
-            f"{name} is a dict of which several keys may hold the target: {found}. Say which: "
-            "DiffMICClassifier(label_key=...)."
-        )
-    if not found and _is_xy(values) and image is values["x"] and "y" in values:
+    key = _known_key(values, "label", keys.label, name)
+    if key is None and _is_xy(values) and image is values["x"] and "y" in values:
         return "y"
+    return key
+
+
+def _known_key(values: Mapping[Any, Any], part: str, given: str | None, name: str) -> Any:
+    """Key of the image or label: that which was given, else the one with a known name, or None."""
+    if given is not None:
+        if given in values:
+            return given
+        raise InputError(
+            f"{name} has the keys {sorted(map(str, values))}, but not the {part}_key {given!r}."
+        )
+    known = IMAGE_KEYS if part == "image" else LABEL_KEYS
+    named = [key for key in values if isinstance(key, str) and key.lower() in known]
+    found = [key for key in named if values[key] is not None]
+    if len(found) > 1:
+        what = "image" if part == "image" else "target"
+        raise InputError(
+            f"{name} is a dict of which several keys may hold the {what}: {found}. Say which: "
+            f"DiffMICClassifier({part}_key=...)."
+        )
     return found[0] if found else None
 
 
@@ -178,10 +164,6 @@ def _inner_target(values: Any, keys: Keys, name: str) -> Any:
     values = as_mapping(values, keys)
     key = _label_key(values, None, keys, f"The target of {name[:1].lower() + name[1:]}")
     return None if key is None else values[key]
-
-
-def _known(values: Mapping[Any, Any], names: tuple[str, ...]) -> list[str]:
-    return [key for key in values if isinstance(key, str) and key.lower() in names]
 
 
 def _is_xy(values: Mapping[Any, Any]) -> bool:

@@ -71,13 +71,7 @@ class LabelledImages:
 
 
 def with_labels(images: LabelledImages, where: str) -> tuple[LabelledImages, NDArray[np.intp]]:
-    """The images of which a label is known, and their indices.
-
-    Raises
-    ------
-    InputError
-        There are none.
-    """
+    """The images of which a label is known, and their indices; an InputError: there are none."""
     known = (~images.targets.isnan()).any(dim=1)
     kept = known.nonzero().flatten().numpy()
     if not len(kept):
@@ -94,10 +88,7 @@ def with_labels(images: LabelledImages, where: str) -> tuple[LabelledImages, NDA
 def check_known(training: LabelledImages, task: Task, names: Sequence[str]) -> None:
     """Check that something can be learnt about each label of a multi-label task.
 
-    Raises
-    ------
-    InputError
-        A label is unknown for every image.
+    An InputError says that a label is unknown for every image.
     """
     if task.exclusive:
         return

@@ -39,14 +39,7 @@ _STACKING = (  # stack items as default_collate does
 
 
 class ConvertedItems(Dataset[Any]):
-    """Items of a Dataset, each passed through the ``collate_fn`` of a DataLoader without batches.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    collate_fn : callable
-        It takes a single item.
-    """
+    """Items of a Dataset, passed through the ``collate_fn`` of a DataLoader without batches."""
 
     def __init__(self, dataset: Any, collate_fn: Callable[[Any], Any]) -> None:
         self.dataset, self.collate_fn = dataset, collate_fn
@@ -68,18 +61,9 @@ def is_walked(loader: "DataLoader[Any]") -> bool:
 def items_of(loader: "DataLoader[Any]", *, fitting: bool = False) -> Any:
     """Dataset of the items that a DataLoader yields in an epoch, in the Dataset's order.
 
-    Parameters
-    ----------
-    loader : DataLoader
-        It must not be one that is walked; see :func:`is_walked`.
-    fitting : bool
-        Whether the items are for training, where a last batch that is dropped after shuffling is
-        another one in each epoch.
-
-    Raises
-    ------
-    InputError
-        The sampler repeats items, or is of an unknown type.
+    It must not be one that is walked; see :func:`is_walked`. ``fitting``: whether the items are for
+    training, where a last batch that is dropped after shuffling is another one in each epoch. An
+    InputError says that the sampler repeats items, or is of an unknown type.
     """
     order = _order(loader)
     dataset: Any = loader.dataset
@@ -103,19 +87,11 @@ def items_of(loader: "DataLoader[Any]", *, fitting: bool = False) -> Any:
 def in_order(loader: "DataLoader[Any]", *, skip: bool = False) -> "DataLoader[Any]":
     """A DataLoader that yields what a walked one does, without shuffling.
 
-    Parameters
-    ----------
-    loader : DataLoader
-    skip : bool
-        Whether items that cannot be read are left out of their batches, which are
-        :class:`~diffmic.data.skipping.Remaining` then. A Dataset or DataLoader that iterates by
-        itself does not go on after an error, so that none of its items can be.
-
-    Raises
-    ------
-    InputError
-        The sampler repeats items, or is of an unknown type; the DataLoader shuffles and iterates in
-        a way of its own.
+    ``skip``: whether items that cannot be read are left out of their batches, which are
+    :class:`~diffmic.data.skipping.Remaining` then. A Dataset or DataLoader that iterates by itself
+    does not go on after an error, so that none of its items can be. An InputError says that the
+    order is unknown: the sampler repeats items or is of an unknown type, or the DataLoader shuffles
+    and iterates in a way of its own.
     """
     if isinstance(loader.dataset, IterableDataset):
         if iterates_itself(loader):
@@ -189,23 +165,12 @@ def batch_size_of(loader: "DataLoader[Any]") -> int | None:
 
 @dataclass(frozen=True)
 class _Order:
-    """Items that a DataLoader yields in an epoch, before the last batch is dropped.
-
-    Attributes
-    ----------
-    n_images : int
-    indices : sequence or None
-        Indices of the items; None: all of the Dataset, in its order.
-    shuffled : bool
-        Whether their order is random.
-    n_dropped : int
-        Number of images in the last batch, if it is dropped.
-    """
+    """Items that a DataLoader yields in an epoch, before the last batch is dropped."""
 
     n_images: int
-    indices: Sequence[Any] | None
+    indices: Sequence[Any] | None  # None: all of the Dataset, in its order
     shuffled: bool
-    n_dropped: int
+    n_dropped: int  # images in the last batch, if it is dropped
 
 
 def _order(loader: "DataLoader[Any]") -> _Order:

@@ -22,14 +22,8 @@ def dataset_names(
     Names are taken only where they fit the labels that the items gave. They do not if ``targets``
     of the Dataset says something else than its items, or if some names have no label and nothing
     shows that the labels are those which the names were made for.
-
-    Parameters
-    ----------
-    dataset : Dataset or DataLoader
-    targets : ndarray of shape (n,), (n, 1) or (n, L)
-        Targets that its items gave.
-    label_key : str or None
-        Key of the targets in items that are dicts.
+    ``targets`` (n,), (n, 1) or (n, L) are those that its items gave, ``label_key`` is their key in
+    items that are dicts.
     """
     if targets.dtype.kind not in "biuf" or targets.ndim > 2:
         return None
@@ -60,8 +54,7 @@ def dataset_names(
 
 def _point_out_nameless_parts(dataset: Any, label_key: str | None) -> None:
     """Warn of joined Datasets of which some name their classes and some do not."""
-    while isinstance(dataset, (DataLoader, Subset)):
-        dataset = dataset.dataset
+    dataset = _whole(dataset)
     parts = getattr(dataset, "datasets", ())
     if not isinstance(dataset, (ConcatDataset, ChainDataset)):
         return
@@ -74,15 +67,8 @@ def _point_out_nameless_parts(dataset: Any, label_key: str | None) -> None:
 
 
 def stated_names(dataset: Any, label_key: str | None = None) -> Names | None:
-    """Names of the labels that a Dataset states, whether or not its items hold such labels.
-
-    Raises
-    ------
-    InputError
-        The parts of a joined Dataset give the same number to different classes.
-    """
-    if isinstance(dataset, (DataLoader, Subset)):
-        return stated_names(dataset.dataset, label_key)
+    """Names of the labels that a Dataset states, whether or not its items hold such labels."""
+    dataset = _whole(dataset)
     if isinstance(dataset, (ConcatDataset, ChainDataset)):
         all_names = [stated_names(part, label_key) for part in dataset.datasets]
         named = [names for names in all_names if names is not None]
@@ -137,13 +123,18 @@ def stated_targets(dataset: Any, label_key: str | None = None) -> NDArray[Any] |
 
 def names_in_lists(dataset: Any, label_key: str | None = None) -> Names | None:
     """Names of the classes of which each item of a Hugging Face dataset holds a list; else None."""
-    while isinstance(dataset, (DataLoader, Subset)):
-        dataset = dataset.dataset
-    features: Any = getattr(dataset, "features", None)
+    features: Any = getattr(_whole(dataset), "features", None)
     key = _column(features, label_key)
     if key is None or _element(features[key]) is features[key]:
         return None
     return stated_names(dataset, label_key)
+
+
+def _whole(dataset: Any) -> Any:
+    """The Dataset of a DataLoader, of which a Subset may be a part."""
+    while isinstance(dataset, (DataLoader, Subset)):
+        dataset = dataset.dataset
+    return dataset
 
 
 def _element(feature: Any) -> Any:

@@ -1,6 +1,6 @@
 """Preparation of images for the network: size, three channels, augmentation, batching."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import Any, NotRequired, TypedDict
@@ -42,24 +42,43 @@ ZOOM_BATCH = 8  # images in memory at their own size
 class _Batches(Dataset[Item]):
     """Batches of prepared images.
 
-    Attributes
+    Parameters
     ----------
     images : ImageSource, or iterable
-    image_size, crop, zoom_size
-        As in :class:`PreparedImages`.
+    image_size : int
+        Side of the square to which images are resized, in pixels.
+    crop : {"none", "square"}
+        Part of each image that is resized, as in :func:`~diffmic.data.framing.frames`.
+        ``"none"``: the whole image, whatever its aspect ratio.
+    zoom_size : int or None
+        Side of the squares that are augmented for a zoom, in pixels, if regions are cut from the
+        originals; None: they are not.
+    value_range : ValueRange or None
+        Range of pixel values; None: 8 bits, 16 bits, or floats in 0–1.
+    with_targets : bool
+        Whether to read the targets, too, of a Dataset or :class:`Stream`, which ``images`` are
+        then.
+
+    Attributes
+    ----------
     notes : Notes
         What was noticed in the images of :meth:`batches`.
     targets : list
         Targets that came with them, if they were asked for.
     """
 
-    images: Any
-
     def __init__(
-        self, image_size: int, crop: str, zoom_size: int | None, with_targets: bool
+        self,
+        images: Any,
+        image_size: int,
+        *,
+        crop: str = "none",
+        zoom_size: int | None = None,
+        value_range: ValueRange | None = None,
+        with_targets: bool = False,
     ) -> None:
-        self.image_size, self.crop, self.zoom_size = image_size, crop, zoom_size
-        self.with_targets = with_targets
+        self.images, self.image_size, self.crop = images, image_size, crop
+        self.zoom_size, self.value_range, self.with_targets = zoom_size, value_range, with_targets
         self.notes = Notes()
         self.targets: list[Any] = []
 
@@ -159,24 +178,14 @@ class PreparedImages(_Batches):
     Parameters
     ----------
     images : ImageSource
-    image_size : int
-        Side of the square, in pixels.
-    crop : {"none", "square"}
-        Part of each image that is resized, as in :func:`~diffmic.data.framing.frames`.
-        ``"none"``: the whole image, whatever its aspect ratio.
-    zoom_size : int or None
-        Side of the squares that are augmented for a zoom, in pixels, if regions are cut from the
-        originals; None: they are not.
+    image_size, crop, zoom_size, value_range, with_targets
+        See :class:`_Batches`.
     augment : callable or None
         Augmentation: maps a uint8 or float tensor (3, S, S) to another; None: none.
     seed : int
         Seed of the augmentation, and of what items of a Dataset draw at random. The random numbers
         depend on this seed, ``epoch`` and the index of the image, but not on the order of the
         images or on the worker that loads them.
-    value_range : ValueRange or None
-        Range of pixel values; None: 8 bits, 16 bits, or floats in 0–1.
-    with_targets : bool
-        Whether to read the targets of items, too, of which ``images`` must then be.
     """
 
     def __init__(
@@ -184,19 +193,12 @@ class PreparedImages(_Batches):
         images: ImageSource,
         image_size: int,
         *,
-        crop: str = "none",
-        zoom_size: int | None = None,
         augment: Augment | None = None,
         seed: int = 0,
-        value_range: ValueRange | None = None,
-        with_targets: bool = False,
+        **how: Any,
     ) -> None:
-        super().__init__(image_size, crop, zoom_size, with_targets)
-        self.images: ImageSource = images
-        self.augment = augment
-        self.seed = seed
-        self.value_range = value_range
-        self.epoch = 0
+        super().__init__(images, image_size, **how)
+        self.augment, self.seed, self.epoch = augment, seed, 0
 
     def __len__(self) -> int:
         return len(self.images)
@@ -225,31 +227,8 @@ class PreparedImages(_Batches):
 class PreparedStream(_Batches, IterableDataset[Item]):
     """Iterable dataset of streamed images resized to a square, with one batch in memory at a time.
 
-    Parameters
-    ----------
-    images : iterable
-        Images of any kind that :func:`as_image` reads.
-    image_size : int
-        Side of the square, in pixels.
-    crop, zoom_size, value_range
-        As in :class:`PreparedImages`.
-    with_targets : bool
-        Whether to read the targets, too, of a :class:`Stream`, which ``images`` must then be.
+    Images are of any kind that :func:`as_image` reads; the parameters are those of _Batches.
     """
-
-    def __init__(
-        self,
-        images: Iterable[Any],
-        image_size: int,
-        *,
-        crop: str = "none",
-        zoom_size: int | None = None,
-        value_range: ValueRange | None = None,
-        with_targets: bool = False,
-    ) -> None:
-        super().__init__(image_size, crop, zoom_size, with_targets)
-        self.images = images
-        self.value_range = value_range
 
     def __iter__(self) -> Iterator[Item]:
         worker = get_worker_info()
@@ -271,12 +250,7 @@ class PreparedStream(_Batches, IterableDataset[Item]):
 class PreparedItems(PreparedImages):
     """Dataset of items that were prepared before, one by one, as those of requests to a service.
 
-    Parameters
-    ----------
-    items : sequence of Item
-        Of :class:`PreparedImages` with these options.
-    image_size, crop, zoom_size
-        As in :class:`PreparedImages`.
+    The other parameters are those of :class:`PreparedImages`, which prepared them.
     """
 
     def __init__(self, items: Sequence[Item], image_size: int, **how: Any) -> None:
@@ -302,17 +276,11 @@ def views_of(images: Tensor, n_views: int, augment: Augment | None, seed: int) -
     images : Tensor of shape (B, 3, S, S)
     n_views : int
         V, the number of views. Every view after the first applies ``augment`` with the same random
-        numbers to every image.
+        numbers, its own, to every image.
     augment : callable or None
         Augmentation of an image (3, S, S); may be None if V is 1.
     seed : int
-        Seed of the augmentation; each view has its own random numbers. torch's global generator
-        is neither used nor changed.
-
-    Raises
-    ------
-    InputError
-        ``augment`` returns another shape, or floats outside 0–1.
+        Seed of the augmentation.
     """
     if n_views == 1:
         return images

@@ -57,38 +57,20 @@ _DARK = (
 
 @dataclass
 class Reading:
-    """How an image is to be read, and what was noticed in it.
+    """How an image is to be read, and what was noticed in it."""
 
-    Attributes
-    ----------
-    value_range : ValueRange or None
-        Range of the pixel values; None: 8 bits, 16 bits, or floats in 0–1.
-    seed : int
-        Seed of what code of the user draws at random while it gives the image; see ``seeded``.
-    raw : bool
-        Whether integers of more than 8 bits keep their values if there is no range yet.
-    side : int or None
-        Side of the square to which the image will be resized: a larger file may be reduced while it
-        is decoded, as far as that makes no difference. None: it is read whole.
-    full_size : tuple of int or None
-        (H, W) of an image that was reduced; None: it was not.
-    notes : Counter of Note
-        Number of images (one, or those of an array) in which each thing was noticed.
-    own : tuple of float or None
-        Black and white by the file's own word, of integers of more than 8 bits; None: it says
-        nothing. See :func:`~diffmic.depth.applied_range`.
-    extremes : tuple of Tensor or None
-        Smallest and largest value of each image, (n,), of integers of more than 8 bits.
-    """
-
-    value_range: ValueRange | None = None
-    raw: bool = False
-    seed: int = 0
+    value_range: ValueRange | None = None  # None: 8 bits, 16 bits, or floats in 0–1
+    raw: bool = False  # whether integers of more than 8 bits keep their values without a range
+    seed: int = 0  # of what code of the user draws at random while it gives the image
+    # Side of the square to which the image will be resized: a larger file may be reduced while it
+    # is decoded, as far as that makes no difference. None: it is read whole.
     side: int | None = None
-    full_size: tuple[int, int] | None = None
-    notes: Counter[Note] = field(default_factory=Counter)
+    full_size: tuple[int, int] | None = None  # (H, W) of an image that was reduced
+    notes: Counter[Note] = field(default_factory=Counter)  # number of images, one or an array's
+    # Black and white by the file's own word, of integers of more than 8 bits; None: it says nothing.
+    # See ``diffmic.depth.applied_range``.
     own: tuple[float, float] | None = None
-    extremes: tuple[Tensor, Tensor] | None = None
+    extremes: tuple[Tensor, Tensor] | None = None  # of each image of integers of more than 8 bits
 
     def size_of(self, image: Tensor) -> tuple[int, int]:
         """Height and width (H, W) of an image (C, H, W) before it was reduced."""

@@ -59,18 +59,10 @@ class Failed:
 
 @dataclass(frozen=True)
 class Remaining:
-    """A batch without the items that cannot be used.
+    """A batch without the items that cannot be used."""
 
-    Attributes
-    ----------
-    batch : object or None
-        What the ``collate_fn`` makes of the others; None: there are none.
-    failed : dict of int to str
-        Why an item cannot be used, by its place.
-    """
-
-    batch: Any
-    failed: dict[int, str]
+    batch: Any  # what the ``collate_fn`` makes of the others; None: there are none
+    failed: dict[int, str]  # why an item cannot be used, by its place
 
     def filled(
         self, images: Sequence[Any], targets: Sequence[Any] | None

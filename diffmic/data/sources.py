@@ -35,15 +35,9 @@ class ImageSource(Protocol):
 
 
 class Source:
-    """Images of some kind, which are read by index.
+    """Images of some kind, which are read by index."""
 
-    Attributes
-    ----------
-    workers : Workers or None
-        Worker processes that must read the images; None: any may.
-    """
-
-    workers: Workers | None = None
+    workers: Workers | None = None  # processes that must read the images; None: any may
 
     def __len__(self) -> int:
         raise NotImplementedError
@@ -78,13 +72,7 @@ class ArrayImages(Source):
         return in_range(self.images[index][None], reading, name=f"image {index}")[0]
 
     def parts(self, reading: Callable[[], Reading]) -> Iterator[tuple[Tensor, Reading]]:
-        """All images, many at once, each part with a reading of its own.
-
-        Raises
-        ------
-        InputError
-            Pixels cannot be used.
-        """
+        """All images, many at once, each part with a reading of its own."""
         step = max(1, _CHECKED_TOGETHER // max(1, self.images[0].numel()))
         for start in range(0, len(self), step):
             notes = reading()
@@ -181,16 +169,8 @@ class DatasetImages(Source):
 
     What an item draws at random depends on the seed of the reading and on the item's number in the
     Dataset, whatever :class:`Subset` it is in, not on the order or the worker. Where there are
-    worker processes, only they read the items: what a Dataset opens when it is
-    first used must not be inherited by workers.
-
-    Parameters
-    ----------
-    dataset : Dataset
-    keys : Keys
-        Keys of images and targets in items that are dicts.
-    workers : Workers or None
-        Worker processes that read the items; None: there are none.
+    worker processes, only they read the items: what a Dataset opens when it is first used must not
+    be inherited by workers.
     """
 
     def __init__(

@@ -56,22 +56,14 @@ class Stream:
 
     @staticmethod
     def of(X: Any, keys: Keys = USUAL_KEYS, *, skip: bool = False) -> "Stream | None":
-        """Stream of an IterableDataset, a list of batches, or a DataLoader to be walked; else None.
-
-        Raises
-        ------
-        InputError
-            The DataLoader yields its images in an unknown order.
-        """
+        """Stream of an IterableDataset, a list of batches or a walked DataLoader; else None."""
         if isinstance(X, IterableDataset):
             # Without an explicit generator, a DataLoader draws from torch's global one.
             items = DataLoader(X, batch_size=None, generator=torch.Generator())
             return Stream(items, keys, skip=skip)
         if isinstance(X, list) and _is_list_of_batches(X):
-            batches = DataLoader(
-                _Listed(X), None, collate_fn=unchanged, generator=torch.Generator()
-            )
-            return Stream(batches, keys)
+            options: dict[str, Any] = {"batch_size": None, "collate_fn": unchanged}
+            return Stream(DataLoader(X, **options, generator=torch.Generator()), keys)  # type: ignore[arg-type]
         if isinstance(X, DataLoader) and is_walked(X):
             return Stream(in_order(X, skip=skip), keys, skip=skip)
         return None
@@ -81,17 +73,8 @@ class Stream:
     ) -> Iterator[tuple[Sequence[Any], Sequence[Any] | None]]:
         """Batches of images with their targets, which are None if they are not asked for.
 
-        Parameters
-        ----------
-        with_targets : bool
-            Whether targets are needed.
-        optional : bool
-            Whether they may be missing, and are None then.
-
-        Raises
-        ------
-        InputError
-            A batch has no targets, or another number of them than of images.
+        ``optional``: whether they may be missing, and are None then. An InputError says that a
+        batch has none, or another number of them than of images.
         """
         # Where there are workers, it is they that draw; the first context gives them their seeds.
         alone = self.loader.num_workers == 0 or iterates_itself(self.loader)
@@ -181,16 +164,6 @@ def _alike(some: Sequence[Any] | None, others: Sequence[Any]) -> bool:
         else isinstance(one, str | bytes | Path | Image.Image) and one == other
         for one, other in zip(some, others, strict=True)
     )
-
-
-class _Listed(IterableDataset[Any]):
-    """Batches of a list, such as that of a DataLoader."""
-
-    def __init__(self, batches: list[Any]) -> None:
-        self.batches = batches
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.batches)
 
 
 def _is_list_of_batches(X: list[Any]) -> bool:

@@ -16,47 +16,20 @@ from .sources import ArrayImages, ImageSource, Sighting, Surveyed
 
 @dataclass
 class Survey:
-    """Summary of all images of a source, collected while each is read and checked once.
+    """Summary of all images of a source, collected while each is read and checked once."""
 
-    Attributes
-    ----------
-    value_range : ValueRange or None
-        Range of pixel values that the user gave; None: that of integers of more than 8 bits is
-        found.
-    skip : bool
-        Whether images that cannot be used are left out instead of raising an error.
-    image_shape : tuple of int
-        (C, H, W) of the first image.
-    largest : float or None
-        Largest pixel value of all float images; None: there are none.
-    largest_byte : int or None
-        Largest pixel value of all images of 8 bits; None: there are none.
-    lows, highs : list of float
-        Smallest and largest value of each image of integers of more than 8 bits.
-    own : list of tuple or None
-        Their own ranges, by the word of their files.
-    notes : Notes
-        What was noticed in the images.
-    kept : list of int
-        Indices of the images that can be used.
-    targets : list
-        Their targets, if they were asked for.
-    failed : dict of int to str
-        Why each of the others cannot.
-    """
-
-    value_range: ValueRange | None = None
-    skip: bool = False
-    image_shape: tuple[int, int, int] = (0, 0, 0)
-    largest: float | None = None
-    largest_byte: int | None = None
-    lows: list[float] = field(default_factory=list)
+    value_range: ValueRange | None = None  # that the user gave; None: see ``range``
+    skip: bool = False  # whether images that cannot be used are left out, instead of an error
+    image_shape: tuple[int, int, int] = (0, 0, 0)  # of the first image
+    largest: float | None = None  # pixel of all float images, if there are any
+    largest_byte: int | None = None  # pixel of all images of 8 bits, if there are any
+    lows: list[float] = field(default_factory=list)  # smallest value of each image of more bits
     highs: list[float] = field(default_factory=list)
-    own: list[Range | None] = field(default_factory=list)
+    own: list[Range | None] = field(default_factory=list)  # their ranges, by their files' word
     notes: Notes = field(default_factory=Notes)
-    kept: list[int] = field(default_factory=list)
-    targets: list[Any] = field(default_factory=list)
-    failed: dict[int, str] = field(default_factory=dict)
+    kept: list[int] = field(default_factory=list)  # indices of the images that can be used
+    targets: list[Any] = field(default_factory=list)  # of these, if they were asked for
+    failed: dict[int, str] = field(default_factory=dict)  # why each of the others cannot be used
 
     def _add(self, index: int, found: Sighting) -> None:
         if not isinstance(found.image, InputError):
@@ -95,20 +68,8 @@ class Survey:
     ) -> "Survey":
         """Survey of a source; arrays are looked at many images at once.
 
-        Parameters
-        ----------
-        images : ImageSource
-        value_range, skip
-            See :class:`Survey`.
-        with_targets : bool
-            Whether to keep the targets of the items of a Dataset.
-        progress : str or None
-            Label of a progress bar; None: no progress bar.
-
-        Raises
-        ------
-        InputError
-            An image cannot be used, and ``skip`` is false; the message names it.
+        ``with_targets``: whether to keep the targets of the items of a Dataset. ``progress``: label
+        of a progress bar. An InputError names an image that cannot be used, unless ``skip``.
         """
         survey = cls(value_range, skip)
         if isinstance(images, ArrayImages) and not skip:
@@ -131,17 +92,9 @@ class Survey:
         return found_range(min(self.lows), max(self.highs))
 
     def report(self, name: str = "") -> None:
-        """Say what was left out or changed, in one warning for each cause.
+        """Say what was left out or changed, in one warning for each cause; an error: all was.
 
-        Parameters
-        ----------
-        name : str
-            Name of the images, such as ``"validation "``.
-
-        Raises
-        ------
-        InputError
-            No image can be used.
+        ``name`` is that of the images, such as ``"validation "``.
         """
         n_images = len(self.kept) + len(self.failed)
         if self.failed:

@@ -58,8 +58,8 @@ class TargetEncoding:
         Raises
         ------
         InputError
-            y is None or empty, has continuous values or a single class, lacks labels of a task
-            with one label per image, or does not match the task.
+            y cannot be learnt, as in :func:`as_targets`, has a single class, or does not match the
+            task.
         """
         return cls.learn_and_encode(y, task, uncertain)[0]
 
@@ -98,16 +98,7 @@ class TargetEncoding:
     def encode(self, y: Any, names: Mapping[Any, str] | None = None) -> NDArray[np.float32]:
         """Encode y as one-hot rows, or as its indicator matrix with NaN where unknown: (n, C).
 
-        Parameters
-        ----------
-        y : array-like
-        names : mapping or None
-            Display names of the classes, for messages.
-
-        Raises
-        ------
-        InputError
-            y contains a label that is not among the classes, or cannot be used.
+        ``names``: display names of the classes, for the error about a label that is none of them.
         """
         return self._encode(as_targets(y, self.task, self.uncertain), names)
 
@@ -143,7 +134,7 @@ def suits(y: Any, task: str, uncertain: str = "error") -> bool:
 
 
 def as_targets(y: Any, task: Task | None = None, uncertain: str = "error") -> NDArray[Any]:
-    """y as an array of shape (n,) or, for a multi-label indicator, (n, L).
+    """y as labels (n,), or as a multi-label indicator (n, L), in which NaN is an unknown label.
 
     Parameters
     ----------
@@ -152,11 +143,6 @@ def as_targets(y: Any, task: Task | None = None, uncertain: str = "error") -> ND
         Task that y must match in shape; None: either shape is accepted.
     uncertain : {"error", "unknown", "positive", "negative"}
         Meaning of −1 in an indicator matrix.
-
-    Returns
-    -------
-    ndarray
-        Labels, or an indicator: of integers, or of floats if labels are unknown, which are NaN.
 
     Raises
     ------

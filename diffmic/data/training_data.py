@@ -30,30 +30,15 @@ from .weights import by_class, class_weights, point_out_lost_classes, sample_wei
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Training and validation parts of the data.
-
-    Attributes
-    ----------
-    training : LabelledImages
-    validation : LabelledImages or None
-    encoding : TargetEncoding
-    image_shape : tuple of int
-        (C, H, W) of the first image passed.
-    batch_size : int or None
-        Batch size of the DataLoader, if X is one.
-    class_names : tuple of str or None
-        Display names that the user gave, in the order of the classes.
-    data_names : tuple of str or None
-        Names that came along with the data.
-    """
+    """Training and validation parts of the data."""
 
     training: LabelledImages
     validation: LabelledImages | None
     encoding: TargetEncoding
-    image_shape: tuple[int, int, int]
-    batch_size: int | None
-    class_names: tuple[str, ...] | None = None
-    data_names: tuple[str, ...] | None = None
+    image_shape: tuple[int, int, int]  # (C, H, W) of the first image passed
+    batch_size: int | None  # of the DataLoader, if X is one
+    class_names: tuple[str, ...] | None = None  # that the user gave, in the order of the classes
+    data_names: tuple[str, ...] | None = None  # that came along with the data
 
 
 def read_training_data(
@@ -82,29 +67,20 @@ def read_training_data(
     ----------
     X, y, sample_weight, groups, validation_data
         Arguments of ``fit``.
-    validation_fraction, class_weight
+    validation_fraction, class_weight, task, uncertain, class_names, on_error
         Parameters of the estimator. Balanced class weights are computed from the training part.
         Class weights apply to losses alone: elsewhere the weights of validation images are their
         ``sample_weight``, or 1.
     rng : RandomState
         Random number generator of the split.
-    task : {"auto", "multiclass", "ordinal", "multilabel"}
-        See :meth:`TargetEncoding.learn`.
-    uncertain : {"error", "unknown", "positive", "negative"}
-        Meaning of −1 in an indicator matrix.
-    class_names : sequence, mapping or None
-        Display names of the classes that the user gives.
     inherited : bool
         Whether the task is that of a model from which the fit starts; if it does not suit the
         labels, "auto" takes its place.
     verbose : bool
         Whether to show progress while images are read and checked.
-    value_range : ValueRange or None
-        Range of pixel values; None: that of integers of more than 8 bits is found over X.
-    on_error : {"raise", "skip"}
-        Whether images that cannot be used are left out instead of raising an error.
-    keys, num_workers
-        See :func:`read_inputs`.
+    value_range, keys, num_workers
+        See :class:`~diffmic.data.inputs.How`; without a range that of integers of more than 8 bits
+        is found over X.
 
     Raises
     ------
@@ -225,22 +201,15 @@ def read_labelled(
     ----------
     X, y
         Images, and labels or None.
-    known_channels : int
-        See :func:`read_inputs`.
-    task : Task
-        Task of the model.
+    task, classes
+        Task of the model, and its class labels.
     uncertain : {"error", "unknown", "positive", "negative"}
         Meaning of −1 in an indicator matrix.
-    classes : sequence
-        Class labels of the model.
-    names : tuple of str or None
-        Names of its classes, by which labels that have names are compared.
-    certain : bool
-        Whether the training data had these names; see :func:`aligned`.
-    value_range : ValueRange or None
-        Range of pixel values of the model.
-    keys, num_workers
-        See :func:`read_inputs`.
+    names, certain
+        Names of the classes, by which labels that have names are compared, and whether the training
+        data had these names; see :func:`aligned`.
+    known_channels, value_range, keys, num_workers
+        See :class:`~diffmic.data.inputs.How`.
 
     Returns
     -------

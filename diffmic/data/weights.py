@@ -15,13 +15,7 @@ _LARGEST = 1e30  # their sum is still a number of single precision
 
 
 def sample_weights(sample_weight: Any, n_images: int) -> NDArray[np.float64]:
-    """``sample_weight`` as an array (n,); None gives every image the weight 1.
-
-    Raises
-    ------
-    InputError
-        Weights are not finite numbers of at least 0, or all are zero.
-    """
+    """``sample_weight`` as an array (n,), after a check; None gives every image the weight 1."""
     if sample_weight is None:
         return np.ones(n_images)
     weights = _numbers(sample_weight, "sample_weight")
@@ -55,19 +49,12 @@ def class_weights(
     Parameters
     ----------
     targets : ndarray of shape (n, C)
-        One-hot or indicator targets of the training part, from which ``"balanced"`` is computed;
-        labels that are unknown (NaN) do not count.
+        Targets of the training part, from which ``"balanced"`` is computed; labels that are
+        unknown (NaN) do not count.
     encoding : TargetEncoding
     class_weight : None, "balanced" or dict
-        As in scikit-learn, by label or by display name; a class that is not in the dict has
-        weight 1.
-    shown : sequence of str
-        Display names of the classes.
-
-    Raises
-    ------
-    InputError
-        A class does not exist, or weights are not finite numbers of at least 0.
+        As in scikit-learn, by label or by display name, of which ``shown`` are all; a class that
+        is not in the dict has weight 1.
     """
     if class_weight is None:
         return np.ones(targets.shape[1])

@@ -17,12 +17,7 @@ from .skipping import Guarded, GuardedCollate, Remaining
 class Workers:
     """Options of worker processes, named as in :class:`torch.utils.data.DataLoader`.
 
-    Attributes
-    ----------
-    num_workers : int
-    dataset : object
-        Data set that the workers shall find in ``get_worker_info()``; None: whatever they read.
-    worker_init_fn, multiprocessing_context, prefetch_factor, timeout
+    ``dataset``: that which the workers shall find in ``get_worker_info()``; None: what they read.
     """
 
     num_workers: int = 0

@@ -31,26 +31,13 @@ _ARCHIVES = (".zip", ".gz", ".tar", ".tgz", ".7z", ".rar")
 
 @dataclass(frozen=True)
 class Listed:
-    """An image that a table or a folder of the download lists.
+    """An image that a table or a folder of the download lists."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the image, with or without suffix.
-    label : object
-        Label, or a row of an indicator matrix.
-    split : str or None
-    group : str or None
-        Patient or lesion.
-    place : str
-        Key of the folders in which the image lies.
-    """
-
-    name: str
-    label: Any
+    name: str  # with or without suffix
+    label: Any  # or a row of an indicator matrix
     split: str | None = None
-    group: str | None = None
-    place: str = ""
+    group: str | None = None  # patient or lesion
+    place: str = ""  # key of the folders in which the image lies
 
 
 class Download:

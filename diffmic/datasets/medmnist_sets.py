@@ -11,28 +11,13 @@ _RECORD = "https://zenodo.org/records/10519652/files"
 
 @dataclass(frozen=True)
 class MedMNISTSet:
-    """One of the sets.
+    """One of the sets."""
 
-    Attributes
-    ----------
-    package_class : str
-        Name of its class in the package ``medmnist``.
-    counts : tuple of int
-        Official numbers of images in train, val and test.
-    channels : int
-        1 or 3.
-    class_names : tuple of str
-        Classes in the order of their numbers, or columns of the indicator matrix.
-    kind : {"multiclass", "multilabel", "ordinal"}
-        The estimator's ``task``.
-    licence : str
-    """
-
-    package_class: str
-    counts: tuple[int, int, int]
-    channels: int
-    class_names: tuple[str, ...]
-    kind: str = "multiclass"
+    package_class: str  # name of its class in the package ``medmnist``
+    counts: tuple[int, int, int]  # official numbers of images in train, val and test
+    channels: int  # 1 or 3
+    class_names: tuple[str, ...]  # in the order of their numbers, or of the indicator's columns
+    kind: str = "multiclass"  # the estimator's ``task``: multiclass, multilabel or ordinal
     licence: str = "CC BY 4.0"
 
     @property

@@ -27,23 +27,12 @@ from ..random import derived_seed
 
 @dataclass(frozen=True)
 class Found:
-    """An image that was read, or the reason why it could not be; and the label that came with it.
-
-    Attributes
-    ----------
-    name : str
-    image : Tensor of shape (C, H, W) or None
-        uint8, float in 0–1, or integers of more than 8 bits.
-    label : object
-        None: none came with the image.
-    fault : str
-        Why the image cannot be used; empty if it can.
-    """
+    """An image that was read, or why it could not be; and the label that came with it."""
 
     name: str
-    image: Tensor | None
-    label: Any = None
-    fault: str = ""
+    image: Tensor | None  # (C, H, W), uint8, float in 0–1, or integers of more than 8 bits
+    label: Any = None  # None: none came with the image
+    fault: str = ""  # why the image cannot be used; empty if it can
 
 
 def each_image(
@@ -68,11 +57,6 @@ def each_image(
         Keys of images and labels in items that are dicts.
     progress : str or None
         Label of a progress bar; None: no progress bar.
-
-    Raises
-    ------
-    InputError
-        X is empty, or of an unknown type.
     """
     found: Iterator[Found]
     total: int | None = None

@@ -31,11 +31,6 @@ def drawn_splits(
     rng : RandomState
     validation, test : float
         Fractions of the images; test may be 0.
-
-    Raises
-    ------
-    InputError
-        There are too few images or groups.
     """
     rest = np.arange(len(targets))
     splits = np.full(len(targets), "train", dtype="<U5")

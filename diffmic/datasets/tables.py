@@ -87,20 +87,27 @@ def read_csv(
     if not rows:
         raise InputError(f"{str(file)!r} has no rows below its header.")
     nothing = texts_for_nothing(na_values)
-    told = [c for c in (image, split, group) if c in columns]
-    told += [label] if label in columns and labels is None else []
+    one_label = label in columns and labels is None
+    told = [c for c in (image, split, group, label if one_label else None) if c in columns]
     for number, row in rows.items():
         empty = [column for column in told if column is not None and row[column] in nothing]
         if empty:
-            raise InputError(_empty(file, number, empty[0], row[empty[0]]))
-    if label in columns and labels is None:
+            column, text = empty[0], row[empty[0]]
+            raise InputError(
+                f"Row {number} of {str(file)!r} has {text!r} in the column {column!r}, which "
+                "counts as missing. Give a value, or remove the row; if it is a name, pass "
+                "na_values=()."
+                if text
+                else f"Row {number} of {str(file)!r} has nothing in the column {column!r}."
+            )
+    if one_label:
         names = [label]
     else:
         names = _label_columns(file, columns, rows, (image, split, group), labels, nothing)
     paths = _Files(root).paths(file, {number: row[image] for number, row in rows.items()})
     kept = _each_once(file, rows, paths, [c for c in (*names, split, group) if c in columns])
     chosen = [rows[number] for number in kept]
-    if label in columns and labels is None:
+    if one_label:
         y = numbers_or_texts([row[label] for row in chosen])
         names = [str(name) for name in np.unique(y).tolist()]
         warn_about_spelling(names, f"labels of {str(file)!r}")
@@ -112,16 +119,6 @@ def read_csv(
         names,
         np.asarray([row[split] for row in chosen]) if split in columns else None,
         np.asarray([row[group] for row in chosen]) if group is not None else None,
-    )
-
-
-def _empty(file: Path, number: int, column: str, text: str) -> str:
-    """Message for a cell without a value."""
-    if not text:
-        return f"Row {number} of {str(file)!r} has nothing in the column {column!r}."
-    return (
-        f"Row {number} of {str(file)!r} has {text!r} in the column {column!r}, which counts as "
-        "missing. Give a value, or remove the row; if it is a name, pass na_values=()."
     )
 
 
