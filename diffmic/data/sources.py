@@ -232,7 +232,16 @@ def read_from(images: Any, index: int, reading: Reading) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Surveyed(Dataset["Sighting"]):
+class Sighting:
+    """An image of a survey, or why it cannot be used; with what was noticed, and its target."""
+
+    reading: Reading
+    image: Tensor | InputError
+    target: Any = None
+
+
+@dataclass(frozen=True)
+class Surveyed(Dataset[Sighting]):
     """Images as they are read when all are looked at before a fit."""
 
     images: Any
@@ -242,7 +251,7 @@ class Surveyed(Dataset["Sighting"]):
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> "Sighting":
+    def __getitem__(self, index: int) -> Sighting:
         reading = Reading(self.value_range, raw=True, side=_SURVEYED_SIDE)
         try:
             if not self.with_targets:
@@ -253,21 +262,12 @@ class Surveyed(Dataset["Sighting"]):
         except InputError as reason:
             return Sighting(reading, reason)
 
-    def __iter__(self) -> Iterator["Sighting"]:
+    def __iter__(self) -> Iterator[Sighting]:
         """All images; where there are worker processes, only they read them."""
         workers: Workers | None = getattr(self.images, "workers", None)
         if workers is None or workers.num_workers == 0:
             return map(self.__getitem__, range(len(self)))
         return iter(workers.open(self, None, unchanged))
-
-
-@dataclass(frozen=True)
-class Sighting:
-    """An image of a survey, or why it cannot be used; with what was noticed, and its target."""
-
-    reading: Reading
-    image: Tensor | InputError
-    target: Any = None
 
 
 def _number_in(dataset: Any, index: int) -> int:

@@ -62,8 +62,9 @@ class Stream:
             items = DataLoader(X, batch_size=None, generator=torch.Generator())
             return Stream(items, keys, skip=skip)
         if isinstance(X, list) and _is_list_of_batches(X):
-            options: dict[str, Any] = {"batch_size": None, "collate_fn": unchanged}
-            return Stream(DataLoader(X, **options, generator=torch.Generator()), keys)  # type: ignore[arg-type]
+            batches: Any = X  # a list is a map-style Dataset
+            loader = DataLoader(batches, None, collate_fn=unchanged, generator=torch.Generator())
+            return Stream(loader, keys)
         if isinstance(X, DataLoader) and is_walked(X):
             return Stream(in_order(X, skip=skip), keys, skip=skip)
         return None
