@@ -67,8 +67,8 @@ class Reading:
     side: int | None = None
     full_size: tuple[int, int] | None = None  # (H, W) of an image that was reduced
     notes: Counter[Note] = field(default_factory=Counter)  # number of images, one or an array's
-    # Black and white by the file's own word, of integers of more than 8 bits; None: it says nothing.
-    # See ``diffmic.depth.applied_range``.
+    # Black and white by the file's own word, of integers of more than 8 bits; None: it says
+    # nothing. See ``diffmic.depth.applied_range``.
     own: tuple[float, float] | None = None
     extremes: tuple[Tensor, Tensor] | None = None  # of each image of integers of more than 8 bits
 
