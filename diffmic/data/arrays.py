@@ -71,8 +71,7 @@ def as_tensor(
     whole = any_type and not tensor.is_complex() and tensor.dtype != torch.bool
     if whole or tensor.dtype in (torch.uint8, torch.uint16):
         return tensor
-    native = getattr(values.dtype, "newbyteorder", lambda order: values.dtype)("=")
-    raise InputError(_unknown_type(native, name))
+    raise InputError(_unknown_type(values.dtype, name))
 
 
 def subject(name: str | None) -> str:
@@ -81,6 +80,7 @@ def subject(name: str | None) -> str:
 
 
 def _unknown_type(dtype: Any, name: str | None) -> str:
+    dtype = getattr(dtype, "newbyteorder", lambda order: dtype)("=")
     found = f"{subject(name)} the type {dtype}, whose range is not known. "
     kind = str(dtype).removeprefix("torch.")
     if kind == "bool":

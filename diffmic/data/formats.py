@@ -1,5 +1,6 @@
 """What a file is that Pillow does not read, by its first bytes, and what to do about it."""
 
+import re
 import zlib
 from pathlib import Path
 
@@ -23,33 +24,32 @@ _VIDEO = "it is a video. Extract the frames that matter, and pass them as images
 _ARCHIVE = "it is an archive. Unpack it, and pass the images in it"
 _UNKNOWN = "damaged or unknown to this Pillow. Convert it to PNG"
 _JPEG_XL = "it is JPEG XL. Convert it to PNG, or install a plugin of Pillow, pillow-jxl-plugin"
-_STARTS: tuple[tuple[int, bytes | tuple[bytes, ...], str], ...] = (  # where they stand, first
-    (0, b"NRRD", f"it is an NRRD volume. Load it with SimpleITK: {_SIMPLE_ITK}"),
-    (0, b"ObjectType", f"it is a MetaImage. Load it with SimpleITK: {_SIMPLE_ITK}"),
-    (0, b"\x89HDF", "it is an HDF5 file. Pass an array of it: h5py.File(file)[name][:]"),
-    (0, b"CDF", "it is a NetCDF or MINC volume. " + _SLICES.format(call=_NIBABEL)),
-    (0, b"MATLAB", "it is a MATLAB file. Pass an array of it: scipy.io.loadmat(file)[name]"),
-    (0, b"%PDF", "it is a PDF document. Export its pages as PNG"),
-    (0, b"\x80", "it may be a pickle. Load it with the library that wrote it, and pass the array"),
-    (0, b"version https://git-lfs", "it is a pointer of Git LFS, not the file. Run `git lfs pull`"),
-    (0, (b"\x1aE\xdf\xa3", b"\0\0\x01\xba"), _VIDEO),
-    (0, b"ZISRAWFILE", "it is a Zeiss CZI file. Pass the array of czifile.imread(file)"),
-    (0, (b"\xff\x0a", b"\0\0\0\x0cJXL"), _JPEG_XL),
-    (0, b"\xff\xd8\xff\xf7", "it is JPEG-LS. Decode it with imagecodecs, and pass the array"),
-    (0, b"v/1\x01", "it is an OpenEXR file. Load it with another reader, and pass the array"),
-    (0, (b"7z\xbc\xaf", b"Rar!"), _ARCHIVE),
-    (0, b"\x1f\x8b", "it is compressed with gzip. Unpack it first"),
-    (0, b"PK\x03\x04", f"{_ARCHIVE}; of an .npz file pass an array: numpy.load(file)[name]"),
+_STARTS: tuple[tuple[bytes, str], ...] = (  # as regular expressions
+    (b"NRRD", f"it is an NRRD volume. Load it with SimpleITK: {_SIMPLE_ITK}"),
+    (b"ObjectType", f"it is a MetaImage. Load it with SimpleITK: {_SIMPLE_ITK}"),
+    (b"\x89HDF", "it is an HDF5 file. Pass an array of it: h5py.File(file)[name][:]"),
+    (b"CDF", "it is a NetCDF or MINC volume. " + _SLICES.format(call=_NIBABEL)),
+    (b"MATLAB", "it is a MATLAB file. Pass an array of it: scipy.io.loadmat(file)[name]"),
+    (b"%PDF", "it is a PDF document. Export its pages as PNG"),
+    (b"\x80", "it may be a pickle. Load it with the library that wrote it, and pass the array"),
+    (b"version https://git-lfs", "it is a pointer of Git LFS, not the file. Run `git lfs pull`"),
+    (b"\x1aE\xdf\xa3|\0\0\x01\xba", _VIDEO),
+    (b"ZISRAWFILE", "it is a Zeiss CZI file. Pass the array of czifile.imread(file)"),
+    (b"\xff\x0a|\0\0\0\x0cJXL", _JPEG_XL),
+    (b"\xff\xd8\xff\xf7", "it is JPEG-LS. Decode it with imagecodecs, and pass the array"),
+    (b"v/1\x01", "it is an OpenEXR file. Load it with another reader, and pass the array"),
+    (b"7z\xbc\xaf|Rar!", _ARCHIVE),
+    (b"\x1f\x8b", "it is compressed with gzip. Unpack it first"),
+    (b"PK\x03\x04", f"{_ARCHIVE}; of an .npz file pass an array: numpy.load(file)[name]"),
     (
-        4,
-        tuple(b"ftyp" + kind for kind in (b"heic", b"heix", b"heif", b"hevc", b"mif1", b"msf1")),
+        b"....ftyp(heic|heix|heif|hevc|mif1|msf1)",
         "it is HEIC. Install pillow-heif and call pillow_heif.register_heif_opener(), or convert "
         "it to JPEG or PNG",
     ),
-    (4, (b"ftypavif", b"ftypavis"), f"it is AVIF, {_UNKNOWN}"),
-    (4, b"ftyp", _VIDEO),
-    (8, b"WEBP", f"it is WebP, {_UNKNOWN}"),
-    (0, b"RIFF", _VIDEO),
+    (b"....ftyp(avif|avis)", f"it is AVIF, {_UNKNOWN}"),
+    (b"....ftyp", _VIDEO),
+    (b"RIFF....WEBP", f"it is WebP, {_UNKNOWN}"),
+    (b"RIFF", _VIDEO),
 )
 _DAMAGED = ("truncated", "could not create decoder", "broken data", "not enough image data")
 
@@ -100,8 +100,8 @@ def _known(head: bytes, name: str) -> str:
         return (
             "it is a NIfTI or other volume for nibabel. " + _SLICES.format(call=_NIBABEL) + several
         )
-    for place, start, what in _STARTS:
-        if head.startswith(start, place):
+    for start, what in _STARTS:
+        if re.match(start, head, re.DOTALL):
             return what
     return _text(head)
 

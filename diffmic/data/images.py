@@ -59,6 +59,7 @@ def in_range(
     images: Tensor, reading: Reading, *, name: str | None = None, first: int = 0
 ) -> Tensor:
     """The images (n, C, H, W) as uint8 or float in 0–1.
+
     uint8 is returned as it is. What is noticed is written into ``reading``. ``name`` is that of a
     single image in error messages; None: images are numbered from ``first``. An InputError says
     that there are no pixels, NaN or infinity, or, without a range, values outside 0–1.
