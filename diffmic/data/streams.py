@@ -126,6 +126,12 @@ class Stream:
             images, targets = split_item(batch, self.keys, name=name, **how)
             if not batched and not _is_batch(images):
                 images, targets = [images], [targets]
+        one = isinstance(images, str | bytes) or not hasattr(images, "__len__")
+        if one or getattr(images, "ndim", 1) == 0:
+            raise InputError(
+                f"{name} has a {type(images).__name__} where its images should be. Let collate_fn "
+                "give (images, targets), a dict of them, or a list of items."
+            )
         if not how["with_target"] or targets is None:
             return images, None
         single = isinstance(targets, str) or not hasattr(targets, "__len__")
@@ -139,13 +145,13 @@ class Stream:
         """Images as they come, of any kind that ``as_image`` reads."""
         return (image for image, _ in self._pairs(with_targets=False))
 
-    def labelled(self) -> Iterator[tuple[Any, Any]]:
-        """Images as they come, each with its target."""
-        return self._pairs(with_targets=True)
+    def labelled(self, *, optional: bool = False) -> Iterator[tuple[Any, Any]]:
+        """Images as they come, each with its target; ``optional``: None if there is none."""
+        return self._pairs(with_targets=True, optional=optional)
 
-    def _pairs(self, *, with_targets: bool) -> Iterator[tuple[Any, Any]]:
+    def _pairs(self, **how: bool) -> Iterator[tuple[Any, Any]]:
         number = 0
-        for images, targets in self.batches(with_targets=with_targets):
+        for images, targets in self.batches(**how):
             for index, image in enumerate(images):
                 yield image, None if targets is None else targets[index]
                 number += 1

@@ -62,7 +62,7 @@ def each_image(
     total: int | None = None
     if (stream := Stream.of(X, keys)) is not None:
         items = _Items(None, True, what, value_range, keys)
-        pairs = enumerate(_pairs(stream))
+        pairs = enumerate(stream.labelled(optional=True))
         found = (items.found(number, partial(unchanged, pair)) for number, pair in pairs)
     else:
         workers = Workers.of(X) if isinstance(X, DataLoader) else Workers()
@@ -124,7 +124,7 @@ def _items(X: Any, keys: Keys) -> tuple[Any, bool]:
         labelled, items = False, X if isinstance(X, (list, tuple)) else X.to_numpy()
     elif isinstance(X, (np.ndarray, Tensor)) and X.ndim > 0:
         labelled, items = False, X
-        if X.ndim not in (1, 3, 4):
+        if X.ndim not in (1, 3, 4) or getattr(X, "is_nested", False):
             read_inputs(X)  # raises an error that says what is needed
     else:
         inputs = read_inputs(X, with_targets=as_mapping(X) is not None, keys=keys)
@@ -135,9 +135,3 @@ def _items(X: Any, keys: Keys) -> tuple[Any, bool]:
     if len(items) == 0:
         raise InputError("X holds no images.")
     return items, labelled
-
-
-def _pairs(stream: Stream) -> Iterator[tuple[Any, Any]]:
-    for images, labels in stream.batches(with_targets=True, optional=True):
-        for number, image in enumerate(images):
-            yield image, None if labels is None else labels[number]

@@ -54,6 +54,7 @@ FILES = {
     "b.svg": (b'<svg xmlns="http://www.w3.org/2000/svg"></svg>', "SVG"),
     "a.html": (b"<!DOCTYPE html><html><body>404", "web page.*Download it again"),
     "a.png": (b"path,label\na.png,1\n", r"it is a text\."),
+    "a.txt": (b"A file.\nWEBP is a format", r"it is a text\."),
     "b.png": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git lfs pull"),
     "c.png": (b"", r"empty \(0 bytes\)"),
     "d.png": (bytes(range(256)), "its format is not known"),

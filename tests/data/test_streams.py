@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from diffmic.data import PreparedImages, PreparedStream, Stream, read_inputs
 from diffmic.data.images import as_image
+from diffmic.datasets import inspect
 from diffmic.errors import InputError
 
 N, H, W = 5, 6, 10
@@ -144,3 +145,21 @@ def test_an_image_that_cannot_be_used_is_named():
     floats = np.where(np.arange(N)[:, None, None, None] == 3, np.nan, RGB / 255)
     with pytest.raises(InputError, match=r"NaN or infinite, first in image 3"):
         list(PreparedStream(Stream.of(Images(images=floats)), 8).batches(2))
+
+
+@pytest.mark.parametrize(
+    ("batch", "kind"),
+    [
+        ([None, None], "NoneType"),
+        ((None, [0, 1]), "NoneType"),
+        ({"image": 3, "label": [0, 1]}, "int"),
+        ((torch.tensor(3), [0]), "Tensor"),
+        ((Image.new("L", (8, 8)), 0), "Image"),
+        (("a.png", 0), "str"),
+    ],
+)
+@pytest.mark.parametrize("read", [read_inputs, lambda loader: inspect(loader, verbose=0)])
+def test_a_batch_without_images_is_told_what_it_holds(batch, kind, read):
+    loader = DataLoader([0, 1], batch_size=2, collate_fn=lambda items: batch)
+    with pytest.raises(InputError, match=f"Batch 0 has a {kind} where its images should be.*coll"):
+        read(loader)

@@ -459,3 +459,22 @@ def test_labels_that_fit_would_refuse_are_a_problem(lesions):
 def test_a_batch_that_is_a_dict_has_labels(lesions):
     found = look({"image": lesions[0], "label": lesions[1]})
     assert found.counts == {"images": {"0": 8, "1": 8, "2": 8}}
+
+
+class Nothing(IterableDataset):
+    def __iter__(self):
+        return iter(())
+
+
+@pytest.mark.parametrize("place", ["X", "validation_data"])
+@pytest.mark.parametrize("X", [Nothing(), DataLoader(Nothing(), batch_size=2)])
+def test_a_stream_of_nothing_holds_no_images(X, place):
+    given = (X,) if place == "X" else (torch.rand(2, 3, 8, 8),)
+    with pytest.raises(InputError, match="X holds no images"):
+        look(*given, validation_data=None if place == "X" else (X, None))
+
+
+def test_a_nested_tensor_is_told_from_a_list():
+    X = torch.nested.nested_tensor([torch.ones(1, 8, 8), torch.ones(1, 9, 8)])
+    with pytest.raises(InputError, match=r"nested tensor.*X\.unbind\(\)"):
+        look(X)

@@ -56,6 +56,8 @@ def test_bytes_in_another_order_are_the_same_numbers(dtype):
     assert torch.equal(as_image(values[0]), as_image(plain[0]))
     with pytest.raises(InputError, match=r"type int16.*value_range"):
         as_image(values[0].astype(">i2"))
+    with pytest.raises(InputError, match="type complex64"):
+        as_image(values[0].astype(">c8"))
 
 
 def test_a_tensor_without_values_is_named():
