@@ -23,7 +23,8 @@ def item_errors(dataset: Any, index: int) -> Iterator[None]:
         told = f"{type(reason).__name__}: {reason}".removeprefix("InputError: ").rstrip(". :")
         first = None if isinstance(reason, InputError) else _first_cause(reason)
         if first is not None:  # transforms tell their own name, not what went wrong in them
-            told = f"{told} (from {type(first).__name__}: {first})"
+            line = f"{type(first).__name__}: {first}".splitlines()[0].rstrip(". :")
+            told = f"{told} (from {line})"
         raise InputError(
             f"Item {index} of the Dataset{f', {file},' if file else ''} cannot be read: {told}."
         ) from reason

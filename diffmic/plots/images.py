@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..data.images import as_image
+from ..data.items import as_mapping, split_item
 from ..data.ranges import ValueRange
 from ..data.reading import Reading
 from ..errors import InputError
@@ -32,8 +33,8 @@ def plot_regions(
 
     Parameters
     ----------
-    image : array, tensor or PIL image
-        Image as it was passed to ``explain``.
+    image : array, tensor, PIL image or path
+        Image as it was passed to ``explain``, or the item of a Dataset.
     explanation : Explanation
         Result of ``explain``.
     index : int
@@ -93,7 +94,7 @@ def plot_predictions(
     Parameters
     ----------
     images : sequence of n images
-        Arrays, tensors or PIL images.
+        Arrays, tensors, PIL images or paths, or a Dataset.
     prior_proba, diffusion_proba : array-like of shape (n, C)
         Probabilities that ``predict_proba`` gives for each stage.
     class_names : sequence of str
@@ -191,6 +192,8 @@ def _bars(
 
 def _show(ax: "Axes", image: Any) -> None:
     """Show an image; positions are its own pixels, also if it is large and shown reduced."""
+    if isinstance(image, tuple) or as_mapping(image) is not None:
+        image, _ = split_item(image)
     pixels, (height, width) = shown_pixels(image)
     ax.imshow(pixels, cmap="gray", vmin=0, vmax=1, extent=(-0.5, width - 0.5, height - 0.5, -0.5))
 

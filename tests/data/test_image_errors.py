@@ -97,7 +97,7 @@ def test_the_first_cause_is_told_too():
             outer.__cause__, error = error, outer
         return error
 
-    first = FileNotFoundError("No such file: 'a/7.png'")
+    first = FileNotFoundError("No such file: 'a/7.png'\nTraceback of many lines")
     message = r"RuntimeError: applying transform Compose \(from FileNotFoundError: .*a/7\.png'\)\."
     with pytest.raises(InputError, match=message):
         read_inputs(Raising(wrapped(first)), with_targets=True)

@@ -6,7 +6,7 @@ import pytest
 
 matplotlib.use("Agg")
 
-from diffmic.errors import DiffMICError
+from diffmic.errors import DiffMICError, InputError
 from diffmic.inference import Explanation
 from diffmic.plots import plot_predictions, plot_regions
 
@@ -32,6 +32,17 @@ def test_regions_are_frames_of_which_the_attended_is_the_thickest(explanation, s
         (19.5, 9.5, 10),
     ]
     assert frames[1].get_linewidth() > frames[0].get_linewidth()
+
+
+def test_items_of_a_dataset_are_shown_as_their_image(explanation):
+    image = np.random.RandomState(0).randint(0, 256, (20, 30), np.uint8)
+    expected = plot_regions(image, explanation).images[0].get_array()
+    items = [{"image": image, "label": 1}, (image, 1)]
+    for item in items:
+        assert (plot_regions(item, explanation).images[0].get_array() == expected).all()
+    plot_predictions(items, np.eye(3)[:2], np.eye(3)[:2], list("abc"), explanation=explanation)
+    with pytest.raises(InputError, match=r"keys \['scan'\]"):
+        plot_regions({"scan": image}, explanation)
 
 
 def test_the_saliency_under_the_regions_is_the_evidence_for_a_class():
