@@ -4,6 +4,7 @@ import doctest
 import importlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,48 @@ def test_the_examples_of_how_to_run():
     assert space["again"].predict_proba(X_new) == pytest.approx(
         space["clf"].predict_proba(X_new), abs=1e-6
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
+def test_what_the_first_pages_show_runs_in_an_empty_folder(page, tmp_path):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    blocks = re.findall(r"^```(python)?\n(.*?)^```$", text, re.M | re.S)
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "hub"), "PYTHONPATH": path}
+    (tmp_path / "empty").mkdir()
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path / "empty",
+            env=os.environ | environment,
+        )
+        assert done.returncode == 0, (arguments, done.stderr)
+
+    for language, code in blocks:
+        if language:
+            run("-c", code)
+    if page == "README.md":
+        lines = "".join(code for language, code in blocks if not language).splitlines()
+        commands = [shlex.split(line, comments=True) for line in lines]
+        commands = [words[1:] for words in commands if words and words[0] == "diffmic"]
+        assert len(commands) > 4
+        for words in commands:
+            run("-m", "diffmic", *words, *(["--help"] if words[0] == "app" else []))
+        made = {path.name for path in (tmp_path / "empty").iterdir()}
+        assert made == {"my-model", "photos", "trained", "predictions.csv", "pictures"}
+
+
+def test_the_readme_names_files_that_exist_and_comes_to_the_tests_last():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"(?:docs|examples|zoo)/[\w.]*", text))
+    assert len(named) > 8
+    assert [name for name in named if not (ROOT / name).exists()] == []
+    assert text.index("![") < text.index("## Install") < text.index("## Use")
+    assert text.index("## Use") < text.index("## Tests")
 
 
 @pytest.mark.slow

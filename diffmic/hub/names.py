@@ -92,6 +92,15 @@ def _refuse_revision(revision: str | None, why: str) -> None:
 
 
 def _unknown(name: str) -> str:
+    if os.path.isfile(os.path.expanduser(name)):
+        return (
+            f"There is no saved model {name[:200]!r}: it is a file; give the folder of a model. "
+            + (
+                "An exported model predicts by diffmic.runtime.OnnxClassifier or `diffmic serve`."
+                if name.lower().endswith(".onnx")
+                else "That holds config.json and model.safetensors."
+            )
+        )
     asked = name.lower()
     close = [known for known in REGISTRY if asked in known]
     close = close or difflib.get_close_matches(asked, REGISTRY, n=3, cutoff=0.4)

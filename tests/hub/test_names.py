@@ -47,6 +47,18 @@ def test_a_short_name_loads_what_comes_with_the_package(bundled):
     assert load("stripes-v1").predict_proba(stripes(3)[0]).shape == (3, 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"), [("a.onnx", "OnnxClassifier"), ("model.safetensors", r"config\.json and")]
+)
+def test_a_file_is_no_folder_of_a_model(tmp_path, name, advice):
+    (tmp_path / name).write_bytes(b"x")
+    for given in (tmp_path / name, str(tmp_path / name)):
+        with pytest.raises(
+            ModelFileError, match=f"no saved model .* is a file; give the folder.*{advice}"
+        ):
+            load(given)
+
+
 def test_an_existing_folder_comes_before_a_short_name(bundled, saved, tmp_path, monkeypatch):
     shutil.copytree(saved, tmp_path / "here" / "stripes-v2")
     monkeypatch.chdir(tmp_path / "here")
