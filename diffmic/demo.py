@@ -11,6 +11,19 @@ from .inference import STAGES
 from .logs import tell
 from .tasks import classification_metrics
 
+PICTURE = "predictions.png"
+MEANINGS = {
+    "accuracy": "Share of images whose most probable class is the true one.",
+    "balanced_accuracy": "The same for each class, averaged: rare classes count alike.",
+    "macro_f1": "Precision and sensitivity in one, averaged over the classes.",
+    "auc": "How well the probabilities rank; 0.5 is chance, 1 is perfect.",
+    "nll": "Negative log-likelihood of the true class; best if small.",
+    "brier": "Squared error of the probabilities; best if small.",
+    "ece": "Gap between probability and share of hits; 0 is calibrated.",
+    "ece_mass": "The same in bins that hold equally many images.",
+    "ece_classwise": "The same for the probabilities of each class, averaged.",
+}
+
 
 def run_demo(
     folder: Path, *, n_images: int = 900, max_epochs: int = 12, seed: int = 0, verbose: int = 1
@@ -39,7 +52,7 @@ def run_demo(
     clf.fit(X, y)
     proba = {stage: clf.predict_proba(X_test, stage=stage) for stage in STAGES}
     clf.save_pretrained(folder / "model")
-    _draw(clf, X_test, y_test, proba, folder / "predictions.png")
+    _draw(clf, X_test, y_test, proba, folder / PICTURE)
     return {stage: classification_metrics(y_test, proba[stage]) for stage in STAGES}
 
 

@@ -1,7 +1,9 @@
 """Messages of diffmic: through ``logging``, and on standard error if nobody listens there."""
 
 import logging
+import os
 import sys
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -9,6 +11,16 @@ from tqdm.auto import tqdm
 def bars_shown(verbose: int) -> bool:
     """Whether progress bars are drawn: at 1; at 2, beside lines, in a terminal alone."""
     return verbose == 1 or (verbose > 1 and sys.stderr.isatty())
+
+
+def bar(*arguments: Any, **options: Any) -> Any:
+    """A bar of tqdm; in a terminal that does not know its size, as of ``script``, 80 columns."""
+    try:
+        known = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+    except (OSError, ValueError, AttributeError):  # it is no terminal
+        known = True
+    size = {} if known else {"ncols": 79, "nrows": 24}
+    return tqdm(*arguments, **{**size, **options})
 
 
 class _Screen(logging.Handler):

@@ -5,6 +5,7 @@ import os
 import sys
 import tempfile
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..classifier import DiffMICClassifier
     from ..inference import Evidence
 
+_SHARES = 0.01, 99.99  # least and largest of the slider, in percent
 KEPT = 60  # seconds for which the server keeps an uploaded file
 NOT_A_DEVICE = (
     "<strong>Not a medical device.</strong> For research and teaching. Nothing here has been "
@@ -173,8 +175,9 @@ def make_page(
                         shown, value=first, label="Prevalence among those who are examined: class"
                     )
                     share = gradio.Slider(
-                        0.01, 99.99, page.usual(first) or 50, step=0.01, label="Its share in %"
+                        *_SHARES, page.usual(first) or 50, step=0.01, label="Its share in %"
                     )
+                    share.preprocess = partial(_read_share, gradio.Error)
                 if not shown:
                     gradio.HTML(NO_SHARES, elem_classes="dm")
                 doubt = gradio.HTML(**how)
@@ -284,6 +287,22 @@ def launch(
         finally:
             blocks.close(verbose=False)
     return blocks
+
+
+def percent_of(value: Any) -> float:
+    """A share in percent, as the slider gives it, or whoever calls the page's API."""
+    low, high = _SHARES
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
+        raise InputError(f"The share is {value!r}; give a number of percent from {low} to {high}.")
+    return float(value)
+
+
+def _read_share(error: Any, value: Any) -> float:
+    """The share; ``error`` is what gradio tells the caller without a trace."""
+    try:
+        return percent_of(value)
+    except InputError as reason:
+        raise error(str(reason), print_exception=False) from None
 
 
 def _examples(folder: str | Path | None) -> dict[str, Path]:

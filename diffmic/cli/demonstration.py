@@ -1,9 +1,12 @@
 """``diffmic demo``."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from .messages import watched
 
 
 def demo(
@@ -23,12 +26,26 @@ def demo(
         diffmic demo
         diffmic demo --images 300 --epochs 4 --folder tried
     """
-    from ..demo import run_demo, table
+    from ..demo import MEANINGS, PICTURE, run_demo, table
 
     typer.echo(
         f"{images} generated images of tissue: no lesion, a smooth one, or a spiculated one."
     )
-    metrics = run_demo(folder, n_images=images, max_epochs=epochs, seed=seed)
+    verbose = 1 if watched() else 2  # a bar, or lines that a file can hold
+    metrics = run_demo(folder, n_images=images, max_epochs=epochs, seed=seed, verbose=verbose)
     typer.echo(f"\nOn {images // 3} held-out images, one run:\n\n{table(metrics)}\n")
-    for file in sorted(folder.iterdir()):
-        typer.echo(f"saved {file}")
+    typer.echo(
+        "The prior is a network that classifies the image at once; the diffusion denoises\n"
+        "a map of labels, given the image and the prior. Both are calibrated.\n"
+    )
+    for name in metrics["diffusion"]:
+        typer.echo(f"{name:<19}{MEANINGS[name]}")
+    model, picture = folder / "model", folder / PICTURE
+    typer.echo(f"\nsaved {model}: the model, with its card README.md")
+    if picture.exists():
+        typer.echo(f"saved {picture}: eight images, predictions, and regions")
+    typer.echo(
+        f"\nNext: diffmic info {shlex.quote(str(model))}, then images of your own, in a folder per "
+        "class:\n  diffmic inspect photos/\n  diffmic train photos/ --out my-model\n"
+        "  diffmic evaluate my-model other-photos/"
+    )

@@ -2,8 +2,7 @@
 
 import json
 import math
-from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,7 +19,18 @@ from .loading import (
     OutModel,
     chosen_part,
     load,
+    name_of,
     read_data,
+)
+from .messages import say, show
+
+if TYPE_CHECKING:
+    from ..classifier import DiffMICClassifier
+    from ..image_table import LabelledTable
+
+_UNSEEN = (
+    "The figures hold for new images only if the model was trained on none of these, and on no "
+    "others of the same patients."
 )
 
 
@@ -43,6 +53,9 @@ def evaluate(
 ) -> None:
     """Measure a model on labelled images: prior, diffusion, and diffusion alone, with intervals.
 
+    The images must be others than those of the training, or the figures flatter. Those of its test
+    part are in the folder of the model (README.md, report.html).
+
     **Examples**
 
         diffmic evaluate my-model photos/
@@ -54,11 +67,13 @@ def evaluate(
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
     part = chosen_part(table, split)
     clf = load(model, device)
+    _point_out_known(clf, data, part)
     report = clf.evaluate(part, groups=part.groups, n_bootstrap=resamples)
     if format == "json":
         typer.echo(json.dumps([_plain(row) for row in report.rows()], indent=1))
     else:
-        typer.echo(f"{report.n_images} images of {Path(data).name}\n\n{report.to_markdown()}")
+        heading = f"{report.n_images} images of {name_of(data)}"
+        show(f"{heading}\n\n{report.to_markdown()}\n\n{_UNSEEN}")
 
 
 def calibrate(
@@ -97,18 +112,40 @@ def calibrate(
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
     if split is not None or table.splits is not None:
         table = chosen_part(table, split)
-    table = changed(table, splits=None)
     clf = load(model, device)
+    _point_out_known(clf, data, table)
+    table = changed(table, splits=None)
     clf.calibrate(
         table, groups=table.groups, aim=aim, sensitivity=sensitivity, specificity=specificity
     )
     clf.save_pretrained(out)
     record = clf.recalibration_
     assert record is not None  # just made
-    typer.echo(f"negative log-likelihood on {record.n_images} images of {Path(data).name}")
+    typer.echo(
+        f"negative log-likelihood on {record.n_images} images of {name_of(data)}, before → after "
+        "(smaller is better)"
+    )
     for stage, after in record.nll_after.items():
         typer.echo(f"{stage.replace('_', ' ')}: {record.nll_before[stage]:.3f} → {after:.3f}")
-    typer.echo(f"diffmic: saved {out}", err=True)
+    say(f"saved {out}")
+
+
+def _point_out_known(clf: "DiffMICClassifier", data: str, part: "LabelledTable") -> None:
+    """Tell that the model may know images: it was trained on data of this name.
+
+    No more than the name is kept of the images of a training. Splits of the data's own that are
+    called test were left out of it.
+    """
+    if clf.card_.dataset != name_of(data):
+        return
+    from .planning import NAMES
+
+    splits = set() if part.splits is None else {s.casefold() for s in part.splits.tolist()}
+    if not splits or splits - NAMES["test"]:
+        say(
+            f"warning: the model was trained on data named {name_of(data)!r}. If these are the "
+            "same, most of the images are those it learnt from, and measures on them flatter."
+        )
 
 
 def _plain(row: dict[str, Any]) -> dict[str, Any]:

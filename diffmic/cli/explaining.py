@@ -64,7 +64,10 @@ def explain(
         if out is not None:
             row["picture"] = str(_picture(named.name, found, row, out, used))
         typer.echo(json.dumps(row))
+    if out is not None:
+        say(f"drew {len(used)} picture(s) in {out}")
     if failed:
+        say(f"{failed} image(s) could not be read.")
         raise typer.Exit(NOT_ALL)
 
 

@@ -5,8 +5,17 @@ from typing import Annotated
 
 import typer
 
-from .loading import DataArgument, Group, ImageColumn, ImageFolder, LabelColumn, Levels, read_data
-from .messages import NOT_ALL, watched
+from .loading import (
+    DataArgument,
+    Group,
+    ImageColumn,
+    ImageFolder,
+    LabelColumn,
+    Levels,
+    inspected,
+    read_data,
+)
+from .messages import NOT_ALL
 
 
 def inspect(
@@ -36,10 +45,8 @@ def inspect(
         diffmic inspect labels.csv --group patient
         diffmic inspect labels.csv --json | jq .problems
     """
-    from .. import datasets
-
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
-    found = datasets.inspect(table, distance=distance, verbose=int(watched()))
+    found = inspected(table, distance=distance)
     if as_json:
         what = {
             "images": len(found),

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
@@ -12,10 +13,11 @@ import typer
 
 from ..errors import InputError
 from ..named_files import Named, files_of
-from .messages import say, watched
+from .messages import in_commands, say, watched
 
 if TYPE_CHECKING:
     from ..classifier import DiffMICClassifier
+    from ..datasets import Inspection
     from ..image_table import LabelledTable
     from ..inference import Stage
 
@@ -118,6 +120,19 @@ def read_data(
         f"{data!r} is no folder, no file, and no set of MedMNIST "
         f"({', '.join(list(datasets.MEDMNIST)[:3])}, …)."
     )
+
+
+def inspected(table: "LabelledTable", **how: Any) -> "Inspection":
+    """Findings about images and labels, with what to do about them by a command."""
+    from .. import datasets
+
+    found = datasets.inspect(table, verbose=int(watched()), **how)
+    return replace(found, problems=[in_commands(problem) for problem in found.problems])
+
+
+def name_of(data: str) -> str:
+    """Name of a data set for people: that of its folder or file."""
+    return Path(os.path.abspath(Path(data).expanduser())).name
 
 
 def chosen_part(table: "LabelledTable", split: str | None) -> "LabelledTable":

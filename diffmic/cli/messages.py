@@ -13,6 +13,34 @@ from typer.core import TyperGroup
 
 from ..errors import DiffMICError, DiffMICWarning
 
+# What messages of the library advise in Python, and what does the same in a command.
+_ADVICE = {
+    "DiffMICClassifier(on_error='skip') leaves them out": "'diffmic train --skip-damaged' leaves "
+    "them out",
+    "fit(X, y, groups=inspection.groups) keeps them together": "'diffmic train' keeps them "
+    "together",
+    "or split by inspection.groups": "or leave the splits out: 'diffmic train' then keeps copies "
+    "together",
+    "diffmic.datasets.inspect(X, y, groups=groups) shows": "'diffmic inspect' shows",
+    "diffmic.datasets.inspect(X) lists": "'diffmic inspect' lists",
+    "Pass validation_data, or validation_fraction=None for no validation part": "Add images, or "
+    "give the data a split val",
+    "See validation_scores_, which is cross-fitted; predict_proba(X, stage='prior') gives": "See "
+    "'diffmic info', whose figures are cross-fitted; 'diffmic predict --stage prior' gives",
+    "clf.calibrate(X, y) on labelled images makes": "'diffmic calibrate' on labelled images makes",
+    "predict_set needs": "--sets needs",
+    "call conformalize(X, y) with them first": "in Python, call conformalize(X, y) with them and "
+    "save the model",
+    "Pass DiffMICClassifier(checkpoint_dir=...)": "Give --checkpoint-dir",
+    ", or pass download=True, which needs `pip install medmnist`": "",
+    "pretrained=False trains": "--from-scratch trains",
+    "resume=True goes": "--resume goes",
+}
+_PARAMETER = re.compile(  # not in a path, as of data/label=1/x.png
+    r"(?<![\w/\\'])(pass )?(backbone|folder|group|image|label|levels|task|time_limit)=(?=['\d, .])"
+)
+_INTERVAL = re.compile(r" (\(\S+ to \S+\))$")
+
 FAILED, NOT_ALL, INTERRUPTED, NOBODY_READS = 1, 3, 130, 141
 
 
@@ -57,7 +85,49 @@ def told() -> Iterator[None]:
 
 def say(text: str) -> None:
     """Tell people something on standard error."""
-    typer.echo(f"diffmic: {text}", err=True)
+    typer.echo(f"diffmic: {in_commands(text)}", err=True)
+
+
+def in_commands(text: str) -> str:
+    """A message of the library, whose advice is to give options instead of Python's arguments."""
+    for python, command in _ADVICE.items():
+        text = text.replace(python, command)
+    return _PARAMETER.sub(_option, text)
+
+
+def _option(found: re.Match[str]) -> str:
+    give, name = "give " if found[1] else "", found[2].replace("_", "-")
+    return f"{give}--{name}{' ' if found.string[found.end()] not in ',. ' else ''}"
+
+
+def show(markdown: str) -> None:
+    """Write Markdown to standard output; in a terminal, tables are drawn in its width."""
+    if not sys.stdout.isatty():
+        typer.echo(markdown)
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(markup=False, emoji=False, highlight=False)
+    for block in markdown.split("\n\n"):
+        if not block.startswith("| "):
+            console.print(f"{block}\n")
+            continue
+        heading, _, *rows = (line[2:-2].split(" | ") for line in block.splitlines())
+        table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for number, name in enumerate(heading):  # names of classes may be folded, figures not
+            words = [*name.split(), *(w for row in rows if number for w in row[number].split())]
+            least = max(map(len, words), default=0)
+            table.add_column(Text(name), min_width=least, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(_INTERVAL.sub(r"\n\1", cell)) for cell in row))
+        needed = sum(2 + (column.min_width or 0) for column in table.columns)
+        if needed < console.width:
+            console.print(table)
+        else:  # it would be cut off
+            typer.echo(f"{block}\n")
 
 
 def watched() -> bool:

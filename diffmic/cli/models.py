@@ -1,6 +1,8 @@
 """``diffmic models``, ``info``, ``export`` and ``push``."""
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -106,16 +108,16 @@ def info(model: ModelArgument, as_json: _JSON = False) -> None:
         "limits": card.limits,
         "versions": dict(clf.versions_),
         "validation": {stage: dict(found) for stage, found in clf.validation_scores_.items()},
+        "test": {stage: dict(found) for stage, found in card.test_scores.items()},
     }
     if as_json:
         typer.echo(json.dumps(what, indent=2))
         return
     for name, value in what.items():
         if name == "validation":
-            typer.echo("validation part of the fit:")
-            for stage, found in value.items():
-                told = ", ".join(f"{metric} {figure:.3f}" for metric, figure in found.items())
-                typer.echo(f"  {stage.replace('_', ' ')}: {told}")
+            _echo_scores("validation part of the fit:", value)
+        elif name == "test":
+            _echo_scores("test part:", value)
         elif value not in ("", None, {}):
             if isinstance(value, dict):
                 value = ", ".join(f"{package} {number}" for package, number in value.items())
@@ -125,6 +127,19 @@ def info(model: ModelArgument, as_json: _JSON = False) -> None:
                 value = f"{value:,}"
             typer.echo(f"{name.replace('_', ' ') + ':':<14}{value}")
     typer.echo("Not a medical device.")
+
+
+def _echo_scores(heading: str, scores: Mapping[str, Mapping[str, float]]) -> None:
+    """A row for each metric and a column for each stage."""
+    from ..tasks import METRIC_WORDS
+
+    stages = sorted(scores, key=lambda stage: stage != "prior")
+    if stages:
+        names = "".join(f"{stage.replace('_', ' '):>16}" for stage in stages)
+        typer.echo(f"{heading:<32}{names}")
+    for metric in scores[stages[0]] if stages else ():
+        figures = "".join(f"{scores[stage].get(metric, math.nan):16.3f}" for stage in stages)
+        typer.echo(f"  {METRIC_WORDS.get(metric, metric):<30}{figures}")
 
 
 def export(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..datasets import Inspection
     from ..image_table import LabelledTable
 
-_NAMES = {
+NAMES = {
     "train": {"train", "training"},
     "validation": {"val", "valid", "validation", "dev"},
     "test": {"test", "testing", "eval", "evaluation"},
@@ -48,11 +48,9 @@ def without_damaged(
     if not found.damaged:
         return table, kept
     if not skip:
-        first = next(iter(found.damaged))
-        raise InputError(
-            f"{len(found.damaged)} of {len(table)} images cannot be read, first "
-            f"{found.names[first]}: {found.damaged[first]} Mend or remove them, or leave them out "
-            "by --skip-damaged."
+        raise InputError(  # the inspection, which is shown, has told which, and why
+            f"Nothing was trained: {len(found.damaged)} of {len(table)} images cannot be read. "
+            "Mend or remove them, or leave them out by --skip-damaged."
         )
     marks = np.full(len(table), "damaged", dtype="<U7")
     marks[kept] = "kept"
@@ -75,7 +73,7 @@ def divided(
     told = "no splits in the data"
     if table.splits is not None:
         names = np.unique(table.splits).tolist()
-        found = {n: k for n in names for k, known in _NAMES.items() if n.casefold() in known}
+        found = {n: k for n in names for k, known in NAMES.items() if n.casefold() in known}
         if set(names) - set(found) or "train" not in found.values():
             raise InputError(f"The data have the splits {names}; needed are train, val and test.")
         kinds = np.asarray([found[name] for name in table.splits.tolist()], dtype="<U10")
@@ -94,7 +92,7 @@ def divided(
         told += "" if alone else ", groups and copies kept together"
     marked = changed(table, splits=kinds)
     present = set(kinds.tolist())
-    parts = {kind: marked.part(kind) if kind in present else None for kind in _NAMES}
+    parts = {kind: marked.part(kind) if kind in present else None for kind in NAMES}
     assert parts["train"] is not None  # checked above
     return Parts(parts["train"], parts["validation"], parts["test"], told)
 

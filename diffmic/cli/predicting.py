@@ -1,6 +1,7 @@
 """``diffmic predict``."""
 
 import json
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -86,7 +87,8 @@ def predict(
     asked = asked_of(clf, stage_of(clf, stage), prevalence, abstain, sets)
     columns = ["file", "predicted", *asked.columns(clf)]
     columns += [f"p_{name}" for name in clf.class_names_]
-    named = _counted(image_files(images), images)
+    rows_seen = out is None and sys.stdout.isatty()  # they show how far it is
+    named = _counted(image_files(images), images, rows_seen=rows_seen)
     faults: list[Named] = []
     done = failed = 0
     with writer(out, kind, columns) as write:
@@ -103,9 +105,12 @@ def predict(
         say(f"{fault.name}: {fault.fault}")
     if failed > len(faults):
         say(f"… and {failed - len(faults)} more.")
+    made = f"{done} predictions were made{'' if out is None else f', and written to {out}'}."
     if failed:
-        say(f"{failed} of {done + failed} could not be read; {done} predictions were made.")
+        say(f"{failed} of {done + failed} could not be read; {made}")
         raise typer.Exit(NOT_ALL)
+    if out is not None:
+        say(made)
 
 
 def asked_of(
@@ -172,12 +177,14 @@ def shown(row: dict[str, Any]) -> dict[str, Any]:
     return {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in row.items()}
 
 
-def _counted(named: Iterable[Named], arguments: Sequence[str]) -> Iterator[Named]:
+def _counted(
+    named: Iterable[Named], arguments: Sequence[str], *, rows_seen: bool
+) -> Iterator[Named]:
     """The files, with progress where it can be seen; a list on standard input has no known end."""
-    if not watched():
+    if not watched() or rows_seen:
         return iter(named)
-    from tqdm.auto import tqdm
+    from ..logs import bar
 
     if "-" not in arguments:
         named = list(named)
-    return iter(tqdm(named, desc="predicting", unit="image", leave=False))
+    return iter(bar(named, desc="predicting", unit="image", leave=False))

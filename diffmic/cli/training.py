@@ -16,9 +16,11 @@ from .loading import (
     LabelColumn,
     Levels,
     OutModel,
+    inspected,
+    name_of,
     read_data,
 )
-from .messages import say, watched
+from .messages import say, show, watched
 
 if TYPE_CHECKING:
     from ..classifier import DiffMICClassifier
@@ -93,9 +95,7 @@ def train(
 
     save_target(out)  # refused before the work
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
-    from .. import datasets
-
-    found = datasets.inspect(table, verbose=int(watched()))
+    found = inspected(table)
     typer.echo(f"{found}\n", err=True)
     table, kept = without_damaged(table, found, skip=skip_damaged)
     parts = divided(table, found.groups[kept], test=test, task=task, seed=seed)
@@ -132,7 +132,7 @@ def train(
         typer.echo(f"{'time':<12}{told}", err=True)
     typer.echo("", err=True)
     if not dry_run:
-        _fitted_and_saved(plan, Path(data).name, out, resume=resume)
+        _fitted_and_saved(plan, name_of(data), out, resume=resume)
 
 
 @dataclass(frozen=True)
@@ -206,7 +206,7 @@ def _fitted_and_saved(plan: Plan, name: str, out: Path, *, resume: bool) -> None
     if parts.test is not None:
         report = clf.evaluate(parts.test, groups=parts.test.groups)
         clf.save_pretrained(out, card=ModelCard(dataset=name, split=card.split, test_scores=report))
-        typer.echo(f"{report.n_images} test images of {name}, one run\n\n{report.to_markdown()}\n")
+        show(f"{report.n_images} test images of {name}, one run\n\n{report.to_markdown()}\n")
     from .report import write_report
 
     file = out.expanduser() / REPORT_FILE

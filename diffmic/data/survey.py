@@ -5,10 +5,10 @@ from statistics import median
 from typing import Any
 
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from ..depth import Range, applied_range
 from ..errors import InputError, warn_user
+from ..logs import bar
 from .ranges import SIXTEEN_BITS, ValueRange, found_range
 from .reading import DARK, Notes, Reading, one_of_many
 from .sources import ArrayImages, ImageSource, Sighting, Surveyed
@@ -79,8 +79,8 @@ class Survey:
             survey.kept = list(range(len(images)))
             return survey
         each = Surveyed(images, value_range, with_targets)
-        bar = tqdm(each, desc=progress, disable=progress is None, leave=False)
-        for index, found in enumerate(bar):
+        read = bar(each, desc=progress, disable=progress is None, leave=False)
+        for index, found in enumerate(read):
             survey._add(index, found)
         return survey
 

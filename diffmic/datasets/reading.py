@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 from torch.utils.data import DataLoader
-from tqdm.auto import tqdm
 
 from ..data.images import as_image
 from ..data.inputs import is_dataset, read_inputs
@@ -22,6 +21,7 @@ from ..data.streams import Stream
 from ..data.workers import Workers, unchanged
 from ..errors import InputError
 from ..generators import seeded
+from ..logs import bar
 from ..random import derived_seed
 
 
@@ -72,7 +72,7 @@ def each_image(
             found = iter(workers.open(items, None, unchanged))  # type: ignore[arg-type]
         else:
             found = (items[number] for number in range(len(items)))
-    yield from tqdm(found, desc=progress, total=total, disable=progress is None, leave=False)
+    yield from bar(found, desc=progress, total=total, disable=progress is None, leave=False)
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,16 @@
 """Progress of a fit, with an estimate of the time that remains until it is calibrated."""
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
 
 from tqdm.auto import tqdm
 
+from ..logs import bar
+
 _EVERY = 0.2  # seconds between two drawings of the bar
-_BAR = "{desc} {percentage:3.0f}%|{bar}| {elapsed}"
+_BAR, _NARROWEST = "{desc} {percentage:3.0f}%|{bar}| ", 10  # columns of the bar itself
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Progress:
         self.current: Phase | None = None
         self.bar: Any = None
         self._drawn = 0.0
+        self._values: dict[str, str] = {}
 
     @property
     def seconds(self) -> float:
@@ -119,10 +123,8 @@ class Progress:
         if not self.shown or self.current is None:
             return
         if self.bar is None:
-            self.bar = tqdm(total=100, bar_format="{desc}")
+            self.bar = bar(total=100, bar_format="{desc}")
         remaining = self.remaining
-        left = "?" if remaining is None else tqdm.format_interval(remaining)
-        self.bar.bar_format = f"{_BAR}, {left} left{{postfix}}"
         if remaining is not None:
             share = self.seconds / (self.seconds + remaining)
             self.bar.n = max(self.bar.n, min(99.9, round(100 * share, 1)))
@@ -132,18 +134,34 @@ class Progress:
             name += f" {min(number, round(phase.rounds))}/{phase.rounds:.0f}"
         self.bar.set_description_str(name, refresh=False)
         if values is not None:
-            shown = {name: f"{value:.3f}" for name, value in values.items()}
-            self.bar.set_postfix(shown, refresh=False)
+            self._values = {name: f"{name}={value:.3f}" for name, value in values.items()}
+        left = "?" if remaining is None else tqdm.format_interval(remaining)
+        self._beside(left=f"{left} left", **self._values)
         self.bar.refresh()
         self._drawn = time.perf_counter()
 
+    def _beside(self, **told: str) -> None:
+        """Tell the time and more beside the bar, of which the least needed goes where it is narrow.
+
+        tqdm would cut off what is last.
+        """
+        told = {"elapsed": tqdm.format_interval(self.seconds), **told}
+        width = self.bar.ncols  # a text, or None, where there is no terminal
+        room = width - _NARROWEST if isinstance(width, int) else math.inf
+        room -= len(_BAR.format(desc=self.bar.desc, percentage=100, bar=""))
+        for name in ["train_loss", "elapsed", *self._values]:
+            if len(", ".join(told.values())) > room and len(told) > 1:
+                told.pop(name, None)
+        self.bar.bar_format = _BAR + ", ".join(told.values())
+
     def close(self, *, whole: bool) -> None:
         """End the fit; ``whole``: nothing interrupted it."""
-        bar, self.bar = self.bar, None
         self.leave()
-        if bar is not None:
+        drawn = self.bar
+        if drawn is not None:
             if whole:
-                bar.n = bar.total
-                bar.bar_format = _BAR + "{postfix}"
-                bar.set_description_str("fitted", refresh=False)
-            bar.close()
+                drawn.n = drawn.total
+                drawn.set_description_str("fitted", refresh=False)
+                self._beside()
+            self.bar = None
+            drawn.close()

@@ -66,6 +66,17 @@ def test_two_clients_at_once_get_their_own_answers(page, images):
     assert len(set(one)) == 3
 
 
+@pytest.mark.parametrize("share", [None, "much", 100])
+def test_a_share_that_is_none_is_refused_in_words(page, images, share):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(page.local_url, verbose=False)
+    file = handle_file(images / "along.png")
+    with pytest.raises(AppError, match="give a number of percent"):
+        client.predict(file, "along", share, api_name="/examine")
+
+
 def test_a_page_is_for_this_computer_and_its_uploads_lie_in_a_folder_of_its_own(page):
     assert page.local_url.startswith("http://127.0.0.1:")
     assert page.share_url is None

@@ -11,7 +11,7 @@ from tiny import small, stripes
 from diffmic import DiffMICClassifier, DiffMICWarning, InputError
 from diffmic.app import write_space
 from diffmic.app.finding import examine, probabilities, shares_with
-from diffmic.app.page import HINT, Page, _examples
+from diffmic.app.page import HINT, Page, _examples, percent_of
 
 NAMES = ["across <b>", "along", "plain"]
 
@@ -56,6 +56,13 @@ def test_the_page_shows_probabilities_doubt_image_and_each_step(clf, image):
     assert parts.count('data-part="step"') == clf.num_steps
     assert parts.count("<rect") == len(clf.explain([image]).boxes[0])
     assert len(evidence) == 1
+
+
+@pytest.mark.parametrize("given", [None, "50", float("nan"), True, 0, 100, [50]])
+def test_a_share_that_is_none_is_refused_with_what_to_give(given):
+    assert percent_of(50) == 50.0
+    with pytest.raises(InputError, match=r"The share is .*; give a number of percent from 0.01 to"):
+        percent_of(given)
 
 
 def test_another_prevalence_gives_the_probabilities_of_the_estimator(clf, image):

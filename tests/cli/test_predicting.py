@@ -104,6 +104,20 @@ def test_what_cannot_be_done_is_told_once_before_images_are_read(fitted, predict
     assert len(told.splitlines()) == 1
 
 
+def test_a_file_that_was_written_is_told_with_the_number_of_images(fitted, monkeypatch, tmp_path):
+    monkeypatch.setattr("diffmic.cli.predicting.load", lambda *_: fitted)
+    file, out = tmp_path / "a.png", tmp_path / "made.csv"
+    Image.fromarray(stripes(1)[0][0]).save(file)
+    words = ["predict", "model", str(file), str(file)]
+    done = CliRunner().invoke(app, [*words, "--out", str(out)])
+    assert done.stderr == f"diffmic: 2 predictions were made, and written to {out}.\n"
+    done = CliRunner().invoke(app, [*words, "nowhere.png", "--out", str(out)])
+    assert done.exit_code == 3
+    told = f"1 of 3 could not be read; 2 predictions were made, and written to {out}."
+    assert done.stderr.splitlines()[-1] == f"diffmic: {told}"
+    assert CliRunner().invoke(app, words).stderr == ""
+
+
 def test_shares_are_read():
     assert shares_in("a=b=0.5, c=0.5") == {"a=b": 0.5, "c": 0.5}
     assert shares_in('{"a,b": 1}') == {"a,b": 1}

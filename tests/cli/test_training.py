@@ -4,12 +4,15 @@ import json
 import os
 import re
 import shlex
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from diffmic import DiffMICClassifier
+from diffmic.cli import app
 
 QUICK = ["--backbone", "test_resnet", "--from-scratch", "--epochs", "1", "--image-size", "32"]
 
@@ -76,6 +79,26 @@ def test_a_plan_is_shown_without_training_and_a_foreign_folder_is_refused_first(
     assert "to learn from" not in done.stderr
 
 
+@pytest.mark.parametrize("name", ["train", "inspect"])
+def test_a_damaged_image_is_told_once_with_the_option_that_leaves_it_out(name, photos, tmp_path):
+    data = tmp_path / "photos"
+    shutil.copytree(photos, data)
+    (data / "along" / "bad.png").write_text("no image")
+    (data / "along" / "copy.png").write_bytes(next(data.glob("along/0*.png")).read_bytes())
+    out = ["--out", str(tmp_path / "made")] if name == "train" else []
+    done = CliRunner().invoke(app, [name, str(data), *out])
+    assert done.exit_code == {"train": 1, "inspect": 3}[name]
+    told = " ".join(done.output.split())
+    assert told.count("bad.png' is not an image") == 1
+    assert "'diffmic train --skip-damaged' leaves them out" in told
+    assert "'diffmic train' keeps them together" in told
+    assert "on_error" not in told
+    assert "fit(" not in told
+    if name == "inspect":
+        done = CliRunner().invoke(app, [name, str(data), "--json"])
+        assert "--skip-damaged" in json.loads(done.stdout)["problems"][0]
+
+
 @pytest.mark.slow
 def test_explain_tells_regions_and_draws_them(saved, photos, command, tmp_path):
     image = next(photos.glob("*/*.png"))
@@ -88,6 +111,8 @@ def test_explain_tells_regions_and_draws_them(saved, photos, command, tmp_path):
     numbers = [*np.ravel(rows[0]["regions"]), *rows[0]["attention"]]
     assert all(len(repr(float(number)).partition(".")[2]) <= 4 for number in numbers)
     assert rows[0]["picture"] != rows[1]["picture"]
+    assert "drew 2 picture(s) in pictures" in done.stderr
+    assert "1 image(s) could not be read" in done.stderr
     with Image.open(tmp_path / rows[0]["picture"]) as picture:
         assert min(picture.size) > 100
 

@@ -1,6 +1,8 @@
 """What a fit tells: progress with an estimate of the time, log lines, the history as a frame."""
 
+import io
 import logging
+import os
 import pickle
 import re
 import sys
@@ -11,9 +13,11 @@ from pathlib import Path
 
 import pytest
 from tiny import RECIPE, TRAINING, small, stripes
+from tqdm import tqdm
 
 import diffmic.training.progress as progress_module
 from diffmic import DiffMICClassifier, InputError
+from diffmic.logs import bar
 from diffmic.training.fit import phases
 from diffmic.training.progress import Phase, Progress
 
@@ -162,6 +166,34 @@ def test_the_bar_tells_stage_epoch_and_time_left(capfd):
     for words in (r"^prior 2/2 +\d+%.*\d\d:\d\d left, train_loss=.*val_accuracy=", r"^encoding",
                   r"^diffusion 1/2 .* left", r"^calibration .* left", r"^fitted 100%"):  # fmt: skip
         assert any(re.search(words, line) for line in shown), words
+
+
+@pytest.mark.parametrize("seconds", [5, 50_000])
+def test_in_80_columns_the_bar_stays_legible_and_no_figure_is_cut(clock, monkeypatch, seconds):
+    stream = io.StringIO()
+    monkeypatch.setattr(progress_module, "bar", partial(tqdm, file=stream, ncols=79))
+    progress = Progress(shown=True)
+    progress.start([Phase("diffusion", 12, 100)])
+    progress.enter("diffusion", 12)
+    clock.now = float(seconds)
+    progress.reached(6, {"train_loss": 1.25, "val_nll": 1.125, "val_accuracy": 0.8125})
+    line = stream.getvalue().split("\r")[-1].rstrip()
+    assert len(line) <= 79
+    assert re.match(r"diffusion 6/12 .*\|.{10,}\| .* left, .*val_accuracy=0.812$", line), line
+    progress.close(whole=True)
+    assert stream.getvalue().split("\r")[-1].startswith("fitted 100%|")
+
+
+def test_a_bar_is_shown_in_a_terminal_that_does_not_know_its_size(monkeypatch):
+    pytest.importorskip("termios", reason="needs a terminal of Unix")
+    reading, writing = os.openpty()  # of 0 columns, as that of `script` in a job
+    with os.fdopen(writing, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)
+        for _ in bar(range(2), desc="reading"):
+            pass
+        shown = os.read(reading, 10_000).decode()
+    os.close(reading)
+    assert re.search(r"reading: 100%\|.{10,}\| 2/2", shown)
 
 
 def test_a_bar_that_fails_while_it_calibrates_loses_nothing(monkeypatch):

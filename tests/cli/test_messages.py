@@ -1,0 +1,90 @@
+"""Advice in the words of a command, and tables in a terminal."""
+
+import ast
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+import diffmic
+from diffmic.cli.messages import _ADVICE, in_commands, show
+
+MARKDOWN = (
+    "Some words.\n\n"
+    "| class | images | sensitivity | specificity | precision | F1 | AUC |\n"
+    "| --- | --- | --- | --- | --- | --- | --- |\n"
+    "| spiculated_lesion [b]*x* | 4 | 0.000 (0.000 to 0.125) | 1.000 (1.000 to 1.000) | – "
+    "| 0.500 (0.154 to 0.737) | 0.594 (0.222 to 0.909) |"
+)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("Say levels='split/label'.", "Say --levels 'split/label'."),
+        ("The column 'a b' holds files: pass image='a b'", "give --image 'a b'"),
+        ("Say which columns they are: image=, label=, group=.", ": --image, --label, --group."),
+        ("say label= one of ['x']", "say --label one of ['x']"),
+        ("as folder=, or remove the rows", "as --folder, or remove"),
+        ("pass task='auto'.", "give --task 'auto'."),
+    ],
+)
+def test_arguments_of_python_are_options_in_a_command(message, told):
+    assert told in in_commands(message)
+
+
+@pytest.mark.parametrize(
+    "message", ["data/label='1'/x.png", "C:\\group='2'\\x.png", "'label='3'.png'", "n_image='4'"]
+)
+def test_names_of_files_stay_as_they_are(message):
+    assert in_commands(message) == message
+
+
+def test_every_advice_that_is_exchanged_is_one_that_the_library_gives():
+    texts = []
+    for file in Path(diffmic.__file__).parent.rglob("*.py"):
+        if "cli" in file.parts:
+            continue
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [p.value if isinstance(p, ast.Constant) else "{}" for p in node.values]
+                texts.append("".join(parts).replace("{}; {}", "{}"))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+    texts.append("{}: fit(X, y, groups=inspection.groups) keeps them together.")  # of a constant
+    for advice in _ADVICE:
+        assert any(advice in text for text in texts), advice
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_a_table_fits_a_terminal_with_nothing_cut_off(width, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    show(MARKDOWN)
+    lines = sys.stdout.getvalue().splitlines()
+    assert lines[0] == "Some words."
+    assert max(map(len, lines)) <= width
+    assert "…" not in "".join(lines)
+    words = "".join(lines).split()
+    assert {"sensitivity", "specificity", "precision", "–"} <= set(words)
+    row = next(line for line in lines if " 4 " in line)
+    assert row.split()[-4:] == ["1.000", "–", "0.500", "0.594"]
+
+
+def test_a_terminal_too_narrow_for_a_table_gets_its_text(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    show(MARKDOWN)
+    assert MARKDOWN.partition("\n\n")[2] in sys.stdout.getvalue()
+
+
+def test_in_a_pipe_a_table_is_markdown(capsys):
+    show(MARKDOWN)
+    assert capsys.readouterr().out == MARKDOWN + "\n"
