@@ -10,6 +10,7 @@
     python benchmarks/speed.py gpu --json FILE      predictions on a CUDA GPU
     python benchmarks/speed.py precisions CSV       exported files in float32, float16 and int8
     python benchmarks/speed.py ray                  a worker of Ray Data beside one process
+    python benchmarks/speed.py page IMAGE           what the page does with an image, without gradio
     python benchmarks/speed.py table FILE           the tables again
     python benchmarks/speed.py plot FILE --output docs/speed.png
 
@@ -30,6 +31,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import torch
@@ -288,6 +290,26 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
+
+
+@app.command()
+def page(
+    image: Annotated[Path, typer.Argument(help="Image to upload.", exists=True, dir_okay=False)],
+    model: Annotated[str, typer.Option(help="Name or folder.")] = "diffmic-v2-aptos",
+    calls: Annotated[int, typer.Option(help="Uploads of it, one after the other.", min=3)] = 12,
+) -> None:
+    """Milliseconds from a file to all that the page shows of it, without gradio and a browser."""
+    from diffmic import DiffMICClassifier
+    from diffmic.app.page import Page
+
+    handler, spans = Page(DiffMICClassifier.from_pretrained(model)), []
+    for _ in range(calls):
+        started = time.perf_counter()
+        handler.show(str(image), None, None)
+        spans.append(1000 * (time.perf_counter() - started))
+    later = sorted(spans[2:])  # after a warm-up
+    told = f"first call {spans[0]:.0f} ms, then {later[0]:.0f}–{later[-1]:.0f} ms"
+    print(f"{torch.get_num_threads()} threads: {told}, median {median(later):.0f} ms")
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -121,6 +123,12 @@ def test_tables_are_made_from_the_file_alone(measured):
     assert "| default, batch 1 | plain |" in printed
     assert "| paper-v2, batch 1 | bf16 |" in printed
     assert "| paper-v2, batch 2 | 16 draws |" in printed
+
+
+def test_the_page_is_timed_without_gradio(tmp_path):
+    Image.new("RGB", (64, 48)).save(tmp_path / "a.png")
+    told = command("page", tmp_path / "a.png", "--calls", "4")
+    assert re.search(r"threads: first call \d+ ms, then \d+–\d+ ms, median \d+ ms", told)
 
 
 @pytest.mark.parametrize("kind", ["png", "svg"])
