@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,7 +19,9 @@ from .loading import (
     Levels,
     ModelArgument,
     OutModel,
+    SkipDamaged,
     chosen_part,
+    inspected,
     load,
     name_of,
     read_data,
@@ -45,6 +49,7 @@ def evaluate(
         int, typer.Option(min=0, help="Bootstrap resamples of the intervals; 0: no intervals.")
     ] = 1000,
     device: Device = "auto",
+    skip_damaged: SkipDamaged = False,
     group: Group = None,
     image: ImageColumn = "file",
     label: LabelColumn = "label",
@@ -65,10 +70,11 @@ def evaluate(
     if format not in ("markdown", "json"):
         raise InputError(f"--format is {format!r}; give markdown or json.")
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
-    part = chosen_part(table, split)
+    part = _readable(chosen_part(table, split), skip=skip_damaged)
     clf = load(model, device)
     _point_out_known(clf, data, part)
-    report = clf.evaluate(part, groups=part.groups, n_bootstrap=resamples)
+    with _skipping_advised():
+        report = clf.evaluate(part, groups=part.groups, n_bootstrap=resamples)
     if format == "json":
         typer.echo(json.dumps([_plain(row) for row in report.rows()], indent=1))
     else:
@@ -89,6 +95,7 @@ def calibrate(
         float | None, typer.Option(min=0, max=1, help="Least specificity, for thresholds.")
     ] = None,
     device: Device = "auto",
+    skip_damaged: SkipDamaged = False,
     group: Group = None,
     image: ImageColumn = "file",
     label: LabelColumn = "label",
@@ -112,12 +119,14 @@ def calibrate(
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
     if split is not None or table.splits is not None:
         table = chosen_part(table, split)
+    table = _readable(table, skip=skip_damaged)
     clf = load(model, device)
     _point_out_known(clf, data, table)
     table = changed(table, splits=None)
-    clf.calibrate(
-        table, groups=table.groups, aim=aim, sensitivity=sensitivity, specificity=specificity
-    )
+    with _skipping_advised():
+        clf.calibrate(
+            table, groups=table.groups, aim=aim, sensitivity=sensitivity, specificity=specificity
+        )
     clf.save_pretrained(out)
     record = clf.recalibration_
     assert record is not None  # just made
@@ -128,6 +137,34 @@ def calibrate(
     for stage, after in record.nll_after.items():
         typer.echo(f"{stage.replace('_', ' ')}: {record.nll_before[stage]:.3f} → {after:.3f}")
     say(f"saved {out}")
+
+
+def _readable(table: "LabelledTable", *, skip: bool) -> "LabelledTable":
+    """The table, if asked for without the images that cannot be read, of which is told."""
+    if not skip:
+        return table
+    from .planning import without_damaged
+
+    found = inspected(table)
+    for reason in found.damaged.values():
+        say(reason)
+    kept, _ = without_damaged(table, found, skip=True)
+    if not len(kept):
+        raise InputError(f"None of the {len(table)} images can be read.")
+    if found.damaged:
+        say(f"{len(found.damaged)} of {len(table)} images cannot be read and are left out.")
+    return kept
+
+
+@contextmanager
+def _skipping_advised() -> Iterator[None]:
+    """Errors of a file's image with the option that leaves it out."""
+    try:
+        yield
+    except InputError as reason:
+        if str(reason).startswith("The file "):
+            reason.add_note("--skip-damaged leaves out images that cannot be read.")
+        raise
 
 
 def _point_out_known(clf: "DiffMICClassifier", data: str, part: "LabelledTable") -> None:

@@ -40,6 +40,9 @@ StageOption = Annotated[
     str | None, typer.Option(help="diffusion, or prior: the probabilities before the diffusion.")
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, …")]
+SkipDamaged = Annotated[
+    bool, typer.Option("--skip-damaged", help="Leave out images that cannot be read.")
+]
 _OF_THE_DATA = "How the data are read"
 Group = Annotated[
     str | None,

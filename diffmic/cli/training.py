@@ -16,6 +16,7 @@ from .loading import (
     LabelColumn,
     Levels,
     OutModel,
+    SkipDamaged,
     inspected,
     name_of,
     read_data,
@@ -54,9 +55,7 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of split and training.")] = 0,
     workers: Annotated[int, typer.Option(min=0, help="Processes that read images.")] = 0,
     device: Device = "auto",
-    skip_damaged: Annotated[
-        bool, typer.Option("--skip-damaged", help="Leave out images that cannot be read.")
-    ] = False,
+    skip_damaged: SkipDamaged = False,
     checkpoint_dir: Annotated[
         Path | None, typer.Option(help="Folder for checkpoints, to go on after a crash.")
     ] = None,

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 
 import pytest
 from PIL import Image
@@ -50,6 +51,28 @@ def run(*words):
     done = CliRunner().invoke(app, list(map(str, words)))
     assert done.exit_code == 0, done.output
     return done
+
+
+@pytest.mark.parametrize("words", [("evaluate", "--resamples", 0), ("calibrate", "--out", "new")])
+def test_damaged_images_end_the_work_or_are_left_out(model, places, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(places / "others", tmp_path / "mixed")
+    bad = next((tmp_path / "mixed" / "across").iterdir())
+    bad.write_bytes(bad.read_bytes()[:-40])
+    command, *options = words
+    done = CliRunner().invoke(app, [command, model, "mixed", *map(str, options)])
+    assert done.exit_code == 1
+    assert bad.name in done.stderr
+    assert "--skip-damaged leaves out images" in done.stderr
+    done = run(command, model, "mixed", *options, "--skip-damaged")
+    assert "1 of 24 images cannot be read and are left out" in done.stderr
+    assert bad.name in done.stderr
+    assert "23 images of mixed" in done.stdout
+    for file in (tmp_path / "mixed").glob("*/*.png"):
+        file.write_bytes(file.read_bytes()[:-40])
+    done = CliRunner().invoke(app, [command, model, "mixed", *map(str, options), "--skip-damaged"])
+    assert done.exit_code == 1
+    assert "None of the 24 images" in done.stderr
 
 
 def test_evaluate_warns_of_data_that_have_the_name_of_those_of_the_training(model, places):
