@@ -35,15 +35,23 @@ REGISTRY = {
     ),
     "diffmic-v2-ham10000": Published(
         "Kind of skin lesion, of 7, in dermatoscopic photographs.",
-        sha256="9c9d0e8a2161dd17c027c51daef9fc6932dfe6ab9d8d737ff3de7cb5fab999b2",
+        sha256="29b719fef2ea71160134326e5ade4e169bbab2db0c4c621f268497c99f1d7d50",
     ),
     "diffmic-v2-chestxray14": Published(
         "Presence of 14 findings in chest X-rays (multi-label).",
-        sha256="59523ffc94029e0b6008078989d2ff91b369eba7d2c504dd49931662c6c764a7",
+        sha256="c550ca50b4df6e335aea97d078038e651a0ecdc4a6e971508b6d187781e4a9b0",
+    ),
+    "diffmic-v2-pneumonia": Published(
+        "Bacterial or viral pneumonia or normal, in chest X-rays of children.",
+        sha256="cd283d9721ddceebaedf3e8a927dd8b91aedcb68ce1a9c43fb08ae73e9b882c1",
+    ),
+    "diffmic-v2-pneumoniamnist": Published(
+        "Pneumonia or normal, in chest X-rays of 28 pixels (MedMNIST).",
+        sha256="866fbdd9cd9dde89cd8ae609f20277b9cb3f3fd12bc8bc8e6416af3787ddb52a",
     ),
     "diffmic-v2-busi": Published(
         "Benign, malignant or normal, in ultrasound of the breast.",
-        sha256="0e43c668ef1baa6daeee56cb2eabda386e724614f4d435a15def001963b0e932",
+        sha256="b37bebe7d07ff7c4a6fabd6754830664704a8e5d8577bee855473bce13f3c148",
     ),
 }
 

@@ -42,7 +42,6 @@ HALF_PRECISION_TOLERANCE = 0.005
 CONVERSION_TOLERANCE = 1e-4
 N_GENERATED = 24  # images on which probabilities are compared
 SHOWN = ("accuracy", "label_accuracy", "macro_f1", "kappa", "auc", "nll", "ece_mass")
-WORDS = METRIC_WORDS | {"ece_mass": "calibration error"}
 app = typer.Typer(add_completion=False, help=__doc__)
 Name = Annotated[str, typer.Argument(help=f"One of {', '.join(ZOO)}.")]
 Names = Annotated[
@@ -111,7 +110,6 @@ def measure(
 @app.command()
 def table(names: Names = None, results: Results = HERE / "results") -> None:
     """Print metrics of prior and diffusion on the test parts, with 95 % intervals, as Markdown."""
-    of_both = [*STAGES, "diffusion_alone"]
     print("| | images | metric | prior | diffusion | diffusion alone | diffusion − prior |")
     print("|---|---|---|---|---|---|---|")
     for name in names or ZOO:
@@ -123,12 +121,12 @@ def table(names: Names = None, results: Results = HERE / "results") -> None:
         for metric in [m for m in SHOWN if m in record["test"]["prior"]]:
             cells = [
                 f"{record['test'][stage][metric]:.3f} ({low:.3f} to {high:.3f})"
-                for stage in sorted(record["test"], key=of_both.index)
+                for stage in ("prior", "diffusion", "diffusion_alone")
                 for low, high in [record["intervals"][stage][metric]]
             ]
             value, low, high = record["differences"][metric]
             difference = f"{value:+.3f} ({low:+.3f} to {high:+.3f})"
-            print(f"| {title} | {WORDS[metric]} | {' | '.join(cells)} | {difference} |")
+            print(f"| {title} | {METRIC_WORDS[metric]} | {' | '.join(cells)} | {difference} |")
             title = " | "
 
 
