@@ -60,7 +60,7 @@ class DiffMICClassifier(
         the backbone where that is fixed, else the longer side of the first image, at most 224.
     num_steps : int, default=10
         Number of sampler steps per prediction.
-    n_draws : int, default=8
+    n_draws : int, default=4
         Number of draws (sampled label maps) per image, whose scores are averaged.
     n_views : int, default=1
         Test-time augmentation: number of views averaged per image, the original and n_views − 1
@@ -171,7 +171,7 @@ class DiffMICClassifier(
         architecture: str | Architecture = "default",
         image_size: int | str = "auto",
         num_steps: int = 10,
-        n_draws: int = 8,
+        n_draws: int = 4,
         n_views: int = 1,
         recipe: str | Recipe = "default",
         task: str = "auto",

@@ -189,6 +189,8 @@ def _with(**settings: str) -> Recipe:
     return replace(OURS, diffusion=replace(OURS.diffusion, **settings))
 
 
+DRAWS = (1, 2, 4, 8, 32)
+
 # What each part of the recipe is worth: all but one as they are.
 ABLATIONS = {
     "diffusion": diffusion(OURS),
@@ -207,7 +209,7 @@ ABLATIONS = {
     "α = 10, γ = 3": diffusion(replace(OURS, alpha=10.0, gamma=3.0)),
     "one view": diffusion(replace(OURS, n_cached_views=0)),
     **{f"{n} steps": diffusion(OURS, num_steps=n) for n in (1, 2, 5, 20, 50)},
-    **{f"{n} draws": diffusion(OURS, n_draws=n) for n in (1, 32)},
+    **{f"{n} draws": diffusion(OURS, n_draws=n) for n in DRAWS},
     **{f"width {n}": diffusion(OURS, feature_dim=n) for n in (64, 1024)},
     # Regions are chosen one after the other: these are the first of the usual 6.
     **{f"denoiser of {n} regions": diffusion(OURS, n_regions=n) for n in (2, 4)},
@@ -238,7 +240,7 @@ GRADES = {
 FACTORS: dict[str, dict[float, str]] = {
     "steps of the sampler": {n: f"{n} steps" for n in (1, 2, 5, 20, 50)}
     | {DEFAULTS["num_steps"]: "diffusion"},
-    "draws": {n: f"{n} draws" for n in (1, 32)} | {DEFAULTS["n_draws"]: "diffusion"},
+    "draws": {n: f"{n} draws" for n in (1, 8, 32)},
     "steps of learning an epoch": {n: f"{n} learning steps" for n in (4, 15, 240)}
     | {OURS.steps_per_epoch: "diffusion"},
 }

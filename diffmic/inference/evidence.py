@@ -43,7 +43,7 @@ class SamplingOptions:
     """
 
     num_steps: int = 10
-    n_draws: int = 8
+    n_draws: int = 4
     n_views: int = 1
 
     def __post_init__(self) -> None:
