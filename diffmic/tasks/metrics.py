@@ -24,7 +24,7 @@ METRIC_WORDS = {
     "nll": "negative log-likelihood",
     "brier": "Brier score",
     "ece": "expected calibration error",
-    "ece_mass": "calibration error, bins of equal mass",
+    "ece_mass": "ECE in bins of equal mass",
     "ece_classwise": "classwise calibration error",
 }
 CLASS_WORDS = {"f1": "F1", "auc": "AUC"}  # of a single class, where they differ from their names

@@ -35,6 +35,8 @@ MODELS: dict[str, tuple[int, tuple[str, ...]]] = {
     "diffmic-v2-busi": (160, ("lesions",)),
     "diffmic-v2-chestxray14": (64, ("lesions",)),
     "diffmic-v2-ham10000": (128, ("lesions",)),
+    "diffmic-v2-pneumonia": (128, ("lesions",)),
+    "diffmic-v2-pneumoniamnist": (64, ("lesions",)),
     "small-trained": (32, ("lesions",)),
 }
 

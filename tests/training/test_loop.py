@@ -154,7 +154,7 @@ def test_an_epoch_whose_validation_is_interrupted_was_learnt(reason, patience, e
     assert "validation_score" not in history[-1]
 
 
-@pytest.mark.parametrize("where", ["set_postfix", "refresh"])
+@pytest.mark.parametrize("where", ["set_description_str", "refresh"])
 def test_a_progress_bar_that_fails_loses_nothing(where, monkeypatch):
     def failing(*_, **__):
         raise BrokenPipeError

@@ -185,7 +185,7 @@ def test_models_are_trained_as_the_accuracy_benchmark_trains(zoo, monkeypatch):
     for name, recipe in zoo.ZOO.items():
         if name == "diffmic-v2-stripes":
             continue
-        data_set = data_sets[name.removeprefix("diffmic-v2-")]
+        data_set = data_sets[name.removeprefix("diffmic-v2-").replace("pneumoniamnist", "medmnist")]
         assert recipe.folder == data_set.folder
         for parameter in ("image_size", "max_epochs", "augment", "task"):
             assert recipe.parameters.get(parameter, "auto") == getattr(data_set, parameter), name
