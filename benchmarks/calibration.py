@@ -18,7 +18,7 @@ import typer
 from accuracy_bench.encoders import Job
 from accuracy_bench.methods import GRADES, METHODS
 from accuracy_bench.results import Answers, Results
-from accuracy_bench.tasks import DATA_SETS, load, table_of
+from accuracy_bench.tasks import DATA_SETS, DataSet, load, table_of
 from sklearn.metrics import (
     accuracy_score,
     balanced_accuracy_score,
@@ -31,7 +31,6 @@ from sklearn.model_selection import train_test_split
 
 from diffmic import DiffMICClassifier
 from diffmic.data import TargetEncoding
-from diffmic.datasets import read_csv
 from diffmic.inference.decisions import expected_position, kappa_cuts
 from diffmic.inference.prevalence import estimated_shares, log_ratio
 from diffmic.tasks import calibration_errors
@@ -112,21 +111,17 @@ def shifted(
             continue
         rows = []
         for answers in found:
-            shares = training_shares(data / data_set.folder, answers, data_set.task)
+            shares = training_shares(data_set, data)
             rows.append(of_shift(answers, shares))
         means = np.mean(rows, axis=0)
         print(f"| {name} | {len(found)} | " + " | ".join(f"{x:.3f}" for x in means) + " |")
 
 
-def training_shares(folder: Path, answers: Answers, task: str) -> Floats:
-    """Class shares of the training images; of a split of each run's own, those of all images."""
-    if (file := folder / "pneumoniamnist.npz").is_file():
-        labels = np.load(file)["train_labels"].ravel()
-        return np.bincount(labels) / len(labels)
-    table = read_csv(folder / "labels.csv")
-    encoded = TargetEncoding.learn(table.labels, task).encode(table.labels)
-    part = table.splits == "train"
-    return np.asarray(encoded[part].mean(axis=0), dtype=np.float64)
+def training_shares(data_set: DataSet, data: Path) -> Floats:
+    """Class shares of the training images; of a split of each run's own, those of the set's."""
+    part = table_of(data_set, data).part("train")
+    targets = TargetEncoding.learn_and_encode(part.labels, data_set.task)[1]
+    return np.asarray(targets.mean(axis=0), dtype=np.float64)
 
 
 def of_shift(answers: Answers, shares: Floats) -> tuple[float, float, float, float]:

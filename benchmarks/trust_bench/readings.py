@@ -7,14 +7,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from accuracy_bench.tasks import DATA_SETS
+from accuracy_bench.tasks import DATA_SETS, table_of
 from numpy.typing import NDArray
 from PIL import Image
 
 from diffmic import DiffMICClassifier
-from diffmic.datasets import read_csv, read_medmnist
 from diffmic.estimator.prediction import conditions_for
-from diffmic.image_table import LabelledTable
 from diffmic.inference import Engine, Evidence, FittedModel, SamplingOptions, evidence_of
 from diffmic.model import Conditions
 
@@ -47,18 +45,10 @@ class Reading:
 
 def own_images(name: str, data: Path, gray: bool) -> tuple[list[Any], NDArray[Any]]:
     """Images of the validation part, evenly spread, and their labels."""
-    part = validation_part(name, data)
+    part = table_of(DATA_SETS[name], data).part("val")
     step = -(-len(part) // N_OWN)
     labels: NDArray[Any] = np.asarray(part.labels)[::step]
     return [pixels(image, gray) for image in part.images[::step]], labels
-
-
-def validation_part(name: str, data: Path) -> LabelledTable:
-    """Images and labels of the validation part."""
-    folder = data / DATA_SETS[name].folder
-    if name == "medmnist":
-        return read_medmnist("pneumoniamnist", folder).part("val")
-    return read_csv(folder / "labels.csv").part("val")
 
 
 def strange_images(
@@ -72,7 +62,7 @@ def strange_images(
     yield "blank", [np.full(shape, shade) for shade in shades]
     for other in MODELS:
         if other != name and not {other, name} <= CHILDREN:
-            images = validation_part(other, data).images
+            images = table_of(DATA_SETS[other], data).part("val").images
             step = -(-len(images) // N_OTHERS)
             yield other, [pixels(image, gray) for image in images[::step]]
 
