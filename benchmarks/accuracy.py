@@ -15,7 +15,7 @@ import itertools
 import json
 import platform
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -30,14 +30,20 @@ from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS, OF_REGIONS, REGI
 from accuracy_bench.picture import draw_curves, draw_differences
 from accuracy_bench.results import (
     METRICS,
-    POOLED,
     Answers,
-    Differences,
     Results,
     differences,
     summary,
 )
+from accuracy_bench.stage_one import AVERAGED, CHANGES, LEARNERS, evidence_of_states
 from accuracy_bench.steps import RUNS, STEPPED
+from accuracy_bench.tables import (
+    changes_table,
+    differences_table,
+    means_table,
+    over_sets,
+    overview,
+)
 from accuracy_bench.tasks import DATA_SETS, PART_NAMES, DataSet, load, table_of
 from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
@@ -56,6 +62,10 @@ PICTURED = (
 )
 app = typer.Typer(add_completion=False, help=__doc__)
 File = Annotated[Path, typer.Option(help="CSV file of the results.")]
+Small = Annotated[
+    bool,
+    typer.Option("--small", help="At most 500 training images of 96 pixels, 12 epochs."),
+]
 
 
 @app.command()
@@ -231,7 +241,9 @@ def circumstances(job: Job, recipe: Recipe) -> dict[str, Any]:
     return {
         "image_size": job.data_set.image_size,
         "max_epochs": job.data_set.max_epochs,
-        "settings": json.dumps(asdict(recipe), separators=(",", ":")),
+        "settings": json.dumps(
+            {"n_training": len(job.parts.train)} | asdict(recipe), separators=(",", ":")
+        ),
         "versions": " ".join(f"{name}={version(name)}" for name in names),
         "processor": processor(),
         "threads": torch.get_num_threads(),
@@ -268,6 +280,7 @@ def regions(
     sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(DATA_SETS),  # noqa: B006
     variants: Annotated[list[str], typer.Option(help="Kinds of regions.")] = list(REGIONS),  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    small: Small = False,
     results: File = HERE / "results" / "region_ablation.csv",
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
 ) -> None:
@@ -278,6 +291,7 @@ def regions(
     kept = Results(results)
     for seed, name, variant in itertools.product(seeds, sets, variants):
         data_set, changes = DATA_SETS[name], dict(REGIONS[variant])
+        data_set = data_set.small() if small else data_set
         todo = [m for m in OF_REGIONS if not kept.has(name, seed, f"{variant}: {m}", "val")]
         if not todo or (variant == "zoom" and data_set.zoom_size is None):
             continue
@@ -291,6 +305,37 @@ def regions(
         job = Job(name, data_set, seed, load(read, seed, data), folder, 0, architecture)
         for method in todo:
             for row in rows_of(job, f"{variant}: {method}", OF_REGIONS[method], ("val",), kept):
+                kept.add(row | {"wrong_labels": 0.0})
+
+
+@app.command("stage-one")
+def stage_one(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(DATA_SETS),  # noqa: B006
+    changes: Annotated[list[str], typer.Option(help="Changes of the training.")] = list(CHANGES),  # noqa: B006
+    learners: Annotated[list[str], typer.Option(help="prior, plain.")] = list(LEARNERS),  # noqa: B006
+    seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    small: Small = False,
+    results: File = HERE / "results" / "stage_one.csv",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
+) -> None:
+    """How stage one, and plain fine-tuning, are best trained: one change at a time.
+
+    On validation alone.
+    """
+    kept = Results(results)
+    for what, learner, seed, name in itertools.product(changes, learners, seeds, sets):
+        change = CHANGES[what]
+        data_set = DATA_SETS[name].small() if small else DATA_SETS[name]
+        if kept.has(name, seed, f"{what}{AVERAGED}: {learner}", "val"):
+            continue
+        parts = load(change.on(data_set), seed, data)
+        if not change.applies_to(data_set, multilabel=not parts.task.exclusive):
+            continue
+        job = Job(name, change.on(data_set), seed, parts, work / f"stage-one-{what}", 0)
+        for suffix, evidence in evidence_of_states(job, change, learner).items():
+            how = Method(lambda _, evidence=evidence: evidence)
+            for row in rows_of(job, f"{what}{suffix}: {learner}", how, ("val",), kept):
                 kept.add(row | {"wrong_labels": 0.0})
 
 
@@ -345,53 +390,6 @@ def table(
         print(differences_table(differences(kept, "diffusion_tta", ("plain_tta", "prior_tta"))))
 
 
-def overview(rows: list[dict[str, str]], part: str) -> str:
-    """Macro F1 / negative log-likelihood, a line per set and a column per method."""
-    cells = {
-        (name, method): f"{metrics['macro_f1'][0]:.3f} / {metrics['nll'][0]:.3f}"
-        for name, method, _, metrics in summary(rows, part)
-    }
-    methods = [m for m in METHODS if any(method == m for _, method in cells)]
-    lines = [f"| set | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
-    for name in dict.fromkeys(name for name, _ in cells):
-        lines.append(f"| {name} | " + " | ".join(cells.get((name, m), "") for m in methods) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def means_table(rows: list[dict[str, str]], part: str, names: Sequence[str]) -> str:
-    """A line per set and method; a metric that a set lacks is left out."""
-    lines = ["| set | method | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
-    for name, method, n_runs, metrics in summary(rows, part):
-        cells = [
-            "{:.3f} ± {:.3f}".format(*metrics[m]).removesuffix(" ± nan") if m in metrics else ""
-            for m in names
-        ]
-        lines.append(f"| {name} | {method} | {n_runs} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def differences_table(found: Differences) -> str:
-    """The diffusion against each opponent, on each set and pooled."""
-    lines = [
-        "| against | set | macro F1 | runs ahead | likelihood | runs ahead |",
-        "|---" * 6 + "|",
-    ]
-    for (opponent, name), difference in found.items():
-        cells = [opponent, name]
-        for values, ahead in zip(
-            (difference.macro_f1, difference.nll), difference.runs_ahead, strict=True
-        ):
-            cells += [interval(values), f"{ahead} of {difference.n_runs}"]
-        lines.append("| " + " | ".join(f"**{c}**" if name == POOLED else c for c in cells) + " |")
-    return "\n".join(lines) + "\n"
-
-
-def interval(values: np.ndarray) -> str:
-    """A difference with its 95 % interval; above zero ours is better."""
-    low, high = np.percentile(values[1:], [2.5, 97.5])
-    return f"{values[0]:+.3f} ({low:+.3f} to {high:+.3f})"
-
-
 @app.command()
 def balanced(
     data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
@@ -444,55 +442,15 @@ def plot(
 def ablations(
     results: File = HERE / "results" / "ablations.csv",
     part: Annotated[str, typer.Option(help="val or test.")] = "val",
+    base: Annotated[str, typer.Option(help="What the others are changes of.")] = "diffusion",
+    ending: Annotated[str, typer.Option(help="Only methods whose names end so.")] = "",
 ) -> None:
     """What each change makes of the recipe, as Markdown: macro F1 and likelihood, set by set.
 
     Where a change has not run on a set the cell is empty, and means are over the others.
     """
-    runs = {(m, name): values for name, m, _, values in summary(Results(results).rows(), part)}
-    measured = {m for m, _ in runs}
-    methods = [m for m in dict.fromkeys(["diffusion", "prior", *ABLATIONS]) if m in measured]
-    sets = complete(runs, ["diffusion"])
-    print(f"| change | {' | '.join(sets)} | mean, less the recipe's | likelihood ahead |")
-    print("|---" * (len(sets) + 3) + "|")
-    for method in methods:
-        cells, changes = [], []
-        for name in sets:
-            if (method, name) not in runs:
-                cells.append("")
-                continue
-            (f1, _), (nll, _) = (runs[method, name][m] for m in ("macro_f1", "nll"))
-            (own_f1, _), (own_nll, _) = (runs["diffusion", name][m] for m in ("macro_f1", "nll"))
-            cells.append(f"{f1:.3f} / {nll:.3f}")
-            changes.append((f1 - own_f1, nll - own_nll))
-        means = np.mean(changes, axis=0)
-        ahead = sum(change < 0 for _, change in changes)
-        told = (
-            ["", ""]
-            if method == "diffusion"
-            else ["{:+.3f} / {:+.3f}".format(*means), f"{ahead} of {len(changes)}"]
-        )
-        label = {"diffusion": "none: the recipe", "prior": "its prior alone"}.get(method, method)
-        print(f"| {label} | {' | '.join(cells)} | {' | '.join(told)} |")
-
-
-def complete(runs: Collection[tuple[str, str]], methods: Iterable[str]) -> list[str]:
-    """The sets on which all methods have run."""
-    wanted = set(methods)
-    return sorted(
-        name for name in {name for _, name in runs} if all((m, name) in runs for m in wanted)
-    )
-
-
-def over_sets(
-    runs: dict[tuple[str, str], dict[str, tuple[float, float]]], named: dict[float, str]
-) -> dict[float, dict[str, float]]:
-    """Means over the sets that have them all of the ablations' metrics, by a factor's value."""
-    sets = complete(runs, ["prior", *(m for values in FACTORS.values() for m in values.values())])
-    return {
-        value: {of: float(np.mean([runs[m, s][of][0] for s in sets])) for of in ("macro_f1", "nll")}
-        for value, m in named.items()
-    }
+    rows = [row for row in Results(results).rows() if row["method"].endswith(ending)]
+    print(changes_table(rows, part, base))
 
 
 if __name__ == "__main__":

@@ -122,7 +122,7 @@ class PlainClassifier(nn.Module):
 
 
 class PlainObjective(nn.Module):
-    """Cross-entropy with the label smoothing of stage one."""
+    """The loss of stage one: cross-entropy with label smoothing, or the recipe's own."""
 
     def __init__(self, plain: PlainClassifier, recipe: Recipe, task: Task) -> None:
         super().__init__()
@@ -130,9 +130,11 @@ class PlainObjective(nn.Module):
 
     def forward(self, images: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
         """Images (B, 3, H, W), targets (B, C), weights (B,) → loss."""
-        errors = self.task.loss(
-            self.plain(images).float(), targets, label_smoothing=self.recipe.label_smoothing
-        )
+        logits, own = self.plain(images).float(), self.recipe.prior_loss
+        if own is None:
+            errors = self.task.loss(logits, targets, label_smoothing=self.recipe.label_smoothing)
+        else:
+            errors = own(logits, targets)
         return (weights * errors).mean()
 
 
@@ -277,7 +279,9 @@ def _save(tensors: dict[str, Tensor], file: Path) -> None:
     """Whole or not at all, so that an interrupted run resumes before what it was doing."""
     file.parent.mkdir(parents=True, exist_ok=True)
     unfinished = file.with_suffix(".unfinished")
-    save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, unfinished)
+    # Copies, because the encoders of a zoom share their weights.
+    apart = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
+    save_file(apart, unfinished)
     unfinished.replace(file)
 
 

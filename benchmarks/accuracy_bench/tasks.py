@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import train_test_split
 from torch.nn.functional import adaptive_avg_pool2d
 
 from diffmic.data import LabelledImages, TargetEncoding, read_inputs
@@ -41,6 +42,8 @@ class DataSet:
         Whether each seed has a split of its own, because the test part is too small for a verdict.
     zoom_size : int or None
         Longer side of the originals, where they are larger than ``image_size``.
+    n_training : int or None
+        Most training images: a seed draws as many, with the classes' shares; None: all.
     """
 
     folder: str
@@ -51,6 +54,12 @@ class DataSet:
     group: str | None = None
     resplit: bool = False
     zoom_size: int | None = None
+    n_training: int | None = None
+
+    def small(self) -> "DataSet":
+        """Few and small images, so that a comparison of many runs takes hours, not days."""
+        side = min(self.image_size, 96)
+        return replace(self, image_size=side, max_epochs=12, n_training=500)
 
 
 DATA_SETS = {
@@ -116,9 +125,18 @@ def load(data_set: DataSet, seed: int, data: Path) -> Parts:
         np.arange(len(splits)) if groups is None else np.unique(groups, return_inverse=True)[1]
     )
     source = read_inputs(images).images
+    index_of = {name: np.flatnonzero(splits == name) for name in PART_NAMES}
+    if data_set.n_training is not None and data_set.n_training < len(index_of["train"]):
+        classes = targets[index_of["train"]].argmax(axis=1) if encoding.task.exclusive else None
+        index_of["train"], _ = train_test_split(
+            index_of["train"],
+            train_size=data_set.n_training,
+            stratify=classes,
+            random_state=seed,
+        )
 
     def part(name: str) -> LabelledImages:
-        index = np.flatnonzero(splits == name)
+        index = index_of[name]
         # Decoded and resized once: every method sees the same pixels in every epoch.
         pixels = torch.stack([resized(source[i], data_set.image_size) for i in index.tolist()])
         return LabelledImages(

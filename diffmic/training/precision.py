@@ -75,9 +75,9 @@ class MixedPrecision:
 def training_precision(precision: str, device: torch.device, network: nn.Module) -> MixedPrecision:
     """Mixed precision for training; ``"auto"`` selects the fastest precision of the device.
 
-    On a GPU this is bf16, or fp16 if bf16 is not supported. On a CPU with AMX it is bf16, unless
-    images are so small that a strided convolution gets a single cell, for which oneDNN computes a
-    wrong gradient in bf16. On other devices it is fp32.
+    On a GPU this is bf16, or fp16 if bf16 is not supported. On a CPU with bf16 instructions it is
+    bf16, unless images are so small that a strided convolution gets a single cell, for which oneDNN
+    computes a wrong gradient in bf16. On other devices it is fp32.
     """
     if precision == "auto":
         if device.type == "cuda":
@@ -85,7 +85,7 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
             return MixedPrecision(device, "bf16" if bf16 else "fp16")
         backbones = (m for m in network.modules() if isinstance(m, Backbone))
         single_cell = any(backbone.strides_single_cell for backbone in backbones)
-        suits = device.type == "cpu" and has_amx() and not single_cell
+        suits = device.type == "cpu" and has_bf16() and not single_cell
         return MixedPrecision(device, "bf16" if suits else "fp32")
     if precision not in PRECISIONS:
         raise InputError(f"precision is {precision!r}; give 'auto' or one of {list(PRECISIONS)}.")
@@ -93,13 +93,13 @@ def training_precision(precision: str, device: torch.device, network: nn.Module)
 
 
 @cache
-def has_amx() -> bool:
-    """Whether the CPU supports bf16 matrix tiles (AMX), according to Linux."""
+def has_bf16() -> bool:
+    """Whether the CPU computes in bf16, by AVX-512 or AMX instructions, according to Linux."""
     try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
         return False
-    return {"amx_tile", "amx_bf16"} <= set(flags.split())
+    return "avx512_bf16" in flags or {"amx_tile", "amx_bf16"} <= flags
 
 
 @torch.no_grad()

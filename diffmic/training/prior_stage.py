@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from torch import nn
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 from torch.utils.data import RandomSampler
 
 from ..data import LabelledImages
@@ -61,6 +61,7 @@ def train_on_images(
     evaluate: Callable[[], dict[str, float]] | None,
     stage: str,
     history: History,
+    optimizer: Optimizer | None = None,
 ) -> None:
     """Train a classifier with a backbone on images; it ends in its best state.
 
@@ -71,6 +72,8 @@ def train_on_images(
         given the original images, too.
     learner : nn.Module
         Module to train; the parameters of its backbones have ``backbone.`` in their names.
+    optimizer : Optimizer or None
+        Optimizer of the learner; None: AdamW with the rates of the options.
 
     Raises
     ------
@@ -89,7 +92,9 @@ def train_on_images(
         # Batch norm cannot compute a variance from a last batch of one image.
         drop_last=len(images) > 1 and len(images) % options.batch_size == 1,
     )
-    optimizer = AdamW(parameter_groups(learner, options), weight_decay=options.recipe.weight_decay)
+    if optimizer is None:
+        groups = parameter_groups(learner, options)
+        optimizer = AdamW(groups, weight_decay=options.recipe.weight_decay)
     total_steps = options.max_epochs * len(batches)
     state = LoopState(
         stage,

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 import typer
 from PIL import Image
 from sklearn.metrics import f1_score, log_loss
@@ -16,7 +17,7 @@ from tiny import stripes
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 import accuracy  # noqa: E402
-from accuracy_bench import encoders, steps  # noqa: E402
+from accuracy_bench import encoders, stage_one, steps  # noqa: E402
 from accuracy_bench.beyond import abstaining, label_sets, risk_coverage_area  # noqa: E402
 from accuracy_bench.methods import METHODS  # noqa: E402
 from accuracy_bench.results import (  # noqa: E402
@@ -29,7 +30,9 @@ from accuracy_bench.results import (  # noqa: E402
     paired_differences,
     summary,
 )
+from accuracy_bench.stage_one import CHANGES  # noqa: E402
 from accuracy_bench.steps import RUNS  # noqa: E402
+from accuracy_bench.tables import changes_table  # noqa: E402
 from accuracy_bench.tasks import DATA_SETS, DataSet, load, near_duplicates  # noqa: E402
 
 pytestmark = pytest.mark.benchmarks
@@ -395,6 +398,82 @@ def test_parts_of_the_recipe_are_ablated_on_validation_alone(data, tmp_path, mon
     printed = capsys.readouterr().out
     assert f"| noise | {f1['noise']:.3f} / {nll['noise']:.3f} | {change} |" in printed
     assert printed.startswith("| change | stripes |")
+
+
+def test_stage_one_is_changed_in_one_way_at_a_time(data, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(DATA_SETS, "stripes", DataSet("stripes", 96, 2))
+    monkeypatch.setattr(stage_one, "HORIZON", 1.0)  # else a run of four steps has no average
+    places = {"results": tmp_path / "stage_one.csv", "work": tmp_path / "work"}
+    changes = [what for what in CHANGES if "twice" not in what]
+    accuracy.stage_one(data, ["stripes"], changes, seeds=[0], **places)
+    rows = Results(places["results"]).rows()
+    named = {row["method"]: row for row in rows}
+    assert list(named) == [
+        f"{what}{suffix}: {learner}"
+        for what in changes
+        for learner in ("prior", "plain")
+        for suffix in ("", ", averaged")
+    ]
+    assert {row["part"] for row in rows} == {"val"}
+    assert named["larger by a third: plain"]["image_size"] == "128"
+    for learner in ("prior", "plain"):  # each change changes what is learnt
+        nlls = {row["nll"] for what, row in named.items() if what.endswith(learner)}
+        assert len(nlls) == 2 * len(changes)
+
+    accuracy.run(data, ["stripes"], ["prior"], [0], results=tmp_path / "runs.csv", verbose=0)
+    (fit,) = Results(tmp_path / "runs.csv").rows()
+    assert fit["nll"] == named["today: prior"]["nll"]  # today's is that of the library
+
+    accuracy.ablations(places["results"], base="today: prior", ending="prior")
+    printed = capsys.readouterr().out
+    assert f"| mixup: prior | {float(named['mixup: prior']['macro_f1']):.3f}" in printed
+    assert "plain" not in printed
+
+
+def test_changes_are_paired_by_split_and_sets_count_the_same():
+    def row(name, seed, method, f1, nll):
+        of = {"set": name, "seed": str(seed), "method": method, "part": "val"}
+        return of | {"macro_f1": str(f1), "nll": str(nll)}
+
+    rows = [
+        *(row("a", seed, "diffusion", 0.5 + seed / 10, 0.6) for seed in range(2)),
+        *(row("a", seed, "v", 0.6 + seed / 5, 0.5) for seed in range(2)),  # +0.1, +0.2
+        *(row("b", seed, "diffusion", 0.5, 0.6) for seed in range(3)),
+        *(row("b", seed, "v", 0.5, 0.6 + seed / 10) for seed in range(3)),  # 0, 0.1, 0.2
+        row("b", 3, "v", 0.0, 9.0),  # without its opponent
+    ]
+    line = changes_table(rows, "val", "diffusion").splitlines()[3]
+    change = "+0.075 ± 0.025 / +0.000 ± 0.029"
+    assert line == f"| v | 0.700 / 0.500 | 0.500 / 0.700 | {change} | 2 of 5 | 2 of 5 |"
+
+
+def test_small_sets_are_drawn_by_class(data):
+    data_set = replace(DataSet("stripes", 160, 20).small(), n_training=18)
+    parts = load(data_set, 0, data)
+    assert (data_set.image_size, data_set.max_epochs) == (96, 12)
+    assert [len(parts[name]) for name in ("train", "val", "test")] == [18, 10, 10]
+    whole = load(replace(data_set, n_training=None), 0, data)
+    shares = (p.train.targets.mean(dim=0).numpy() for p in (parts, whole))
+    np.testing.assert_allclose(*shares, atol=0.05)
+    assert not torch.equal(parts.train.targets, load(data_set, 1, data).train.targets)
+
+
+def test_regions_are_compared_on_small_sets_of_validation(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(DataSet, "small", lambda self: replace(self, image_size=96, max_epochs=1))
+    monkeypatch.setitem(DATA_SETS, "stripes", DataSet("stripes", 160, 2, zoom_size=128))
+    results = tmp_path / "regions.csv"
+    accuracy.regions(
+        data, ["stripes"], seeds=[0], small=True, results=results, work=tmp_path / "work"
+    )
+    rows = Results(results).rows()
+    assert [row["method"] for row in rows] == [
+        f"{kind}: {what}"
+        for kind in ("off", "paper", "contrast", "zoom")
+        for what in ("prior", "local", "diffusion")
+    ]
+    assert {(row["part"], row["image_size"], row["max_epochs"]) for row in rows} == {
+        ("val", "96", "1")
+    }
 
 
 def test_splits_of_a_seed_keep_groups_together(data, monkeypatch):

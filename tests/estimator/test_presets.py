@@ -208,8 +208,8 @@ def test_the_papers_preset_trains_as_long_as_the_paper_and_all_networks():
 def test_the_papers_encoders_are_mixed_where_the_hardware_supports_it(monkeypatch):
     clf = DiffMICClassifier.from_preset("paper-v2")
     network, cpu = nn.Linear(2, 2), torch.device("cpu")
-    for amx, name in ((True, "bf16"), (False, "fp32")):
-        monkeypatch.setattr(precision, "has_amx", lambda amx=amx: amx)
+    for has, name in ((True, "bf16"), (False, "fp32")):
+        monkeypatch.setattr(precision, "has_bf16", lambda has=has: has)
         assert precision.training_precision(clf.precision, cpu, network).name == name
 
 

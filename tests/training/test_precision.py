@@ -9,7 +9,7 @@ from diffmic.model.backbone import build_backbone
 from diffmic.training import precision
 from diffmic.training.precision import (
     MixedPrecision,
-    has_amx,
+    has_bf16,
     resolve_device,
     round_to_half,
     to_device,
@@ -21,11 +21,11 @@ PLAIN = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1))
 DEPTHWISE = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 3, groups=8))
 
 
-def pretend(monkeypatch, *, cuda=False, mps=False, bf16=True, amx=False):
+def pretend(monkeypatch, *, cuda=False, mps=False, bf16=True, cpu_bf16=False):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: bf16)
-    monkeypatch.setattr(precision, "has_amx", lambda: amx)
+    monkeypatch.setattr(precision, "has_bf16", lambda: cpu_bf16)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_an_unknown_precision_is_an_error():
         (CUDA, {"bf16": True}, PLAIN, "bf16"),
         (CUDA, {"bf16": True}, DEPTHWISE, "bf16"),
         (CUDA, {"bf16": False}, PLAIN, "fp16"),
-        (CPU, {"amx": True}, PLAIN, "bf16"),
-        (CPU, {"amx": True}, DEPTHWISE, "bf16"),
-        (CPU, {"amx": False}, PLAIN, "fp32"),
-        (torch.device("mps"), {"amx": True}, PLAIN, "fp32"),
+        (CPU, {"cpu_bf16": True}, PLAIN, "bf16"),
+        (CPU, {"cpu_bf16": True}, DEPTHWISE, "bf16"),
+        (CPU, {"cpu_bf16": False}, PLAIN, "fp32"),
+        (torch.device("mps"), {"cpu_bf16": True}, PLAIN, "fp32"),
     ],
 )
 def test_auto_takes_the_precision_that_the_processor_is_fast_with(
@@ -94,7 +94,7 @@ def test_networks_without_convolutions_are_left_as_they_are():
 @pytest.mark.parametrize(("size", "expected"), [(8, "fp32"), (64, "bf16")])
 def test_images_of_a_cell_or_two_are_learnt_from_in_fp32(monkeypatch, size, expected):
     """oneDNN's bf16 gradient of a strided convolution on a single cell is wrong."""
-    pretend(monkeypatch, amx=True)
+    monkeypatch.setattr(precision, "has_bf16", lambda: True)
     backbone = build_backbone("test_resnet", image_size=size)
     assert training_precision("auto", CPU, backbone) == MixedPrecision(CPU, expected)
 
@@ -110,20 +110,25 @@ def test_rounded_weights_are_what_half_precision_holds_and_large_ones_stay():
     assert module.num_batches_tracked == 70_001
 
 
-def test_amx_is_what_linux_says(monkeypatch):
-    has_amx.cache_clear()
-    texts = {"flags: fpu amx_bf16 avx2 amx_tile": True, "flags: fpu avx2 amx_tile": False}
+def test_bf16_instructions_are_what_linux_says(monkeypatch):
+    has_bf16.cache_clear()
+    texts = {
+        "flags: fpu amx_bf16 avx2 amx_tile": True,
+        "flags: fpu avx2 avx512_bf16": True,
+        "flags: fpu avx2 amx_tile": False,
+        "flags: fpu avx512f avx512_vnni": False,
+    }
     for text, expected in texts.items():
         monkeypatch.setattr(precision.Path, "read_text", lambda *_, text=text, **__: text)
-        assert has_amx() == expected
-        has_amx.cache_clear()
+        assert has_bf16() == expected
+        has_bf16.cache_clear()
 
     def missing(*_, **__):
         raise FileNotFoundError
 
     monkeypatch.setattr(precision.Path, "read_text", missing)
-    assert not has_amx()
-    has_amx.cache_clear()
+    assert not has_bf16()
+    has_bf16.cache_clear()
 
 
 @pytest.mark.parametrize(("name", "expected"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])

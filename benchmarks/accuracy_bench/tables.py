@@ -1,0 +1,131 @@
+"""Tables of results, as Markdown."""
+
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+
+import numpy as np
+
+from .methods import ABLATIONS, FACTORS, METHODS
+from .results import POOLED, Difference, summary
+
+Differences = dict[tuple[str, str], Difference]
+
+
+def overview(rows: list[dict[str, str]], part: str) -> str:
+    """Macro F1 / negative log-likelihood, a line per set and a column per method."""
+    cells = {
+        (name, method): f"{metrics['macro_f1'][0]:.3f} / {metrics['nll'][0]:.3f}"
+        for name, method, _, metrics in summary(rows, part)
+    }
+    methods = [m for m in METHODS if any(method == m for _, method in cells)]
+    lines = [f"| set | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
+    for name in dict.fromkeys(name for name, _ in cells):
+        lines.append(f"| {name} | " + " | ".join(cells.get((name, m), "") for m in methods) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def means_table(rows: list[dict[str, str]], part: str, names: Sequence[str]) -> str:
+    """A line per set and method; a metric that a set lacks is left out."""
+    lines = ["| set | method | runs | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
+    for name, method, n_runs, metrics in summary(rows, part):
+        cells = [
+            "{:.3f} ± {:.3f}".format(*metrics[m]).removesuffix(" ± nan") if m in metrics else ""
+            for m in names
+        ]
+        lines.append(f"| {name} | {method} | {n_runs} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def differences_table(found: Differences) -> str:
+    """The diffusion against each opponent, on each set and pooled."""
+    lines = [
+        "| against | set | macro F1 | runs ahead | likelihood | runs ahead |",
+        "|---" * 6 + "|",
+    ]
+    for (opponent, name), difference in found.items():
+        cells = [opponent, name]
+        for values, ahead in zip(
+            (difference.macro_f1, difference.nll), difference.runs_ahead, strict=True
+        ):
+            cells += [interval(values), f"{ahead} of {difference.n_runs}"]
+        lines.append("| " + " | ".join(f"**{c}**" if name == POOLED else c for c in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def interval(values: np.ndarray) -> str:
+    """A difference with its 95 % interval; above zero ours is better."""
+    low, high = np.percentile(values[1:], [2.5, 97.5])
+    return f"{values[0]:+.3f} ({low:+.3f} to {high:+.3f})"
+
+
+def changes_table(rows: Sequence[dict[str, str]], part: str, base: str) -> str:
+    """Macro F1 / likelihood of changes of a method, and what they change in the mean.
+
+    A line per method and a column per set, with means over the runs. A change is the mean over the
+    sets of the mean over the runs on the same split, with the standard error of these differences
+    where a set has several runs.
+    """
+    runs: dict[str, dict[tuple[str, str], tuple[float, float]]] = defaultdict(dict)
+    for row in rows:
+        if row["part"] == part:
+            values = float(row["macro_f1"]), float(row["nll"])
+            runs[row["method"]][row["set"], row["seed"]] = values
+    order = [base, "prior", *ABLATIONS, *runs]  # the recipe's in their order, others as they ran
+    methods = [m for m in dict.fromkeys(order) if m in runs]
+    sets = sorted({name for name, _ in runs[base]})
+    lines = [
+        f"| change | {' | '.join(sets)} | mean, less the recipe's | F1 ahead | likelihood ahead |",
+        "|---" * (len(sets) + 4) + "|",
+    ]
+    for method in methods:
+        cells, means, errors, ahead, n_runs = [], [], [], np.zeros(2, int), 0
+        for name in sets:
+            pairs = [
+                (values, runs[base][key])
+                for key, values in runs[method].items()
+                if key[0] == name and key in runs[base]
+            ]
+            if not pairs:
+                cells.append("")
+                continue
+            own, others = np.array(pairs).transpose(1, 0, 2)  # (runs, 2) each
+            cells.append("{:.3f} / {:.3f}".format(*own.mean(axis=0)))
+            changes = own - others
+            means.append(changes.mean(axis=0))
+            errors.append(changes.var(axis=0, ddof=1) / len(changes) if len(changes) > 1 else None)
+            ahead += (changes * (1, -1) > 0).sum(axis=0)
+            n_runs += len(changes)
+        told = [""] * 3
+        if method != base:
+            mean = np.mean(means, axis=0)
+            told = ["{:+.3f} / {:+.3f}".format(*mean)]
+            if all(error is not None for error in errors):
+                error = np.sqrt(np.sum(errors, axis=0)) / len(errors)
+                told = [
+                    "{:+.3f} ± {:.3f} / {:+.3f} ± {:.3f}".format(
+                        *np.stack([mean, error], 1).ravel()
+                    )
+                ]
+            told += [f"{count} of {n_runs}" for count in ahead]
+        label = {"diffusion": "none: the recipe", "prior": "its prior alone"}.get(method, method)
+        lines.append(f"| {label} | {' | '.join(cells)} | {' | '.join(told)} |")
+    return "\n".join(lines) + "\n"
+
+
+def complete(runs: Collection[tuple[str, str]], methods: Iterable[str]) -> list[str]:
+    """The sets on which all methods have run."""
+    wanted = set(methods)
+    return sorted(
+        name for name in {name for _, name in runs} if all((m, name) in runs for m in wanted)
+    )
+
+
+def over_sets(
+    runs: dict[tuple[str, str], dict[str, tuple[float, float]]], named: dict[float, str]
+) -> dict[float, dict[str, float]]:
+    """Means over the sets that have them all of the ablations' metrics, by a factor's value."""
+    sets = complete(runs, ["prior", *(m for values in FACTORS.values() for m in values.values())])
+    return {
+        value: {of: float(np.mean([runs[m, s][of][0] for s in sets])) for of in ("macro_f1", "nll")}
+        for value, m in named.items()
+    }
