@@ -429,7 +429,8 @@ def plot(
 ) -> None:
     """The differences with their intervals, and the ablated numbers as curves."""
     found = differences(Results(results), "diffusion", PICTURED)
-    draw_differences(found, PICTURED, folder / "accuracy.png")
+    draw_differences(found, PICTURED, folder / "accuracy.png", pooled_alone=True)
+    draw_differences(found, PICTURED, folder / "accuracy_figures.png")
     runs = {(m, name): values for name, m, _, values in summary(Results(ablations).rows(), "val")}
     draw_curves(
         {factor: over_sets(runs, named) for factor, named in FACTORS.items()},

@@ -13,14 +13,28 @@ LABELS = {
     "macro_f1": "macro F1, ours − theirs",
     "nll": "negative log-likelihood, theirs − ours",
 }
+NAMES = {
+    "plain": "plain fine-tuning",
+    "plain_tta": "plain fine-tuning, five views",
+    "prior": "its own prior",
+    "head_linear": "a re-trained linear head",
+    "head_linear_stacked": "a linear head and the prior's logits",
+    "head_hidden": "a re-trained head of two layers",
+    "head_hidden_stacked": "such a head and the prior's logits",
+}
 BLUE, GREY = "#1f5f9f", "#8a8a8a"
 
 
-def draw_differences(found: Differences, opponents: Sequence[str], file: Path) -> None:
+def draw_differences(
+    found: Differences, opponents: Sequence[str], file: Path, *, pooled_alone: bool = False
+) -> None:
     """Differences with their intervals: a row per opponent and set, the pooled one on top."""
-    sets = [POOLED, *sorted({name for _, name in found} - {POOLED})]
+    sets = [] if pooled_alone else sorted({name for _, name in found} - {POOLED})
+    sets = [POOLED, *sets]
     rows = [(o, s) for o in opponents for s in sets if (o, s) in found]
-    figure = Figure(figsize=(9.5, 0.6 + 0.21 * len(rows)), layout="constrained")
+    figure = Figure(
+        figsize=(9.5, 0.8 + (0.32 if pooled_alone else 0.21) * len(rows)), layout="constrained"
+    )
     panels = figure.subplots(1, 2, sharey=True)
     heights = -np.arange(len(rows)) - [0.8 * opponents.index(o) for o, _ in rows]
     for panel, (metric, label) in zip(panels, LABELS.items(), strict=True):
@@ -33,7 +47,10 @@ def draw_differences(found: Differences, opponents: Sequence[str], file: Path) -
         panel.axvline(0, color="black", linewidth=0.8, zorder=1)
         panel.set_xlabel(label)
         _tidy(panel, axis="x")
-    names = [f"against {o}: pooled" if s == POOLED else s for o, s in rows]
+    if pooled_alone:
+        names = [f"against {NAMES[o]}" for o, _ in rows]
+    else:
+        names = [f"against {o}: pooled" if s == POOLED else s for o, s in rows]
     panels[0].set_yticks(heights, names)
     _save(figure, file)
 

@@ -225,7 +225,7 @@ def test_pictures_of_differences_and_ablations(tmp_path):
         row = {"set": "a", "seed": 0, "method": method, "part": "val", "macro_f1": 0.5, "nll": 1}
         ablations.add(row)
     accuracy.plot(results.file, ablations.file, tmp_path)
-    for name in ("accuracy.png", "ablations.png"):
+    for name in ("accuracy.png", "accuracy_figures.png", "ablations.png"):
         with Image.open(tmp_path / name) as picture:
             assert np.asarray(picture.convert("L")).std() > 5
 
