@@ -103,6 +103,8 @@ def small(**parameters: Any) -> dict[str, Any]:
     """Constructor parameters of a tiny classifier; those of its architecture can be given, too."""
     names = {field.name for field in fields(Architecture)}
     own = {name: parameters.pop(name) for name in names & set(parameters)}
+    # Else what is learnt depends on whether the CPU has instructions for bf16.
+    precision = "fp32" if parameters.get("device", "cpu") == "cpu" else "auto"
     return {
         "backbone": TinyBackbone(),
         "architecture": Architecture(**{"feature_dim": 16, "num_train_timesteps": 50, **own}),
@@ -114,5 +116,6 @@ def small(**parameters: Any) -> dict[str, Any]:
         "validation_fraction": 0.25,
         "random_state": 0,
         "device": "cpu",
+        "precision": precision,
         "verbose": 0,
     } | parameters
