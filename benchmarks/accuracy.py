@@ -85,6 +85,7 @@ def run(
         float,
         typer.Option(help="Share of training labels that are made wrong; needs --results."),
     ] = 0.0,
+    small: Small = False,
     results: File = RESULTS,
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
     verbose: int = 1,
@@ -92,12 +93,20 @@ def run(
     """Train what has not been trained, and add a row per run."""
     sizes = {"image_size": image_size, "max_epochs": max_epochs}
     sizes = {what: value for what, value in sizes.items() if value is not None}
-    if (sizes or wrong_labels) and results == RESULTS:
+    if (sizes or wrong_labels or small) and results == RESULTS:
         raise typer.BadParameter("Runs unlike the others need a file of their own: --results.")
+    chosen, work = data_sets(sets, work, small=small)
     for what, value in (sizes | ({"wrong": wrong_labels} if wrong_labels else {})).items():
         work = work / f"{what}-{value:g}"
-    chosen = {name: replace(DATA_SETS[name], **sizes) for name in sets}
+    chosen = {name: replace(data_set, **sizes) for name, data_set in chosen.items()}
     compare(chosen, data, methods, seeds, final, wrong_labels, results, work, verbose)
+
+
+def data_sets(names: Sequence[str], work: Path, *, small: bool) -> tuple[dict[str, DataSet], Path]:
+    """The data sets of these names, and where networks are kept: small ones apart."""
+    if not small:
+        return {name: DATA_SETS[name] for name in names}, work
+    return {name: DATA_SETS[name].small() for name in names}, work / "small"
 
 
 @app.command()
@@ -289,10 +298,11 @@ def regions(
     On validation alone; zoomed regions only where the originals are larger than the images.
     """
     kept = Results(results)
+    chosen, work = data_sets(sets, work, small=small)
     for seed, name, variant in itertools.product(seeds, sets, variants):
-        data_set, changes = DATA_SETS[name], dict(REGIONS[variant])
-        data_set = data_set.small() if small else data_set
-        todo = [m for m in OF_REGIONS if not kept.has(name, seed, f"{variant}: {m}", "val")]
+        data_set, changes = chosen[name], dict(REGIONS[variant])
+        same = {"image_size": data_set.image_size, "max_epochs": data_set.max_epochs}
+        todo = [m for m in OF_REGIONS if not kept.has(name, seed, f"{variant}: {m}", "val", **same)]
         if not todo or (variant == "zoom" and data_set.zoom_size is None):
             continue
         if "zoom_size" in changes:
@@ -324,15 +334,17 @@ def stage_one(
     On validation alone.
     """
     kept = Results(results)
+    chosen, work = data_sets(sets, work, small=small)
     for what, learner, seed, name in itertools.product(changes, learners, seeds, sets):
-        change = CHANGES[what]
-        data_set = DATA_SETS[name].small() if small else DATA_SETS[name]
-        if kept.has(name, seed, f"{what}{AVERAGED}: {learner}", "val"):
+        change, data_set = CHANGES[what], chosen[name]
+        changed = change.on(data_set)
+        same = {"image_size": changed.image_size, "max_epochs": changed.max_epochs}
+        if kept.has(name, seed, f"{what}{AVERAGED}: {learner}", "val", **same):
             continue
-        parts = load(change.on(data_set), seed, data)
+        parts = load(changed, seed, data)
         if not change.applies_to(data_set, multilabel=not parts.task.exclusive):
             continue
-        job = Job(name, change.on(data_set), seed, parts, work / f"stage-one-{what}", 0)
+        job = Job(name, changed, seed, parts, work / f"stage-one-{what}", 0)
         for suffix, evidence in evidence_of_states(job, change, learner).items():
             how = Method(lambda _, evidence=evidence: evidence)
             for row in rows_of(job, f"{what}{suffix}: {learner}", how, ("val",), kept):

@@ -1,6 +1,7 @@
 """The accuracy benchmark: what it adds up from runs is right."""
 
 import csv
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -358,6 +359,19 @@ def test_runs_of_another_size_are_kept_apart(data, tmp_path):
     assert rows[0]["nll"] != rows[1]["nll"]
     with pytest.raises(typer.BadParameter, match="--results"):
         accuracy.run(data, **options | {"results": accuracy.RESULTS, "image_size": 96})
+
+
+def test_small_sets_are_kept_apart(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(DataSet, "small", lambda self: replace(self, max_epochs=2, n_training=20))
+    places = {"results": tmp_path / "runs.csv", "work": tmp_path / "work"}
+    options = {"sets": ["stripes"], "seeds": [0], "methods": ["plain"], "verbose": 0, **places}
+    for small in (False, True, True):
+        accuracy.run(data, small=small, **options)
+    rows = Results(places["results"]).rows()
+    assert [json.loads(row["settings"])["n_training"] for row in rows] == [40, 20]
+    assert rows[0]["nll"] != rows[1]["nll"]
+    with pytest.raises(typer.BadParameter, match="--results"):
+        accuracy.run(data, small=True, **options | {"results": accuracy.RESULTS})
 
 
 def test_runs_of_one_kind_of_processor_can_be_looked_at_alone(tmp_path):
