@@ -84,16 +84,17 @@ def mixture(logits: Tensor, prior: Tensor, counts: Tensor, task: Task) -> Losses
 def dirichlet(logits: Tensor, prior: Tensor, counts: Tensor) -> Losses:
     """Opinions of an image whose probabilities are a draw from a Dirichlet distribution.
 
-    The fourth parameter is the logarithm of its concentration; its mean are the probabilities of
-    the logits (n, 1, C).
+    The fourth parameter is the logarithm of its concentration. Its mean are the probabilities of
+    the logits (n, S, C); of several draws it is a mixture.
     """
+    own, n_raters = counts[:, None], counts.sum(dim=1, keepdim=True)
 
     def losses(parameters: Tensor) -> Tensor:
         concentration = parameters[3].exp()
-        each = concentration * mapped(parameters, logits, prior)[:, 0].softmax(dim=-1)
-        found = torch.lgamma(each + counts) - torch.lgamma(each)
-        total = torch.lgamma(concentration + counts.sum(dim=1)) - torch.lgamma(concentration)
-        return total - found.sum(dim=1)
+        each = concentration * mapped(parameters, logits, prior).softmax(dim=-1)
+        found = (torch.lgamma(each + own) - torch.lgamma(each)).sum(dim=-1)
+        found = found + torch.lgamma(concentration) - torch.lgamma(concentration + n_raters)
+        return math.log(logits.shape[1]) - found.logsumexp(dim=1)
 
     return losses
 

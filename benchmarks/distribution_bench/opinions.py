@@ -6,7 +6,6 @@ from dataclasses import replace
 import torch
 from accuracy_bench.encoders import Job, conditions_of
 from accuracy_bench.methods import OURS, trained_diffusion, trained_head
-from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from .jobs import N_DRAWS, N_STEPS, Experiment, Row, compared, derived, draws_of
@@ -60,7 +59,7 @@ def rows(job: Job) -> Iterator[Row]:
     base, seed, task = replace(job, seed=0), job.seed, job.parts.task
     given = {p: opinions(job.parts[p].targets, 2 * seed + (p == "val")) for p in ("train", "val")}
     counts = given["val"].sum(dim=1).double()
-    disputed = (counts.amax(dim=1) < N_RATERS).numpy()
+    disputed = counts.amax(dim=1) < N_RATERS
     prior = conditions_of(base, OURS, "val").fused_logits.double()
     jobs = jobs_of(base, given, seed)
     joint: dict[str, Tensor] = {}
@@ -73,18 +72,16 @@ def rows(job: Job) -> Iterator[Row]:
         proba = mapped(chosen, logits, prior).softmax(dim=-1)
         mean = proba.mean(dim=1)
         single[method] = -(counts * mean.log()).sum(dim=1) / N_RATERS
-        doubts[f"{method}: entropy of the mean"] = -(mean * mean.log()).sum(dim=1)
+        doubts[f"entropy, {method}"] = -(mean * mean.log()).sum(dim=1)
         if logits.shape[1] > 1:
-            doubts[f"{method}: spread of the draws"] = proba.std(dim=1).mean(dim=1)
-            alike = proba.pow(N_RATERS).sum(dim=-1).mean(dim=1)
-            doubts[f"{method}: chance that raters differ"] = 1 - alike
+            doubts[f"spread, {method}"] = proba.std(dim=1).mean(dim=1)
+        losses = dirichlet(logits, prior, counts)
+        joint[f"{method}, Dirichlet"], _ = cross_fitted(losses, (*start, 1.0), counts, seed)
 
     add("prior", prior[:, None], SCALED)
     for title, hidden in (("head_linear", None), ("head_hidden", 128)):
-        logits = trained_head(jobs["votes"], RECIPE, hidden)("val").prior_logits.double()[:, None]
-        add(title, logits)
-        losses = dirichlet(logits, prior, counts)
-        joint[f"{title}, Dirichlet"], _ = cross_fitted(losses, (*STACKED, 1.0), counts, seed)
+        logits = trained_head(jobs["votes"], RECIPE, hidden)("val").prior_logits.double()
+        add(title, logits[:, None])
     for kind, each in jobs.items():
         for readout, draws in draws_of(each, trained_diffusion(each, RECIPE)).items():
             method = f"diffusion, {kind}, {readout} map"
@@ -98,18 +95,42 @@ def rows(job: Job) -> Iterator[Row]:
         return -(grades + inside).logsumexp(dim=1)
 
     joint["prior, raters known"], _ = cross_fitted(raters_known, SCALED, counts, seed)
-    draws_only = [(m, m.removesuffix(", over draws")) for m in single if m.endswith("draws")]
-    pairs = [(m, "head_linear, Dirichlet") for m, _ in draws_only]
-    pairs += [("head_linear, Dirichlet", "head_linear"), ("head_linear", "prior")]
-    pairs += [("prior, raters known", "head_linear, Dirichlet")]
-    yield from compared("joint_nll", joint, draws_only + pairs)
-    against_head = [(m, "head_linear") for m in single if m != "head_linear"]
-    yield from compared("opinion_nll", single, draws_only + against_head)
-    for doubt, values in doubts.items():
-        area = float(roc_auc_score(disputed, values.numpy()))
-        yield {"method": doubt, "metric": "auroc", "value": area, "n_images": len(values)}
-    share = {"method": "images", "metric": "disputed", "value": float(disputed.mean())}
+    best = "head_hidden, Dirichlet"
+    own = [(m, m.replace(", over draws", "")) for m in joint if "over draws" in m]
+    own += [(m, m.removesuffix(", Dirichlet")) for m in joint if m.endswith("Dirichlet")]
+    others = [(m, best) for m in joint if m != best]
+    yield from compared("joint_nll", joint, own + others)
+    pairs = [(m, "head_hidden") for m in single if m != "head_hidden"]
+    yield from compared("opinion_nll", single, pairs)
+    yield from areas(disputed, doubts, "entropy, head_hidden")
+    share = {"method": "images", "metric": "disputed", "value": float(disputed.double().mean())}
     yield share | {"n_images": len(disputed)}
+
+
+def areas(disputed: Tensor, doubts: dict[str, Tensor], usual: str) -> Iterator[Row]:
+    """AUROC of each doubt for images on which raters differ, and how far it is above the usual one.
+
+    Errors are those of DeLong et al., Biometrics, 1988.
+    """
+
+    def places(values: Tensor) -> tuple[Tensor, Tensor]:
+        apart = values[disputed][:, None] - values[~disputed]
+        above = (apart.sign() + 1) / 2
+        return above.mean(dim=1), above.mean(dim=0)
+
+    first, second = places(doubts[usual])
+    for doubt, values in doubts.items():
+        row = {"method": doubt, "metric": "auroc", "n_images": len(values)}
+        own = places(values)
+        yield row | {"value": float(own[0].mean()), "error": _error(*own)}
+        if doubt != usual:
+            error = _error(own[0] - first, own[1] - second)
+            value = float((own[0] - first).mean())
+            yield row | {"against": usual, "value": value, "error": error}
+
+
+def _error(of_disputed: Tensor, of_others: Tensor) -> float:
+    return float(sum(each.var() / len(each) for each in (of_disputed, of_others))) ** 0.5
 
 
 EXPERIMENT = Experiment(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import roc_auc_score
 from tiny import stripes
 from torch.nn.functional import one_hot
 from typer.testing import CliRunner
@@ -54,14 +55,14 @@ def test_the_likelihood_of_label_sets_is_that_of_the_other_benchmark():
     assert float(found) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("kind", ["independent", "over draws", "dirichlet"])
+@pytest.mark.parametrize("kind", ["independent", "over draws", "dirichlet", "both"])
 def test_the_chances_of_all_opinions_of_three_raters_add_up_to_one(kind):
-    logits = normal(1, 4 if kind == "over draws" else 1, 5)
+    logits = normal(1, 4 if kind in ("over draws", "both") else 1, 5)
     total = 0.0
     for named in itertools.product(range(5), repeat=3):
         counts = one_hot(torch.tensor(named), 5).sum(dim=0)[None].double()
         prior = torch.zeros(1, 5)
-        if kind == "dirichlet":
+        if kind in ("dirichlet", "both"):
             losses = dirichlet(logits, prior, counts)(torch.tensor((*SCALED, 0.7)).double())
         else:
             losses = mixture(logits, prior, counts, ORDINAL)(AS_THEY_ARE)
@@ -114,6 +115,23 @@ def test_raters_name_the_published_grade_or_one_beside_it():
     assert int(apart.abs().max()) == 1
     for grade, chance in enumerate(opinions.CHANCES):
         assert float((apart[:, grade] != 0).double().mean()) == pytest.approx(chance, abs=0.05)
+
+
+def test_areas_of_doubt_are_scikit_learns_with_the_errors_of_a_bootstrap():
+    rng = np.random.RandomState(0)
+    disputed = torch.from_numpy(rng.rand(400) < 0.4)
+    sharp = disputed + torch.from_numpy(rng.normal(size=400))
+    doubts = {"usual": sharp + torch.from_numpy(rng.normal(size=400)), "sharp": sharp}
+    found = {(r["method"], r.get("against")): r for r in opinions.areas(disputed, doubts, "usual")}
+    expected = roc_auc_score(disputed, sharp) - roc_auc_score(disputed, doubts["usual"])
+    ahead = found["sharp", "usual"]
+    assert ahead["value"] == pytest.approx(expected)
+    drawn = (torch.from_numpy(rng.randint(400, size=400)) for _ in range(300))
+    resampled = [
+        roc_auc_score(disputed[i], sharp[i]) - roc_auc_score(disputed[i], doubts["usual"][i])
+        for i in drawn
+    ]
+    assert ahead["error"] == pytest.approx(np.std(resampled), rel=0.15)
 
 
 def test_neighbours_do_not_count_the_image_itself(monkeypatch):
