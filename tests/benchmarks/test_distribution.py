@@ -4,6 +4,7 @@ import itertools
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from tiny import stripes
 from torch.nn.functional import one_hot
 from typer.testing import CliRunner
 
+from diffmic.model import Conditions
 from diffmic.tasks import MULTILABEL, ORDINAL
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -24,7 +26,7 @@ from accuracy_bench.beyond import label_sets  # noqa: E402
 from accuracy_bench.encoders import Job  # noqa: E402
 from accuracy_bench.methods import OURS, trained_diffusion  # noqa: E402
 from accuracy_bench.tasks import DATA_SETS, DataSet, load  # noqa: E402
-from distribution_bench import findings, jobs, neighbours, opinions  # noqa: E402
+from distribution_bench import findings, jobs, neighbours, opinions, views  # noqa: E402
 from distribution_bench.joint import (  # noqa: E402
     SCALED,
     all_label_sets,
@@ -142,6 +144,18 @@ def test_neighbours_do_not_count_the_image_itself(monkeypatch):
     assert found[0].tolist() == [1, 0]
     of = neighbours.neighbour_labels(features, labels, torch.tensor([[2.0, 0]]))
     assert of.tolist() == [[0.5, 0.5]]
+
+
+def test_regions_of_all_views_are_those_of_one_image():
+    alone = Conditions.of(normal(6, 2), normal(6, 4), region_features=normal(6, 3, 5))
+    three = alone.map(lambda tensor: tensor.unflatten(0, (2, 3)))  # two images in three views
+    reread = lambda image, regions, weights: (image[:, :2], regions[:, 0, :2] * weights[:, :1])  # noqa: E731
+    found = views.side_by_side(three, SimpleNamespace(prior=SimpleNamespace(reread=reread)))
+    assert found.region_features.shape == (2, 9, 5)
+    assert torch.equal(found.region_features[1, 3:6], alone.region_features[4])
+    assert torch.equal(found.image_features, three.image_features.mean(dim=1))
+    assert torch.equal(found.global_logits, found.image_features[:, :2])
+    torch.testing.assert_close(found.attention.sum(dim=1), torch.ones(2).double())
 
 
 def write(folder, images, columns, rows):
