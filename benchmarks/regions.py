@@ -53,7 +53,7 @@ def signs(
     images: int = 450,
     seed: int = 0,
     importance: str = "contrast",
-    region_map: str = "fine",
+    region_map: str = "upsampled",
     file: File = RESULTS,
 ) -> None:
     """Train on generated signs, and look where the regions of other images lie."""
@@ -203,7 +203,7 @@ def busi(
     epochs: int = 12,
     seed: int = 0,
     importance: str = "contrast",
-    region_map: str = "fine",
+    region_map: str = "upsampled",
     regions: str = "windows",
     file: File = RESULTS,
 ) -> None:

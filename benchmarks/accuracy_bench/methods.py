@@ -222,6 +222,7 @@ REGIONS: dict[str, dict[str, Any]] = {
     "off": {"n_regions": 1, "region_size": None},  # one region, which is the whole image
     "paper": {"region_importance": "paper", "region_map": "coarse"},
     "contrast": {},
+    "fine map": {"region_map": "fine"},  # of an earlier layer where the images are small
     "zoom": {"regions": "zoom", "zoom_size": None},  # sides of the images and of the originals
 }
 OF_REGIONS: dict[str, dict[str, Any]] = {

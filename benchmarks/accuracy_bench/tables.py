@@ -74,7 +74,8 @@ def changes_table(rows: Sequence[dict[str, str]], part: str, base: str) -> str:
     methods = [m for m in dict.fromkeys(order) if m in runs]
     sets = sorted({name for name, _ in runs[base]})
     lines = [
-        f"| change | {' | '.join(sets)} | mean, less the recipe's | F1 ahead | likelihood ahead |",
+        f"| change | {' | '.join(sets)} | mean, less the first row's "
+        "| F1 ahead | likelihood ahead |",
         "|---" * (len(sets) + 4) + "|",
     ]
     for method in methods:

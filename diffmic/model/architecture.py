@@ -29,7 +29,7 @@ class Architecture:
         context); None: regions are windows of the finer feature map of the saliency backbone, at
         almost no cost.
     regions : {"windows", "zoom"}
-        Source of the region features without a ``region_backbone``. ``"windows"``: the finer
+        Source of the region features without a ``region_backbone``. ``"windows"``: a finer
         feature map of the saliency backbone. ``"zoom"``: crops at the image's own resolution, for
         signs that are lost when the whole image is made small; they pass through the same
         convolutions as the whole image, with batch norm statistics of their own.
@@ -40,10 +40,12 @@ class Architecture:
         for an ``image_size`` of 224).
     region_importance : {"contrast", "paper"}
         What makes a place worth a region; see :func:`~diffmic.model.regions.importance_map`.
-    region_map : {"fine", "coarse"}
-        Cells on which regions are chosen: those of the finer feature map (zoom: of half their
-        side), to which the saliency map is interpolated, or those of the saliency map itself, as in
-        the paper.
+    region_map : {"upsampled", "fine", "coarse"}
+        Cells on which regions are chosen (zoom: cells of half their side), to which the saliency
+        map is interpolated. "upsampled": those of the feature map before the last resolution (an
+        earlier one if that has fewer than 4 cells a side), interpolated until it has 8; windows are
+        read of this map. "fine": those of an earlier feature map, if that has fewer than 8 cells a
+        side. "coarse": those of the saliency map itself, as in the paper.
     crop : {"none", "square"}
         Part of each image that the network sees: the whole image, resized to a square whatever its
         shape, or the largest square in its centre, as in the paper.
@@ -75,7 +77,7 @@ class Architecture:
     regions: Literal["windows", "zoom"] = "windows"
     zoom_size: int | Literal["auto"] = "auto"
     region_importance: Literal["contrast", "paper"] = "contrast"
-    region_map: Literal["fine", "coarse"] = "fine"
+    region_map: Literal["upsampled", "fine", "coarse"] = "upsampled"
     crop: Literal["none", "square"] = "none"
     n_regions: int | Literal["auto"] = "auto"
     region_size: int | Literal["auto"] = "auto"

@@ -10,7 +10,7 @@ import torch
 from ..diffusion import DriftProcess, LabelMapProcess, NoiseSchedule, Process
 from ..errors import BackboneError, InputError
 from .architecture import LARGEST_ZOOM, Architecture, NetworkPlan
-from .backbone import Backbone, build_backbone
+from .backbone import FINEST, Backbone, build_backbone
 from .denoiser import ContextFusion, Denoiser
 from .network import DiffMICNetwork
 from .own import OwnDenoiser, OwnPrior
@@ -20,7 +20,8 @@ from .regions import FeatureWindows, PixelCrops, Size, max_regions, window_cells
 from .vector import ImageContext, VectorDenoiser, VectorNetwork
 from .zoom import ZoomedCrops, zoomed_window
 
-FINE_CELLS = 8  # least side of the finer map, in cells, on which regions are chosen
+FINE_CELLS = 8  # least side of the map on which regions are chosen, in cells
+READ_CELLS = 4  # least side of the layer that is interpolated to that: deep layers tell the most
 N_REGIONS, FEWEST_REGIONS = 6, 4  # fewer only where no more fit
 N_ZOOMED = 4
 ZOOM_FINER = 2  # zoomed regions are chosen on a grid so many times finer than the finer map
@@ -48,10 +49,10 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
     if architecture.prior is not None:
         own = OwnPrior(architecture.prior, plan)
         return _assembled(plan, own, own.channels)
-    fine = architecture.region_map == "fine"
+    fine = architecture.region_map != "coarse"
     options: dict[str, Any] = {
         "image_size": plan.image_size,
-        "fine_cells": FINE_CELLS if fine else 1,
+        "fine_cells": {"upsampled": READ_CELLS, "fine": FINE_CELLS}.get(architecture.region_map, 1),
         "any_size": architecture.zooms,
     }
     encoder = build_backbone(plan.backbone, pretrained=pretrained, **options)
@@ -61,6 +62,8 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         image_encoder = encoder
         global_backbone = build_backbone(name, pretrained=others_pretrained, **options)
     map_size = global_backbone.fine_size if fine else global_backbone.map_size
+    if architecture.region_map == "upsampled":
+        map_size = _upsampled(map_size, plan.image_size)
     input_size = plan.input_size, plan.input_size
 
     regions: FeatureWindows | PixelCrops | ZoomedCrops
@@ -75,7 +78,8 @@ def build_network(plan: NetworkPlan, *, pretrained: bool | str | Path = False) -
         region_size = _region_size(plan, map_size)
         window = window_cells(region_size, input_size, map_size)
         if architecture.region_backbone is None:
-            regions = FeatureWindows(global_backbone, region_size, input_size, map_size)
+            read = map_size if fine else global_backbone.fine_size
+            regions = FeatureWindows(global_backbone, region_size, input_size, map_size, read)
         else:
             crops = [
                 PixelCrops(
@@ -189,6 +193,16 @@ def zoom_size(plan: NetworkPlan, longest_side: int) -> int:
     return max(plan.image_size, crop, min(longest_side, crop * cells, LARGEST_ZOOM))
 
 
+def _upsampled(size: Size, image_size: int) -> Size:
+    """Size of a map whose sides are doubled until they have enough cells to choose from.
+
+    A single cell is all alike, and cells of fewer than :data:`FINEST` pixels show nothing.
+    """
+    while 1 < min(size) < FINE_CELLS and image_size >= 2 * FINEST * max(size):
+        size = 2 * size[0], 2 * size[1]
+    return size
+
+
 def _n_regions(architecture: Architecture, map_size: Size, window: Size) -> int:
     """K: the number requested, or for "auto" 6, or fewer that fit and leave most uncovered."""
     if architecture.n_regions != "auto":
@@ -196,7 +210,7 @@ def _n_regions(architecture: Architecture, map_size: Size, window: Size) -> int:
     room = max_regions(map_size, window)
     if architecture.zooms:
         return min(N_ZOOMED, room)
-    if architecture.region_map == "fine":
+    if architecture.region_map != "coarse":
         uncovering = int(COVERED * math.prod(map_size) / math.prod(window))
         room = min(room, max(FEWEST_REGIONS, uncovering))
     return min(N_REGIONS, room)
@@ -206,7 +220,7 @@ def _region_size(plan: NetworkPlan, map_size: Size) -> Size:
     """Height and width of a region, in pixels of the image from which it is taken."""
     size, side = plan.architecture.region_size, plan.input_size
     if size == "auto":
-        share = REGION_SIDE if plan.architecture.region_map == "fine" else 0.0
+        share = REGION_SIDE if plan.architecture.region_map != "coarse" else 0.0
         height, width = (max(1, round(max(1, round(n * share)) * side / n)) for n in map_size)
         return height, width
     return _checked(int(size), side, "image_size")

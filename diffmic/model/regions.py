@@ -215,15 +215,22 @@ class FeatureWindows(nn.Module):
     image_size : tuple of int
         Height and width of that input.
     map_size : tuple of int
-        Height and width of the saliency map, in cells.
+        Height and width of the map on which regions are chosen, in cells.
+    fine_size : tuple of int
+        Height and width to which the finer map is interpolated, if it has others.
     """
 
     def __init__(
-        self, backbone: Backbone, region_size: Size, image_size: Size, map_size: Size
+        self,
+        backbone: Backbone,
+        region_size: Size,
+        image_size: Size,
+        map_size: Size,
+        fine_size: Size,
     ) -> None:
         super().__init__()
         self.channels = backbone.fine_channels
-        self.map_size, self.fine_size = map_size, backbone.fine_size
+        self.map_size, self.fine_size = map_size, fine_size
         self.window = window_cells(region_size, image_size, self.fine_size)
         self.corners = Corners(
             *(
@@ -234,7 +241,10 @@ class FeatureWindows(nn.Module):
 
     def forward(self, images: Tensor, maps: FeatureMaps, cells: Tensor) -> Tensor:
         """Features of each region, (B, K, D'): means of the finer map over its window."""
-        means = F.avg_pool2d(maps.fine, self.window, stride=1)
+        fine = maps.fine
+        if fine.shape[2:] != self.fine_size:
+            fine = F.interpolate(fine, self.fine_size, mode="bilinear", align_corners=False)
+        means = F.avg_pool2d(fine, self.window, stride=1)
         rows, columns = self.corners(cells).unbind(-1)
         batch = torch.arange(images.shape[0], device=images.device)[:, None]
         return means[batch, :, rows, columns]

@@ -31,8 +31,9 @@ def without(*names):
 def fit_and_predict(backbone, precision):
     """Probabilities of a wide classifier, and how many of its layers were joined."""
     X, y = stripes(24, size=64)
-    parameters = small(backbone=backbone, pretrained=False, feature_dim=1024, max_epochs=1)
-    clf = DiffMICClassifier(**parameters, image_size=64, precision=precision).fit(X, y)
+    parameters = {"backbone": backbone, "pretrained": False, "precision": precision}
+    parameters = small(feature_dim=1024, max_epochs=1, **parameters)
+    clf = DiffMICClassifier(**parameters, image_size=64).fit(X, y)
     layers = clf.model_.engine.network.modules()
     return clf.predict_proba(X), sum(isinstance(layer, Joined) for layer in layers)
 

@@ -269,7 +269,7 @@ BAD_PARAMETERS = [
     ("backbone", Vectors(), r"Vectors returned \(1, 4\); a feature map .* Leave out its pooling"),
     ("backbone", 5, "backbone is 5; give the name of a timm model or a torch.nn.Module"),
     ("prior_backbone", Cells(), r"has a prior_backbone.*Use recipe='paper-v2', or a Recipe with"),
-    ("n_regions", 17, "n_regions is 17, but .* 4 × 4 cells.* room for 16 .*Use n_regions='auto'"),
+    ("n_regions", 50, "n_regions is 50, but .* 8 × 8 cells.* room for 49 .*Use n_regions='auto'"),
     ("region_size", 33, r"region_size is 33; .*between 1 and the image_size of 32"),
     ("image_size", 6, "Cells cannot take images of 6 × 6 pixels: .* Choose another image_size"),
     ("image_size", -32, "image_size is -32; it must be 'auto' or"),

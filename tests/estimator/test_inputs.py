@@ -322,6 +322,6 @@ def test_an_error_leaves_a_fitted_classifier_as_it_was(images, new_images):
             classifier.fit(X, y)
     architecture = classifier.architecture
     with pytest.raises(InputError):
-        classifier.set_params(architecture=replace(architecture, n_regions=40)).fit(*images)
+        classifier.set_params(architecture=replace(architecture, n_regions=50)).fit(*images)
     assert vars(classifier.set_params(architecture=architecture)) == before
     assert_array_equal(classifier.predict_proba(new_images[0]), expected)

@@ -3,6 +3,7 @@ from itertools import product
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -81,12 +82,34 @@ def test_conditions_hold_what_their_names_say(parts):
 
 
 def test_boxes_lie_where_the_saliency_is():
-    net = network(n_regions=1, region_size=8)
+    net = network(n_regions=1, region_size=8, region_map="coarse")
     conditions = net.encode(torch.rand(4, 3, 32, 32))
     importance = importance_map(conditions.saliency, net.task, net.prior.importance)
     best = importance.flatten(1).argmax(dim=1)
     expected = torch.stack([best % 4, best // 4, best % 4 + 1, best // 4 + 1], dim=1) / 4
     torch.testing.assert_close(conditions.boxes[:, 0], expected)
+
+
+@torch.no_grad()
+def test_windows_are_of_the_upsampled_deep_map():
+    images = torch.rand(2, 3, 32, 32)
+    net = network().eval()
+    backbone = net.prior.backbone
+    assert backbone.fine_size == (4, 4)
+    assert net.prior.regions.map_size == (8, 8)
+    conditions, cells = net.prior(images)
+    upsampled = F.interpolate(backbone(images).fine, (8, 8), mode="bilinear", align_corners=False)
+    for image, region in product(range(2), range(net.n_regions)):
+        row, column = cells[image, region].tolist()
+        expected = upsampled[image, :, row : row + 2, column : column + 2].mean(dim=(1, 2))
+        torch.testing.assert_close(conditions.region_features[image, region], expected)
+        box = torch.tensor([column, row, column + 2, row + 2]) / 8
+        torch.testing.assert_close(conditions.boxes[image, region], box)
+
+
+@pytest.mark.parametrize(("size", "cells"), [(8, 1), (16, 4), (32, 8), (64, 8), (80, 10)])
+def test_cells_are_not_smaller_than_four_pixels(size, cells):
+    assert network(image_size=size).prior.regions.map_size == (cells, cells)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +277,8 @@ def test_rereading_unchanged_features_gives_the_same_logits():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_regions": 17}, "n_regions is 17.*4 × 4 cells.*room for 16"),
-        ({"n_regions": 2, "region_size": 32}, "room for 1 windows of 4 × 4"),
+        ({"n_regions": 50}, "n_regions is 50.*8 × 8 cells.*room for 49"),
+        ({"n_regions": 2, "region_size": 32}, "room for 1 windows of 8 × 8"),
         ({"region_size": 33}, "region_size is 33.*between 1 and the image_size of 32"),
         ({"n_regions": "many"}, "n_regions is 'many'"),
     ],
