@@ -18,6 +18,7 @@ import numpy as np
 import typer
 from accuracy import HERE, circumstances
 from accuracy_bench.encoders import Job
+from accuracy_bench.results import read
 from accuracy_bench.tasks import load
 from distribution_bench import findings, neighbours, opinions, views
 from distribution_bench.jobs import Experiment, Row
@@ -71,14 +72,6 @@ def run(
 
 def _rounded(row: Row) -> Row:
     return {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
-
-
-def read(results: Path) -> list[dict[str, str]]:
-    """All rows so far."""
-    if not results.is_file():
-        return []
-    with results.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @app.command()

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import torch
 import typer
+from accuracy_bench.results import read
 from trust_bench.measures import (
     coverages,
     cross_fitted,
@@ -89,14 +90,6 @@ def _told(name: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "date": datetime.date.today().isoformat(),
     }
-
-
-def read(results: Path) -> list[dict[str, str]]:
-    """All rows so far."""
-    if not results.is_file():
-        return []
-    with results.open(newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 @app.command()

@@ -45,6 +45,14 @@ Floats = NDArray[np.float64]
 Differences = dict[tuple[str, str], "Difference"]  # by opponent and set
 
 
+def read(file: Path) -> list[dict[str, str]]:
+    """Rows of a CSV file; none, if it is not there yet."""
+    if not file.is_file():
+        return []
+    with file.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
 class Results:
     """A CSV file of runs that grows row by row, and the test probabilities beside it.
 
@@ -63,11 +71,8 @@ class Results:
 
     def rows(self) -> list[dict[str, str]]:
         """All runs so far."""
-        if not self.file.is_file():
-            return []
-        with self.file.open(newline="") as stream:
-            rows = map(_with_label_accuracy, csv.DictReader(stream))
-            return [row for row in rows if self.processor in row.get("processor", "")]
+        rows = map(_with_label_accuracy, read(self.file))
+        return [row for row in rows if self.processor in row.get("processor", "")]
 
     def has(self, name: str, seed: int, method: str, part: str, **settings: float) -> bool:
         """Whether a run has been recorded, with values of some columns if they are given."""

@@ -40,7 +40,7 @@ def service(models, request):
     """Port of a service, the estimator, and by how much probabilities may differ from its own."""
     clf, folder, file = models
     with served(str(folder if request.param == "torch" else file)) as port:
-        yield port, clf, 1e-6 if request.param == "torch" else 5e-3  # it has other draws
+        yield port, clf, 1e-6 if request.param == "torch" else 5e-3  # it resizes by Pillow
 
 
 def test_answers_are_those_of_the_estimator_alone_and_together(service):
