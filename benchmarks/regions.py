@@ -52,7 +52,7 @@ def signs(
     epochs: int = 5,
     images: int = 450,
     seed: int = 0,
-    importance: str = "contrast",
+    importance: str = "fused",
     region_map: str = "upsampled",
     file: File = RESULTS,
 ) -> None:
@@ -75,7 +75,7 @@ def zoom(
     epochs: int = 12,
     images: int = 450,
     seed: int = 0,
-    importance: str = "contrast",
+    importance: str = "fused",
     regions: Annotated[
         str,
         typer.Option(help="zoom; windows of the small image alone; whole: of the image as it is."),
@@ -202,7 +202,7 @@ def busi(
     image_size: int = 160,
     epochs: int = 12,
     seed: int = 0,
-    importance: str = "contrast",
+    importance: str = "fused",
     region_map: str = "upsampled",
     regions: str = "windows",
     file: File = RESULTS,

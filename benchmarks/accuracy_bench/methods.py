@@ -217,12 +217,14 @@ ABLATIONS = {
     **{f"{n} learning steps": diffusion(replace(OURS, steps_per_epoch=n)) for n in (4, 15, 240)},
 }
 
-# Regions off, chosen as the paper does, as the library does, and cropped from larger images.
+# Regions off, chosen as the paper does, as the library does ("fused"), by the saliency alone, the
+# same of an earlier layer where the images are small, and cropped from larger images.
 REGIONS: dict[str, dict[str, Any]] = {
     "off": {"n_regions": 1, "region_size": None},  # one region, which is the whole image
     "paper": {"region_importance": "paper", "region_map": "coarse"},
-    "contrast": {},
-    "fine map": {"region_map": "fine"},  # of an earlier layer where the images are small
+    "fused": {},
+    "contrast": {"region_importance": "contrast"},
+    "fine map": {"region_importance": "contrast", "region_map": "fine"},
     "zoom": {"regions": "zoom", "zoom_size": None},  # sides of the images and of the originals
 }
 OF_REGIONS: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from diffmic.model.regions import importance_map
 from diffmic.tasks import Task
 
 TOLERANCE = 0.07  # of the pointing game, as a fraction of the longer side: 15 of 224 pixels
-FORMS = ("contrast", "paper", "expected", "deviation", "largest", "learned")
+FORMS = ("fused", "contrast", "paper", "expected", "deviation", "largest", "learned")
 LEARNING = {"hidden": 32, "steps": 300, "rate": 0.01}  # of the learned form
 
 

@@ -38,8 +38,12 @@ class Architecture:
         smaller images the same share is cut, and resized to ``region_size``. Auto: the longer side
         of the first image, as far as regions still cover the cells of the finer map (1,792 pixels
         for an ``image_size`` of 224).
-    region_importance : {"contrast", "paper"}
+    region_importance : {"fused", "contrast", "paper"}
         What makes a place worth a region; see :func:`~diffmic.model.regions.importance_map`.
+        "fused": contrast of the classes in the evidence of both branches, the saliency map and the
+        logits of the local branch at each place; "contrast": in the saliency map alone. The two
+        are the same for a zoom and with a ``region_backbone``, whose regions have no features
+        before they are chosen.
     region_map : {"upsampled", "fine", "coarse"}
         Cells on which regions are chosen (zoom: cells of half their side), to which the saliency
         map is interpolated. "upsampled": those of the feature map before the last resolution (an
@@ -76,7 +80,7 @@ class Architecture:
     region_backbone: str | nn.Module | None = None
     regions: Literal["windows", "zoom"] = "windows"
     zoom_size: int | Literal["auto"] = "auto"
-    region_importance: Literal["contrast", "paper"] = "contrast"
+    region_importance: Literal["fused", "contrast", "paper"] = "fused"
     region_map: Literal["upsampled", "fine", "coarse"] = "upsampled"
     crop: Literal["none", "square"] = "none"
     n_regions: int | Literal["auto"] = "auto"

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..tasks import MULTICLASS, Task
-from .backbone import Backbone
+from .backbone import Backbone, FeatureMaps
 from .conditions import Conditions
 from .own import OwnRegions
 from .regions import (
@@ -87,7 +87,7 @@ class DualGranularityPrior(nn.Module):
         n_regions: int,
         window: tuple[int, int],
         task: Task = MULTICLASS,
-        importance: str = "contrast",
+        importance: str = "fused",
         finder: Any = None,
     ) -> None:
         super().__init__()
@@ -135,7 +135,7 @@ class DualGranularityPrior(nn.Module):
         saliency = self.saliency(maps.coarse)
         shown: Any = images if originals is None else originals
         if self.finder is None:
-            cells, weights = self._chosen(saliency.detach().float())
+            cells, weights = self._chosen(self._evidence(saliency, maps))
             features, boxes = self.regions(shown, maps, cells), self.regions.boxes(cells, shown)
         else:
             cells, weights = self.finder(small, saliency.detach().float())
@@ -167,23 +167,37 @@ class DualGranularityPrior(nn.Module):
         weight = self.saliency.weight.flatten(1)
         return F.linear(image_features, weight), self.classifier(pooled)
 
-    def _chosen(self, saliency: Tensor) -> tuple[Tensor, Tensor]:
+    def _evidence(self, saliency: Tensor, maps: FeatureMaps) -> Tensor:
+        """Evidence for each class on the map on which regions are chosen, (B, C, h, w).
+
+        The local branch is linear in the features of a window, so that its logits at each place,
+        of which those of a window are the mean, are known before any region is chosen.
+        """
+        evidence = self._resized(saliency.detach().float())
+        if self.importance == "fused" and isinstance(self.regions, FeatureWindows):
+            weight = self.classifier.weight.detach()[:, :, None, None]
+            evidence = evidence + self._resized(F.conv2d(maps.fine.detach(), weight).float())
+        return evidence
+
+    def _resized(self, found: Tensor) -> Tensor:
+        """A map interpolated to the cells on which regions are chosen."""
+        if found.shape[2:] == self.regions.map_size:
+            return found
+        return F.interpolate(found, self.regions.map_size, mode="bilinear", align_corners=False)
+
+    def _chosen(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """Upper-left cells of the regions, (B, K, 2), and the weight of each, (B, K), 0 to 1.
 
         The weight is the square of its importance when it was chosen, as a share of that of the
         first one: regions beside the place that decides see it, too, and would take its attention.
         """
-        if saliency.shape[2:] != self.regions.map_size:
-            saliency = F.interpolate(
-                saliency, self.regions.map_size, mode="bilinear", align_corners=False
-            )
-        importance = importance_map(saliency, self.task, self.importance)
+        importance = importance_map(evidence, self.task, self.importance)
         if self.importance != "paper":
             # In half precision places that are alike but for rounding tie, and the first is chosen:
             # an interpolated map is flat along its border.
             largest = importance.amax(dim=(1, 2), keepdim=True)
             importance = importance / largest.clamp_min(torch.finfo(importance.dtype).tiny)
-            importance = importance.half().to(saliency.dtype)
+            importance = importance.half().to(evidence.dtype)
         assert self.choice is not None  # there is no finder
         cells, worth = self.choice(importance)
         if self.importance == "paper":

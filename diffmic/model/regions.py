@@ -15,20 +15,21 @@ Size = tuple[int, int]  # height and width
 _SAMPLES = 4  # points along each side of a box of a feature map, whose mean is its feature
 
 
-def importance_map(saliency: Tensor, task: Task, form: str = "contrast") -> Tensor:
+def importance_map(saliency: Tensor, task: Task, form: str = "fused") -> Tensor:
     """Importance map (B, h, w), at least 0: how much each place is worth a region.
 
     Parameters
     ----------
     saliency : Tensor of shape (B, C, h, w)
-        Saliency map S of each class, in logits.
+        Saliency map S of each class, in logits; ``"fused"``: the sum of it and of the logits of the
+        local branch.
     task : Task
         Type of task.
-    form : {"contrast", "paper"}
-        ``"contrast"``: how clearly a place speaks for some classes against others, the variance
-        of S over the classes; for multi-label, whose labels do not exclude each other,
-        the largest over the labels of S_c above its mean over the image. ``"paper"``: Σ_c of the
-        maps, each min-max scaled to 0–1 (Shen et al., 2021). It was made for findings that are
+    form : {"fused", "contrast", "paper"}
+        ``"fused"`` and ``"contrast"``: how clearly a place speaks for some classes against others,
+        the variance of S over the classes; for multi-label, whose labels do not exclude each
+        other, the largest over the labels of S_c above its mean over the image. ``"paper"``: Σ_c of
+        the maps, each min-max scaled to 0–1 (Shen et al., 2021). It was made for findings that are
         independent: with exclusive classes a place that speaks for one of them and against the
         others comes last, so that it looks away from what decides.
     """

@@ -1,4 +1,5 @@
 import inspect
+from functools import partial
 from itertools import product
 
 import pytest
@@ -82,12 +83,40 @@ def test_conditions_hold_what_their_names_say(parts):
 
 
 def test_boxes_lie_where_the_saliency_is():
-    net = network(n_regions=1, region_size=8, region_map="coarse")
+    net = network(n_regions=1, region_size=8, region_map="coarse", region_importance="contrast")
     conditions = net.encode(torch.rand(4, 3, 32, 32))
     importance = importance_map(conditions.saliency, net.task, net.prior.importance)
     best = importance.flatten(1).argmax(dim=1)
     expected = torch.stack([best % 4, best // 4, best % 4 + 1, best // 4 + 1], dim=1) / 4
     torch.testing.assert_close(conditions.boxes[:, 0], expected)
+
+
+@torch.no_grad()
+def test_by_default_regions_lie_where_both_branches_together_tell_the_classes():
+    images = torch.rand(4, 3, 32, 32)
+    net, saliency_alone = network(n_regions=1), network(n_regions=1, region_importance="contrast")
+    assert net.prior.importance == "fused"
+    fine = net.prior.backbone(images).fine
+    local = net.prior.classifier(fine.movedim(1, 3)).movedim(3, 1)  # its logits at each place
+    up = partial(F.interpolate, size=(8, 8), mode="bilinear", align_corners=False)
+    for head in (1.0, 0.0):  # without a saliency, where the local branch tells them
+        net.prior.saliency.weight *= head
+        conditions, cells = net.prior(images)
+        evidence = up(conditions.saliency) + up(local)
+        windows = F.avg_pool2d(importance_map(evidence, net.task, "contrast"), 2, stride=1)
+        assert cells[:, 0].tolist() == [[i // 7, i % 7] for i in windows.flatten(1).argmax(dim=1)]
+    saliency_alone.prior.saliency.weight.zero_()
+    assert saliency_alone.prior(images)[1].tolist() == [[[0, 0]]] * 4
+
+
+def test_where_regions_are_changes_no_gradient():
+    """Regions are chosen without gradients: only what is read in them is learnt."""
+    net = network(region_importance="fused")
+    weight = net.prior.classifier.weight
+    conditions, _ = net.prior(torch.rand(2, 3, 32, 32))
+    (found,) = torch.autograd.grad(conditions.local_logits.sum(), weight)
+    pooled = torch.einsum("bk,bkd->bd", conditions.attention, conditions.region_features)
+    torch.testing.assert_close(found, pooled.sum(dim=0).expand_as(weight))
 
 
 @torch.no_grad()

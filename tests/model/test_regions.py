@@ -13,7 +13,7 @@ from diffmic.model.regions import (
 )
 from diffmic.tasks import MULTICLASS, MULTILABEL
 
-FORMS = ("contrast", "paper")
+FORMS = ("fused", "contrast", "paper")
 
 
 def select_regions(importance, n_regions, window):
