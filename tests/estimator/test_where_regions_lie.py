@@ -11,15 +11,18 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::diffmic.Diff
 QUICK = Recipe(n_cached_views=0, denoiser_epochs=1)  # the second stage moves no region
 
 
-# After 35 steps of training; benchmarks/regions.py trains for longer.
-@pytest.mark.parametrize(("healthy", "attended_least"), [(True, 0.8), (False, 0.7)])
-def test_regions_lie_on_the_lesion(healthy, attended_least):
-    options = {"image_size": 224, "noise": 0.06, "healthy": healthy, "return_centers": True}
-    X, y, _ = make_lesions(210, random_state=0, **options)
+# benchmarks/regions.py trains for longer.
+@pytest.mark.parametrize(
+    ("size", "healthy", "images", "epochs", "attended_least"),
+    [(224, True, 210, 5, 0.8), (224, False, 210, 5, 0.7), (96, True, 450, 12, 0.7)],
+)
+def test_regions_lie_on_the_lesion(size, healthy, images, epochs, attended_least):
+    options = {"image_size": size, "noise": 0.06, "healthy": healthy, "return_centers": True}
+    X, y, _ = make_lesions(images, random_state=0, **options)
     new, truth, centers = make_lesions(90, random_state=1, **options)
     # In fp32, so that what is learnt in so few steps does not depend on the CPU.
     options = {"random_state": 0, "verbose": 0, "device": "cpu", "precision": "fp32"}
-    clf = DiffMICClassifier(max_epochs=5, recipe=QUICK, **options)
+    clf = DiffMICClassifier(max_epochs=epochs, recipe=QUICK, **options)
     found = clf.fit(X, y).explain(new)
     assert (clf.predict(new, stage="prior") == truth).mean() > 0.9
     x, y = centers[:, None].T  # (1, n) each
@@ -27,7 +30,7 @@ def test_regions_lie_on_the_lesion(healthy, attended_least):
     inside = ((left <= x) & (x < right) & (top <= y) & (y < bottom)).T
     sick = truth > 0
     attended = inside[np.arange(90), found.attention.argmax(axis=1)][sick].mean()
-    share = ((right - left) * (bottom - top)).sum(axis=0).max() / 224**2
+    share = ((right - left) * (bottom - top)).sum(axis=0).max() / size**2
     assert inside.any(axis=1)[sick].mean() >= 0.9
     assert attended >= attended_least
     assert share <= 0.3
