@@ -76,7 +76,7 @@ def by_attention(boxes: Boxes, attention: NDArray[np.float32]) -> Boxes:
 def similarity_to_random(model: DiffMICClassifier, X: Pixels) -> dict[float, float]:
     """Rank correlation of evidence maps with those of a model whose weights are drawn anew.
 
-    The saliency head, and a share of the layers of the backbone from the last one on, get new
+    The heads of both branches, and a share of the backbone's layers from the last one on, get new
     weights (Adebayo et al., 2018, cascading randomisation). Maps that are reasons change.
 
     Returns
@@ -93,7 +93,7 @@ def similarity_to_random(model: DiffMICClassifier, X: Pixels) -> dict[float, flo
         chosen = layers[len(layers) - round(share * len(layers)) :]
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            for layer in (prior.saliency, *chosen):
+            for layer in (prior.saliency, prior.classifier, *chosen):
                 layer.reset_parameters()
         other.compile("plain")
         maps = _evidence(other, X)

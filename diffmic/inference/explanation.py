@@ -23,8 +23,9 @@ class Explanation(Brief):
     Attributes
     ----------
     saliency : ndarray of shape (n, C, h, w)
-        Saliency map of each class, in logits, at its own resolution; :meth:`heatmap`
-        interpolates it to the size of an image.
+        Evidence for each class at each place, in logits: the saliency map, to which
+        ``region_importance="fused"`` adds the logits of the local branch on a finer map. Regions
+        are chosen by it; :meth:`heatmap` interpolates it to the size of an image.
     boxes : ndarray of shape (n, K, 4)
         Regions as x0, y0, x1, y1, in pixels of the original image.
     attention : ndarray of shape (n, K)

@@ -21,7 +21,8 @@ class Conditions:
     region_features : Tensor of shape (B, K, D')
         Feature vectors of the K regions.
     saliency : Tensor of shape (B, C, h, w)
-        Saliency map of each class, in logits.
+        Evidence for each class at each place, in logits: the saliency map, to which
+        ``region_importance="fused"`` adds the logits of the local branch on a finer map.
     boxes : Tensor of shape (B, K, 4)
         Regions as x0, y0, x1, y1, as fractions of the image size.
     attention : Tensor of shape (B, K)

@@ -49,6 +49,8 @@ class RegionFinder(Protocol):
     def __call__(self, images: Tensor, saliency: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Regions of images (B, 3, H, W) in 0–1 with saliency (B, C, h, w) in logits.
 
+        The saliency is that of :class:`~diffmic.model.Conditions`.
+
         Returns
         -------
         Tensor of shape (B, K, 4)

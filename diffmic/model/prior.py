@@ -133,12 +133,13 @@ class DualGranularityPrior(nn.Module):
         small = self.whole(images)
         maps = self.backbone(small)
         saliency = self.saliency(maps.coarse)
+        evidence = self._evidence(saliency, maps)
         shown: Any = images if originals is None else originals
         if self.finder is None:
-            cells, weights = self._chosen(self._evidence(saliency, maps))
+            cells, weights = self._chosen(evidence.detach())
             features, boxes = self.regions(shown, maps, cells), self.regions.boxes(cells, shown)
         else:
-            cells, weights = self.finder(small, saliency.detach().float())
+            cells, weights = self.finder(small, evidence.detach().float())
             features, boxes = self.regions.in_boxes(shown, maps, cells), cells
         pooled, attention = self.attention(features, weights)
         conditions = Conditions(
@@ -146,7 +147,7 @@ class DualGranularityPrior(nn.Module):
             local_logits=self.classifier(pooled),
             image_features=maps.coarse.mean(dim=(2, 3)),
             region_features=features,
-            saliency=saliency,
+            saliency=evidence,
             boxes=boxes,
             attention=attention,
             region_weights=weights,
@@ -168,22 +169,23 @@ class DualGranularityPrior(nn.Module):
         return F.linear(image_features, weight), self.classifier(pooled)
 
     def _evidence(self, saliency: Tensor, maps: FeatureMaps) -> Tensor:
-        """Evidence for each class on the map on which regions are chosen, (B, C, h, w).
+        """Evidence for each class by which regions are chosen, (B, C, h, w), in logits.
 
-        The local branch is linear in the features of a window, so that its logits at each place,
-        of which those of a window are the mean, are known before any region is chosen.
+        The saliency map; if fused, with the logits of the local branch at each place, on the map on
+        which regions are chosen. That branch is linear in the features of a window, so that its
+        logits at each place, whose mean are those of a window, are known before a region is.
         """
-        evidence = self._resized(saliency.detach().float())
-        if self.importance == "fused" and isinstance(self.regions, FeatureWindows):
-            weight = self.classifier.weight.detach()[:, :, None, None]
-            evidence = evidence + self._resized(F.conv2d(maps.fine.detach(), weight).float())
-        return evidence
+        if self.importance != "fused" or not isinstance(self.regions, FeatureWindows):
+            return saliency
+        local: Tensor = self.classifier(maps.fine.movedim(1, 3)).movedim(3, 1)
+        return (self._resized(saliency) + self._resized(local)).detach()
 
-    def _resized(self, found: Tensor) -> Tensor:
-        """A map interpolated to the cells on which regions are chosen."""
-        if found.shape[2:] == self.regions.map_size:
-            return found
-        return F.interpolate(found, self.regions.map_size, mode="bilinear", align_corners=False)
+    def _resized(self, evidence: Tensor) -> Tensor:
+        """Evidence on the cells on which regions are chosen, in float32."""
+        evidence, size = evidence.float(), self.regions.map_size
+        if evidence.shape[2:] == size:
+            return evidence
+        return F.interpolate(evidence, size, mode="bilinear", align_corners=False)
 
     def _chosen(self, evidence: Tensor) -> tuple[Tensor, Tensor]:
         """Upper-left cells of the regions, (B, K, 2), and the weight of each, (B, K), 0 to 1.
@@ -191,13 +193,13 @@ class DualGranularityPrior(nn.Module):
         The weight is the square of its importance when it was chosen, as a share of that of the
         first one: regions beside the place that decides see it, too, and would take its attention.
         """
-        importance = importance_map(evidence, self.task, self.importance)
+        importance = importance_map(self._resized(evidence), self.task, self.importance)
         if self.importance != "paper":
             # In half precision places that are alike but for rounding tie, and the first is chosen:
             # an interpolated map is flat along its border.
             largest = importance.amax(dim=(1, 2), keepdim=True)
             importance = importance / largest.clamp_min(torch.finfo(importance.dtype).tiny)
-            importance = importance.half().to(evidence.dtype)
+            importance = importance.half().float()
         assert self.choice is not None  # there is no finder
         cells, worth = self.choice(importance)
         if self.importance == "paper":

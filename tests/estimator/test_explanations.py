@@ -16,7 +16,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 
 def test_explain_has_the_promised_shapes(fitted, new_images):
     explanation = fitted.explain(new_images[0])
-    assert explanation.saliency.shape == (30, 3, 4, 4)
+    assert explanation.saliency.shape == (30, 3, 8, 8)
     assert explanation.boxes.shape == (30, 4, 4)
     assert explanation.attention.shape == (30, 4)
     assert_allclose(explanation.attention.sum(axis=1), 1, atol=1e-5)
@@ -39,7 +39,7 @@ def test_boxes_are_in_pixels_of_the_image_as_it_was_passed(fitted, size):
     height, width = size
     assert explanation.heatmap(7).shape == (3, height, width)
     x0, y0, x1, y1 = np.moveaxis(explanation.boxes, 2, 0)
-    # The saliency map has 4 × 4 cells, and a region is as large as one of them.
+    # A region is as large as a cell of the last feature map, which has 4 × 4.
     assert_allclose(x1 - x0, width / 4, rtol=1e-5)
     assert_allclose(y1 - y0, height / 4, rtol=1e-5)
     assert x0.min() >= 0
@@ -51,8 +51,8 @@ def test_boxes_are_in_pixels_of_the_image_as_it_was_passed(fitted, size):
 def test_boxes_follow_what_is_salient(fitted, new_images):
     explanation = fitted.explain(new_images[0])
     first = explanation.boxes[:, 0].astype(int) // 4  # x, y of the first region in cells
-    saliency = F.interpolate(torch.from_numpy(explanation.saliency), (8, 8), mode="bilinear")
-    means = F.avg_pool2d(saliency.var(dim=1, correction=0), 2, stride=1)  # of windows of 2 × 2
+    importance = torch.from_numpy(explanation.saliency).var(dim=1, correction=0)
+    means = F.avg_pool2d(importance, 2, stride=1)  # of windows of 2 × 2
     chosen = means[range(30), first[:, 1], first[:, 0]]
     assert_allclose(chosen, means.amax(dim=(1, 2)), rtol=1e-3)  # chosen in half precision
 
@@ -60,7 +60,7 @@ def test_boxes_follow_what_is_salient(fitted, new_images):
 def test_images_of_mixed_sizes_are_explained_each_in_its_own_pixels(fitted):
     small_image, large_image = stripes(1, size=(32, 32))[0][0], stripes(1, size=(64, 96))[0][0]
     explanation = fitted.explain([small_image, large_image])
-    assert explanation.saliency.shape == (2, 3, 4, 4)
+    assert explanation.saliency.shape == (2, 3, 8, 8)
     assert [explanation.heatmap(i).shape for i in (0, 1)] == [(3, 32, 32), (3, 64, 96)]
     assert_allclose(np.diff(explanation.boxes[:, :, [0, 2]])[:, 0, 0], [8, 24])
     assert_allclose(np.diff(explanation.boxes[:, :, [1, 3]])[:, 0, 0], [8, 16])
@@ -82,8 +82,8 @@ def test_a_heatmap_is_the_saliency_of_its_image_enlarged(fitted, new_images):
     for index in (0, 17, -1):
         heatmap = explanation.heatmap(index)
         assert heatmap.shape == (3, 32, 32)
-        # Bilinear interpolation keeps the mean of the inner cells' centres.
-        centres = (heatmap[:, 3::8, 3::8] + heatmap[:, 4::8, 4::8]) / 2
+        # Cells of 4 pixels: nearly the mean of those beside a cell's centre is its own value.
+        centres = (heatmap[:, 1::4, 1::4] + heatmap[:, 2::4, 2::4]) / 2
         assert_allclose(centres, explanation.saliency[index], atol=0.15 * np.ptp(heatmap))
         assert heatmap.max() <= explanation.saliency[index].max() + 1e-5
 
@@ -116,14 +116,15 @@ def test_without_a_crop_the_whole_image_is_the_frame(fitted):
     assert fitted.explain(stripes(2, size=(48, 80))[0]).frames.tolist() == [[0, 0, 80, 48]] * 2
 
 
-def test_evidence_changes_when_the_head_is_drawn_anew(fitted, new_images):
+def test_evidence_changes_when_the_heads_are_drawn_anew(fitted, new_images):
     """Sanity check of Adebayo et al. (2018)."""
     X = new_images[0]
     usual = fitted.explain(X)
     other = copy.deepcopy(fitted)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(1)
-        other.network_.prior.saliency.reset_parameters()
+        for head in (other.network_.prior.saliency, other.network_.prior.classifier):
+            head.reset_parameters()
     found = other.compile().explain(X)
     same = [
         np.corrcoef(usual.evidence(i).ravel(), found.evidence(i).ravel())[0, 1]

@@ -71,7 +71,7 @@ def test_conditions_hold_what_their_names_say(parts):
     conditions = network(**parts).encode(torch.rand(5, 3, 32, 32))
     shapes = {name: tuple(getattr(conditions, name).shape) for name in vars(conditions)}
     assert shapes["global_logits"] == shapes["local_logits"] == (5, 3)
-    assert shapes["saliency"] == (5, 3, 4, 4)
+    assert shapes["saliency"] == (5, 3, *((8, 8) if parts is ONE else (4, 4)))
     assert shapes["boxes"] == (5, 4, 4)
     assert shapes["attention"] == shapes["region_weights"] == (5, 4)
     assert shapes["region_features"][:2] == (5, 4)
@@ -101,8 +101,9 @@ def test_by_default_regions_lie_where_both_branches_together_tell_the_classes():
     up = partial(F.interpolate, size=(8, 8), mode="bilinear", align_corners=False)
     for head in (1.0, 0.0):  # without a saliency, where the local branch tells them
         net.prior.saliency.weight *= head
+        evidence = up(net.prior.saliency(net.prior.backbone(images).coarse)) + up(local)
         conditions, cells = net.prior(images)
-        evidence = up(conditions.saliency) + up(local)
+        torch.testing.assert_close(conditions.saliency, evidence)
         windows = F.avg_pool2d(importance_map(evidence, net.task, "contrast"), 2, stride=1)
         assert cells[:, 0].tolist() == [[i // 7, i % 7] for i in windows.flatten(1).argmax(dim=1)]
     saliency_alone.prior.saliency.weight.zero_()
