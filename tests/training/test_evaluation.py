@@ -128,7 +128,7 @@ def test_labels_get_thresholds(fitted_multilabel):
     for stage in ("prior", "diffusion"):
         assert verdict.thresholds[stage].shape == (2,)
         assert verdict.calibrations[stage].shift != 0
-        assert verdict.scores[stage]["label_accuracy"] > 0.7
+        assert verdict.scores[stage]["auc"] > 0.6
 
 
 def test_evaluating_is_the_same_in_whatever_mode_the_network_was(fitted):
