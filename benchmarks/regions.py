@@ -144,7 +144,7 @@ def reasons(
         measured = {"deletion": round(deletion, 4), "insertion": round(insertion, 4)}
         _write({**described, "what": what, **measured, "correlation": ""}, file)
     for share, value in similarity_to_random(model, pictures).items():
-        what = f"head and {share:.0%} of the layers drawn anew"
+        what = f"heads and {share:.0%} of the layers drawn anew"
         measured = {"deletion": "", "insertion": "", "correlation": round(value, 4)}
         _write({**described, "what": what, **measured}, file)
 

@@ -114,7 +114,8 @@ class LearnedImportance(nn.Module):
     @classmethod
     def fit(cls, model: DiffMICClassifier, X: Any, y: Any) -> "LearnedImportance":
         """Learn on the training images of a model of exclusive classes."""
-        saliency = torch.as_tensor(model.explain(X).saliency).float()
+        with chosen_by(model, "contrast"):  # the saliency map alone, as when it chooses
+            saliency = torch.as_tensor(model.explain(X).saliency).float()
         targets = torch.as_tensor(np.searchsorted(model.classes_, y))
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -181,11 +181,13 @@ def _read(
     chosen = chosen_backbone(network["backbone"], backbone)
     parameters = read_parameters(config["parameters"], defaults, chosen, augment, parts)
     architecture = read_architecture(network["architecture"], parts)
-    named = isinstance(parameters["architecture"], str)
-    if named and not network["architecture"].keys() >= OLDEST_ARCHITECTURE.keys():
+    if isinstance(name := parameters["architecture"], str):
         # The named architectures have changed since; a fit that goes on needs the model's own.
-        own = resolve_architecture(parameters["architecture"])
-        parameters["architecture"] = replace(own, **OLDEST_ARCHITECTURE)
+        named = resolve_architecture(name)
+        then = replace(named, **{n: getattr(architecture, n) for n in OLDEST_ARCHITECTURE})
+        sizes = {n: getattr(architecture, n) for n in ("n_regions", "region_size", "zoom_size")}
+        if then != named and replace(then, **sizes) == architecture:
+            parameters["architecture"] = then
 
     def calibration(values: dict[str, Any]) -> AnyCalibration:
         if "own" in values:

@@ -24,8 +24,9 @@ class Explanation(Brief):
     ----------
     saliency : ndarray of shape (n, C, h, w)
         Evidence for each class at each place, in logits: the saliency map, to which
-        ``region_importance="fused"`` adds the logits of the local branch on a finer map. Regions
-        are chosen by it; :meth:`heatmap` interpolates it to the size of an image.
+        ``region_importance="fused"`` adds the logits of the local branch at each place, on the
+        map on which regions are chosen, if these are windows of features. :meth:`heatmap`
+        interpolates it to the size of an image.
     boxes : ndarray of shape (n, K, 4)
         Regions as x0, y0, x1, y1, in pixels of the original image.
     attention : ndarray of shape (n, K)

@@ -45,8 +45,8 @@ class Architecture:
         are the same for a zoom and with a ``region_backbone``, whose regions have no features
         before they are chosen.
     region_map : {"upsampled", "fine", "coarse"}
-        Cells on which regions are chosen (zoom: cells of half their side), to which the saliency
-        map is interpolated. "upsampled": those of the feature map before the last resolution (an
+        Cells on which regions are chosen (zoom: cells of half their side), to which the evidence is
+        interpolated. "upsampled": those of the feature map before the last resolution (an
         earlier one if that has fewer than 4 cells a side), interpolated until it has 8; windows are
         read of this map. "fine": those of an earlier feature map, if that has fewer than 8 cells a
         side. "coarse": those of the saliency map itself, as in the paper.
@@ -73,7 +73,7 @@ class Architecture:
         estimator's ``backbone``, too.
     region_finder : callable or None
         Choice of the regions of your own, a :class:`~diffmic.parts.RegionFinder`; None: where
-        ``region_importance`` is largest.
+        ``region_importance`` is largest. It is given the evidence by which that would be found.
     """
 
     prior_backbone: str | nn.Module | None = None

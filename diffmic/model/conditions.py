@@ -22,7 +22,8 @@ class Conditions:
         Feature vectors of the K regions.
     saliency : Tensor of shape (B, C, h, w)
         Evidence for each class at each place, in logits: the saliency map, to which
-        ``region_importance="fused"`` adds the logits of the local branch on a finer map.
+        ``region_importance="fused"`` adds the logits of the local branch at each place, on the
+        map on which regions are chosen, if these are windows of features.
     boxes : Tensor of shape (B, K, 4)
         Regions as x0, y0, x1, y1, as fractions of the image size.
     attention : Tensor of shape (B, K)

@@ -24,7 +24,7 @@ from .own import OwnDenoiser, OwnPrior
 from .prior import DualGranularityPrior
 from .regions import PixelCrops
 
-FORWARD_DRAWS, FORWARD_STEPS = 8, 10  # the numbers by which the estimator predicts by default
+FORWARD_DRAWS, FORWARD_STEPS = 8, 10  # of a call of the network itself
 
 Watch = Callable[[Tensor, Denoised], None]
 

@@ -173,12 +173,12 @@ class DualGranularityPrior(nn.Module):
 
         The saliency map; if fused, with the logits of the local branch at each place, on the map on
         which regions are chosen. That branch is linear in the features of a window, so that its
-        logits at each place, whose mean are those of a window, are known before a region is.
+        logits at each place, whose mean over a window is the window's, are known before.
         """
         if self.importance != "fused" or not isinstance(self.regions, FeatureWindows):
             return saliency
         local: Tensor = self.classifier(maps.fine.movedim(1, 3)).movedim(3, 1)
-        return (self._resized(saliency) + self._resized(local)).detach()
+        return self._resized(saliency) + self._resized(local)
 
     def _resized(self, evidence: Tensor) -> Tensor:
         """Evidence on the cells on which regions are chosen, in float32."""

@@ -1,4 +1,4 @@
-"""Regions of interest: their selection from the saliency map, and their features."""
+"""Regions of interest: their selection by their importance, and their features."""
 
 from collections.abc import Sequence
 

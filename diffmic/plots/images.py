@@ -41,8 +41,8 @@ def plot_regions(
         Index of the image in the explanation.
     saliency : bool or int
         Saliency under the regions: the evidence for one class against the mean of all, where it is
-        above that of the whole image. True: of the most probable class by the whole image; an
-        integer: of the class with this index; False: none.
+        above that of the whole image. True: of the most probable class by the prior; an integer: of
+        the class with this index; False: none.
     ax : Axes or None
         Axes to draw on; None: those of a new figure.
 
@@ -58,8 +58,9 @@ def plot_regions(
     ax = ax or pyplot().subplots(figsize=(3, 3))[1]
     _show(ax, image)
     if saliency is not False:
+        proba = (explanation.global_proba + explanation.local_proba)[index]
         # Compared with True by identity, since the index 1 equals it.
-        chosen = explanation.global_proba[index].argmax() if saliency is True else saliency
+        chosen = proba.argmax() if saliency is True else saliency
         _overlay(ax, explanation.evidence(index)[int(chosen)], explanation.frames[index])
     attention = explanation.attention[index]
     strengths = attention / attention.max()
@@ -131,11 +132,12 @@ def plot_predictions(
     for number, image in enumerate(images):
         picture = axes[2 * (number // columns), number % columns]
         bars = axes[2 * (number // columns) + 1, number % columns]
+        predicted = int(diffusion[number].argmax())
         if explanation is None:
             _show(picture, image)
         else:
-            plot_regions(image, explanation, number, ax=picture)
-        chosen = str(class_names[int(diffusion[number].argmax())])
+            plot_regions(image, explanation, number, saliency=predicted, ax=picture)
+        chosen = str(class_names[predicted])
         title, colour = f"predicted: {chosen}", "black"
         if truth is not None:
             actual = _names(np.asarray(truth)[number], class_names)

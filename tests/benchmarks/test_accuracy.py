@@ -487,7 +487,7 @@ def test_regions_are_compared_on_small_sets_of_validation(data, tmp_path, monkey
     rows = Results(results).rows()
     assert [row["method"] for row in rows] == [
         f"{kind}: {what}"
-        for kind in ("off", "paper", "contrast", "fine map", "zoom")
+        for kind in ("off", "paper", "fused", "contrast", "fine map", "zoom")
         for what in ("prior", "local", "diffusion")
     ]
     assert {(row["part"], row["image_size"], row["max_epochs"]) for row in rows} == {

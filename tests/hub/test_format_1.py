@@ -216,3 +216,20 @@ def test_another_number_of_timesteps_is_refused(new, tmp_path, n_timesteps):
 def test_a_damaged_file_of_format_1_is_an_error_that_says_why(new, tmp_path, change, message):
     with pytest.raises(ModelFileError, match=message):
         load(downgrade(new, tmp_path / "old", change), backbone=message[:8] != "backbone")
+
+
+def test_a_fit_that_goes_on_chooses_regions_as_the_saved_model_does(tmp_path):
+    """The named architectures have changed since some models were saved."""
+    before = Architecture(region_importance="contrast", region_map="fine")
+    parameters = {"backbone": "test_resnet", "pretrained": False, "max_epochs": 1, "num_steps": 3}
+    options = {"random_state": 0, "verbose": 0, "device": "cpu", "warm_start": True}
+    X, y = stripes(30)
+    fitted = DiffMICClassifier(architecture=before, **parameters, **options).fit(X, y)
+    fitted.set_params(architecture="default").save_pretrained(tmp_path)
+    loaded = load(tmp_path, backbone=False)
+    assert loaded.architecture == before
+    plan = loaded.model_.plan
+    assert loaded.fit(X, y).model_.plan == plan
+    # One that was set for the next fit and is of another kind stays.
+    fitted.set_params(architecture="zoom").save_pretrained(tmp_path / "next")
+    assert load(tmp_path / "next", backbone=False).architecture == "zoom"
