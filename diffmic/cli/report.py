@@ -205,7 +205,8 @@ def _mistakes(clf: "DiffMICClassifier", report: "EvaluationReport", part: Any) -
     yield (
         f"<p>{len(wrong)} of {report.n_images} test images were decided wrongly. Here are those of "
         "which the model was most sure. Frames: regions it read, thicker with more attention; "
-        'colour: evidence for the class of the whole image.</p><div class="mistakes">'
+        "colour: evidence for the class that the prior holds most probable.</p>"
+        '<div class="mistakes">'
     )
     known = report.classes.tolist()
     for index in worst.tolist():
