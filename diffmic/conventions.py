@@ -25,6 +25,12 @@ def is_number(value: Any) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
+def some(names: Sequence[Any], limit: int = 3) -> str:
+    """The first names, and that there are more."""
+    shown = ", ".join(str(name) for name in names[:limit])
+    return shown + (", …" if len(names) > limit else "")
+
+
 def warn_about_spelling(names: Sequence[str], what: str) -> None:
     """Point out names that the eye takes for one."""
     spelt = defaultdict(list)

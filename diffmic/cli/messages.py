@@ -62,8 +62,9 @@ def told() -> Iterator[None]:
 
         def show(message: Any, category: Any, *place: Any, **more: Any) -> None:
             if issubclass(category, DiffMICWarning):
-                # Once, although each batch has its own numbers.
-                if (cause := re.sub(r"\d+", "0", str(message))) not in said:
+                # Once, although each batch has its own numbers and names.
+                text = str(message).partition(" The first: ")[0]
+                if (cause := re.sub(r"\d+", "0", text)) not in said:
                     said.add(cause)
                     say(f"warning: {message}")
             else:

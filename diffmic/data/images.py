@@ -121,8 +121,8 @@ def _scaled(images: Tensor, value_range: ValueRange, reading: Reading) -> Tensor
         counts = [_n_outside(part, value_range) for part in parts_of(images)]
         n_outside = torch.cat(counts).view(len(images), -1).sum(dim=1)
         outside = n_outside > _FEW * images[0].numel()
-    if outside.any():
-        reading.note(Note.OUTSIDE, int(outside.sum()))
+    for place in outside.nonzero().flatten().tolist():
+        reading.note(Note.OUTSIDE, place)
     return scaled
 
 
@@ -148,7 +148,7 @@ def _unit_floats(
                 f"Float images must lie in 0–1; found {lowest:.4g} to {highest:.4g}. "
                 f"{advice(lowest, highest)} The first such image: {where}."
             )
-        reading.note(Note.CLIPPED)
+        reading.note(Note.CLIPPED, index)
     return images.clamp(0, 1) if low.min() < 0 or high.max() > 1 else images
 
 

@@ -9,11 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..conventions import some
 from ..errors import InputError, warn_user
 from ..tasks import Task
 from .preprocessing import PreparedImages
 from .ranges import ValueRange
-from .sources import ImageSource, SomeImages
+from .sources import ImageSource, SomeImages, name_of
 
 Counts = dict[str, list[int]]  # "positive", "negative", "unknown" → number of images, by class
 
@@ -78,9 +79,10 @@ def with_labels(images: LabelledImages, where: str) -> tuple[LabelledImages, NDA
         raise InputError(f"No label of any image of {where} is known.")
     if len(kept) == len(known):
         return images, kept
+    without = [name_of(images.images, n) for n in (~known).nonzero().flatten().tolist()]
     warn_user(
         f"No label of {len(known) - len(kept)} of {len(known)} images of {where} is known; they "
-        f"are left out. The first is image {int((~known).nonzero()[0])}."
+        f"are left out. The first: {some(without)}."
     )
     return images.subset(kept.tolist()), kept
 

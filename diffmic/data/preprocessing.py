@@ -16,7 +16,7 @@ from .framing import cropped, made_small, resized
 from .images import as_image
 from .ranges import ValueRange
 from .reading import DARK, Note, Notes, Reading
-from .sources import DatasetImages, ImageSource, read_from
+from .sources import DatasetImages, ImageSource, name_of, read_from
 from .workers import workers_of
 
 
@@ -79,7 +79,7 @@ class _Batches(Dataset[Item]):
     ) -> None:
         self.images, self.image_size, self.crop = images, image_size, crop
         self.zoom_size, self.value_range, self.with_targets = zoom_size, value_range, with_targets
-        self.notes = Notes()
+        self.notes = Notes(partial(name_of, images))
         self.targets: list[Any] = []
 
     def items(self, only: Sequence[int] | None = None) -> Iterator[Item]:
@@ -122,7 +122,8 @@ class _Batches(Dataset[Item]):
             items = self.items(only)
             batches = map(collate, iter(lambda: list(islice(items, batch_size)), []))
         for batch in batches:
-            self.notes.add_flags((batch["notes"] | _darkness(batch["image"])).tolist())
+            flags = batch["notes"] | _darkness(batch["image"])
+            self.notes.add_flags(flags.tolist(), batch["index"].tolist())
             self.targets += batch.pop("target", ())
             yield batch
 
@@ -264,7 +265,7 @@ class PreparedItems(PreparedImages):
 def noticed(item: Item, value_range: ValueRange | None) -> list[str]:
     """What was noticed in a prepared image, a sentence or two for each cause."""
     notes = Notes()
-    notes.add_flags([item["notes"] | int(_darkness(item["image"][None]))])
+    notes.add_flags([item["notes"] | int(_darkness(item["image"][None]))], [item["index"]])
     return list(notes.messages(value_range))
 
 

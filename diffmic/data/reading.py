@@ -1,15 +1,17 @@
 """What is noticed while images are read, and how it is said: one warning per cause."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import IntFlag
 
 from torch import Tensor
 
+from ..conventions import some
 from ..errors import InputError, warn_user
 from .ranges import ValueRange
 
+_NAMED = 3  # images that a message names
 DARK = 1 / 8  # 12-bit pixels in 16-bit files reach 1/16 of the range, 13-bit pixels 1/8
 
 
@@ -66,7 +68,8 @@ class Reading:
     # is decoded, as far as that makes no difference. None: it is read whole.
     side: int | None = None
     full_size: tuple[int, int] | None = None  # (H, W) of an image that was reduced
-    notes: Counter[Note] = field(default_factory=Counter)  # number of images, one or an array's
+    # Places of the images in which each thing was noticed: 0, or some of an array's.
+    notes: dict[Note, list[int]] = field(default_factory=dict)
     # Black and white by the file's own word, of integers of more than 8 bits; None: it says
     # nothing. See ``diffmic.depth.applied_range``.
     own: tuple[float, float] | None = None
@@ -77,9 +80,9 @@ class Reading:
         height, width = image.shape[-2:]
         return self.full_size or (height, width)
 
-    def note(self, what: Note, n_images: int = 1) -> None:
-        """Remember something about an image, or about some images of an array."""
-        self.notes[what] += n_images
+    def note(self, what: Note, place: int = 0) -> None:
+        """Remember something about an image, or about the image of an array at a place."""
+        self.notes.setdefault(what, []).append(place)
 
     @property
     def flags(self) -> int:
@@ -97,22 +100,33 @@ def one_of_many(reason: InputError) -> InputError:
 
 @dataclass
 class Notes:
-    """Number of images in which each thing was noticed."""
+    """Number of images in which each thing was noticed, and which are the first of them.
 
+    ``name`` is the name of an image by its index; None: images have none.
+    """
+
+    name: Callable[[int], str] | None = None
     n_images: int = 0
     counts: Counter[Note] = field(default_factory=Counter)
+    first: dict[Note, list[int]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, reading: Reading, n_images: int = 1) -> None:
-        """Count what was noticed in an image, or in the images of an array."""
+    def add(self, reading: Reading, index: int, n_images: int = 1) -> None:
+        """Count what was noticed in the image at an index, or in those of an array from there."""
         self.n_images += n_images
-        self.counts.update(reading.notes)
+        for note, places in reading.notes.items():
+            self._count(note, [index + place for place in places])
 
-    def add_flags(self, flags: Iterable[int]) -> None:
+    def add_flags(self, flags: Iterable[int], indices: Iterable[int]) -> None:
         """Count the notes of each image of a batch."""
-        for number in flags:
+        for number, index in zip(flags, indices, strict=True):
             self.n_images += 1
-            if number:
-                self.counts.update(note for note in Note if note & number)
+            for note in Note if number else ():
+                if note & number:
+                    self._count(note, [index])
+
+    def _count(self, note: Note, indices: list[int]) -> None:
+        self.counts[note] += len(indices)
+        self.first[note] += indices[: _NAMED + 1 - len(self.first[note])]
 
     def warn(self, value_range: ValueRange | None = None) -> None:
         """Say what was noticed, in one warning for each cause."""
@@ -125,6 +139,9 @@ class Notes:
         images = "image" if self.n_images == 1 else "images"
         for note, meaning in _MEANINGS.items():
             if count := self.counts[note]:
-                yield f"{count} of {self.n_images} {images} {meaning.format(range=shown)}."
+                told = f"{count} of {self.n_images} {images} {meaning.format(range=shown)}."
+                if self.name is not None:
+                    told += f" The first: {some([*map(self.name, self.first[note])], _NAMED)}."
+                yield told
         if self.n_images and self.counts[Note.DARK] == self.n_images:
             yield _DARK.format(self.n_images)

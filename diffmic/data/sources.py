@@ -55,6 +55,10 @@ class Source:
     def check(self, reading: Reading) -> None:
         """Check what can be checked quickly, for an error early rather than late."""
 
+    def named(self, index: int) -> str:
+        """Name of an image for people: its file, or else its number."""
+        return f"image {index}"
+
     def __getitem__(self, index: int) -> Tensor:
         return self.read(index, Reading())
 
@@ -96,6 +100,9 @@ class FileImages(Source):
     def read(self, index: int, reading: Reading) -> Tensor:
         return as_image(self.paths[index], name=f"image {index}", reading=reading)
 
+    def named(self, index: int) -> str:
+        return repr(str(os.fsdecode(self.paths[index])))
+
     def check(self, reading: Reading) -> None:
         """Check the header of every file; pixels are decoded once, when they are used."""
         for number, path in enumerate(self.paths):
@@ -126,6 +133,10 @@ class ListImages(Source):
     def read(self, index: int, reading: Reading) -> Tensor:
         return as_image(self.images[index], name=f"image {index}", reading=reading)
 
+    def named(self, index: int) -> str:
+        image = self.images[index]
+        return repr(str(os.fsdecode(image))) if is_path(image) else super().named(index)
+
     def check(self, reading: Reading) -> None:
         """Check types, and the headers of files; decode the first image."""
         for index, image in enumerate(self.images):
@@ -147,6 +158,9 @@ class OneImage(Source):
 
     def read(self, index: int, reading: Reading) -> Tensor:
         return as_image(self.image, name=self.name, reading=reading)
+
+    def named(self, index: int) -> str:
+        return self.name
 
 
 def is_path(value: Any) -> bool:
@@ -184,6 +198,9 @@ class DatasetImages(Source):
     def read(self, index: int, reading: Reading) -> Tensor:
         return self.item(index, reading)[0]
 
+    def named(self, index: int) -> str:
+        return file_of(self.dataset, index) or super().named(index)
+
     def item(
         self, index: int, reading: Reading, *, with_target: bool = False
     ) -> tuple[Tensor, Any]:
@@ -216,6 +233,9 @@ class SomeImages(Source):
     def read(self, index: int, reading: Reading) -> Tensor:
         return read_from(self.images, self.indices[index], reading)
 
+    def named(self, index: int) -> str:
+        return name_of(self.images, self.indices[index])
+
 
 def is_of_a_dataset(images: Any) -> bool:
     """Whether images are those of a Dataset, or some of them."""
@@ -229,6 +249,11 @@ def read_from(images: Any, index: int, reading: Reading) -> Tensor:
     if isinstance(images, Source):
         return images.read(index, reading)
     return as_image(images[index], name=f"image {index}", reading=reading)
+
+
+def name_of(images: Any, index: int) -> str:
+    """Name of an image of a source, or of any other sequence of images, for people."""
+    return images.named(index) if isinstance(images, Source) else f"image {index}"
 
 
 @dataclass(frozen=True)

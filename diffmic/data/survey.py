@@ -1,6 +1,7 @@
 """Survey: every image is read and checked once, before any work."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..errors import InputError, warn_user
 from ..logs import bar
 from .ranges import SIXTEEN_BITS, ValueRange, found_range
 from .reading import DARK, Notes, Reading, one_of_many
-from .sources import ArrayImages, ImageSource, Sighting, Surveyed
+from .sources import ArrayImages, ImageSource, Sighting, Surveyed, name_of
 
 
 @dataclass
@@ -20,11 +21,13 @@ class Survey:
 
     value_range: ValueRange | None = None  # that the user gave; None: see ``range``
     skip: bool = False  # whether images that cannot be used are left out, instead of an error
+    images: Any = ()  # the source
     image_shape: tuple[int, int, int] = (0, 0, 0)  # of the first image
     largest: float | None = None  # pixel of all float images, if there are any
     largest_byte: int | None = None  # pixel of all images of 8 bits, if there are any
     lows: list[float] = field(default_factory=list)  # smallest value of each image of more bits
     highs: list[float] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)  # indices of these images
     own: list[Range | None] = field(default_factory=list)  # their ranges, by their files' word
     notes: Notes = field(default_factory=Notes)
     kept: list[int] = field(default_factory=list)  # indices of the images that can be used
@@ -35,8 +38,8 @@ class Survey:
         if not isinstance(found.image, InputError):
             self.kept.append(index)
             self.targets.append(found.target)
-            self.notes.add(found.reading)
-            self._see(found.image, found.reading)
+            self.notes.add(found.reading, index)
+            self._see(found.image, found.reading, index)
         elif self.skip:
             self.failed[index] = str(found.image)
         elif self.kept:
@@ -44,13 +47,15 @@ class Survey:
         else:
             raise found.image
 
-    def _see(self, images: Tensor, reading: Reading) -> None:
+    def _see(self, images: Tensor, reading: Reading, index: int) -> None:
+        """Summarise the image (C, H, W) at an index, or those of an array (n, C, H, W) from it."""
         if not self.image_shape[0]:
             self.image_shape = images.shape[-3], *reading.size_of(images)
         if reading.extremes is not None:
             self.lows.extend(reading.extremes[0].tolist())
             self.highs.extend(reading.extremes[1].tolist())
             self.own.extend([reading.own] * len(reading.extremes[1]))
+            self.places.extend(range(index, index + len(reading.extremes[1])))
         elif images.is_floating_point():
             self.largest = max(self.largest or 0.0, float(images.max()))
         else:
@@ -71,11 +76,12 @@ class Survey:
         ``with_targets``: whether to keep the targets of the items of a Dataset. ``progress``: label
         of a progress bar. An InputError names an image that cannot be used, unless ``skip``.
         """
-        survey = cls(value_range, skip)
+        survey = cls(value_range, skip, images, notes=Notes(partial(name_of, images)))
         if isinstance(images, ArrayImages) and not skip:
             for part, reading in images.parts(lambda: Reading(value_range, raw=True)):
-                survey.notes.add(reading, len(part))
-                survey._see(part, reading)
+                index = survey.notes.n_images
+                survey.notes.add(reading, index, len(part))
+                survey._see(part, reading, index)
             survey.kept = list(range(len(images)))
             return survey
         each = Surveyed(images, value_range, with_targets)
@@ -118,20 +124,22 @@ class Survey:
         """Warn if images use a small part of the range, as 12-bit pixels in 16-bit files do."""
         found, largest, byte = self.range, self.largest, self.largest_byte
         # Images that are read by their own range are as bright as their files have them.
-        alone = [h for h, own in zip(self.highs, self.own, strict=True) if not _has_own(own, found)]
-        typical = median(alone) if alone else 0
+        each = zip(self.highs, self.own, self.places, strict=True)
+        alone = {place: high for high, own, place in each if not _has_own(own, found)}
+        typical = median(alone.values()) if alone else 0
+        brightest = max(alone, key=lambda place: alone[place], default=0)
         if (
             self.value_range is None
             and found is not None
             and alone
-            and typical < max(alone)
+            and typical < alone[brightest]
             and typical - found.low < DARK * (found.high - found.low)
         ):
             warn_user(
                 f"The range of pixel values that was found is ({found.low:g}, {found.high:g}), but "
-                f"most images reach no more than {typical:g}, so they are nearly black: one "
-                f"reaches {max(alone):g}. Pass value_range=({found.low:g}, high) with the "
-                "value of white."
+                f"most images reach no more than {typical:g}, so they are nearly black: "
+                f"{name_of(self.images, brightest)} reaches {alone[brightest]:g}. Pass "
+                f"value_range=({found.low:g}, high) with the value of white."
             )
         if largest is not None and 0 < largest < DARK:
             value = max(1, round(largest * SIXTEEN_BITS))

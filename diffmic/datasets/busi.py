@@ -3,11 +3,11 @@
 import os
 from pathlib import Path
 
+from ..conventions import some
 from ..errors import InputError
 from .download import Download, Listed
 from .image_files import image_suffixes, is_hidden
 from .public import PublicDataset, Source
-from .table import some
 
 SOURCE = Source(
     title="BUSI",

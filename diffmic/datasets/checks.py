@@ -8,10 +8,10 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..conventions import some
 from ..data.files import check_image_file, read_image
 from ..errors import InputError
 from .image_files import image_suffixes, is_hidden
-from .table import some
 
 if TYPE_CHECKING:
     from .download import Download, Listed

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
+from ..conventions import some
 from ..errors import InputError
 from .download import Download, Listed
 from .public import PublicDataset, Source
-from .table import some
 
 SOURCE = Source(
     title="ChestX-ray14",

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..conventions import some
 from ..errors import InputError, warn_user
 from .checks import (
     check_copies,
@@ -21,7 +22,7 @@ from .checks import (
 )
 from .image_files import is_hidden, is_system_file
 from .public import PublicDataset, Source
-from .table import as_path, some
+from .table import as_path
 from .tables import Row, read_rows
 
 ON_ERROR = ("raise", "skip")

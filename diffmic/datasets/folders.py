@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..conventions import warn_about_spelling
+from ..conventions import some, warn_about_spelling
 from ..errors import InputError, warn_user
 from ..image_table import ImageTable
 from .image_files import is_hidden, is_image_file, is_system_file
-from .table import SPLIT_NAMES, as_path, some
+from .table import SPLIT_NAMES, as_path
 from .values import numbers_or_texts
 
 _LEVELS = ("label", "split", "group", "*")

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions import some
 from ..errors import DiffMICError, InputError, warn_user
 from .medmnist_sets import MEDMNIST, SIZES, MedMNISTSet
 from .public import PublicDataset, Source
-from .table import as_path, some
+from .table import as_path
 
 _SPLITS = ("train", "val", "test")
 _HOME = "https://medmnist.com"

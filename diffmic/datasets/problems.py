@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from ..conventions import some
 from ..data import TargetEncoding
 from ..data.splits import validation_split
 from ..errors import InputError
 from ..tasks import MULTICLASS, MULTILABEL, Task
 from .inspection import Inspection, Sets
-from .table import some
 
 _DARK = 1 / 8  # of the range: images that reach no further are nearly black
 _FRACTION = 0.15  # of the images, which fit holds out unless told otherwise

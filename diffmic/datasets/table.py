@@ -1,7 +1,6 @@
-"""What readers of data sets on disk share: paths that users give, and names in messages."""
+"""What readers of data sets on disk share: paths that users give, and names of splits."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,3 @@ def as_path(value: Any, name: str) -> Path:
     except (TypeError, RuntimeError) as reason:
         why = f" ({reason})" if isinstance(reason, RuntimeError) else ""
         raise InputError(f"{name} is {value!r}; give the path of it{why}.") from reason
-
-
-def some(names: Sequence[Any], limit: int = 3) -> str:
-    """The first names, and that there are more."""
-    shown = ", ".join(str(name) for name in names[:limit])
-    return shown + (", …" if len(names) > limit else "")

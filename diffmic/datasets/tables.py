@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..conventions import warn_about_spelling
+from ..conventions import some, warn_about_spelling
 from ..errors import InputError, warn_user
 from ..image_table import ImageTable
 from .image_files import image_suffixes
-from .table import as_path, some
+from .table import as_path
 from .values import Texts, indicator_matrix, indicator_value, numbers_or_texts, texts_for_nothing
 
 Row = dict[str, str]

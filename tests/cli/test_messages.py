@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 import diffmic
-from diffmic.cli.messages import _ADVICE, in_commands, show
+from diffmic.cli.messages import _ADVICE, in_commands, show, told
+from diffmic.errors import warn_user
 
 MARKDOWN = (
     "Some words.\n\n"
@@ -20,7 +21,7 @@ MARKDOWN = (
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "expected"),
     [
         ("Say levels='split/label'.", "Say --levels 'split/label'."),
         ("The column 'a b' holds files: pass image='a b'", "give --image 'a b'"),
@@ -30,8 +31,8 @@ MARKDOWN = (
         ("pass task='auto'.", "give --task 'auto'."),
     ],
 )
-def test_arguments_of_python_are_options_in_a_command(message, told):
-    assert told in in_commands(message)
+def test_arguments_of_python_are_options_in_a_command(message, expected):
+    assert expected in in_commands(message)
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,13 @@ def test_arguments_of_python_are_options_in_a_command(message, told):
 )
 def test_names_of_files_stay_as_they_are(message):
     assert in_commands(message) == message
+
+
+def test_what_is_told_of_several_batches_is_told_once(capsys):
+    with told():
+        for batch in (["a.png", "b.png"], ["c.png"]):
+            warn_user(f"{len(batch)} of 4 images have several frames. The first: {batch}.")
+    assert capsys.readouterr().err.count("several frames") == 1
 
 
 def test_every_advice_that_is_exchanged_is_one_that_the_library_gives():

@@ -189,7 +189,7 @@ def sgi():
 def test_colours_of_more_than_8_bits_that_pillow_cuts_are_said(content):
     reading = Reading(raw=True)
     read_inputs([content]).images.read(0, reading)
-    assert reading.notes[Note.BITS] == 1
+    assert Note.BITS in reading.notes
 
 
 @pytest.mark.parametrize("kind", ["PPM", "JPEG2000", "SGI", "PNG"])

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from sklearn.base import clone
 from tiny import small, stripes
+from torch.utils.data import DataLoader
 
 from diffmic import DiffMICClassifier, DiffMICWarning, InputError, ModelFileError
 from diffmic.data.ranges import ValueRange, found_range
@@ -129,10 +130,62 @@ def test_images_far_outside_are_pointed_out():
     assert "far outside the value range (-1000, 400)" in messages[0]
 
 
+class Folder:
+    """A Dataset that lists its files, as those of torchvision do."""
+
+    def __init__(self, paths):
+        self.samples = [(path, 0) for path in paths]
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        return np.load(self.samples[index][0]), 0
+
+
+def test_images_far_outside_are_named(tmp_path):
+    clf = fit(TWELVE)
+    images = TWELVE[:8].copy()
+    images[[1, 4, 5, 6]] *= 15
+    paths = [str(tmp_path / f"{number}.npy") for number in range(8)]
+    for path, image in zip(paths, images, strict=True):
+        np.save(path, image)
+    files = f"The first: {paths[1]!r}, {paths[4]!r}, {paths[5]!r}, …."
+    places = "The first: image 1, image 4, image 5, …."
+    for found, named in [
+        (paths, files),
+        (Folder(paths), files),
+        (images, places),
+        (list(images), places),
+        (DataLoader(list(images), batch_size=3, collate_fn=list), places),
+    ]:
+        (message,) = told(lambda found=found: clf.predict_proba(found))
+        assert message.startswith("4 of 8 images have pixels far outside")
+        assert message.endswith(named)
+    (message,) = told(lambda: clf.predict_proba(paths[1]))
+    assert message.endswith(f"The first: {paths[1]!r}.")
+
+
+def test_images_of_a_fit_in_which_something_is_noticed_are_named(tmp_path):
+    images = [Image.fromarray(image) for image in X]
+    for number in (3, 7):
+        images[number].putalpha(100)
+        images[number].save(tmp_path / f"{number}.png")
+        images[number] = tmp_path / f"{number}.png"
+    names = ", ".join(repr(str(tmp_path / f"{number}.png")) for number in (3, 7))
+    with pytest.warns(DiffMICWarning, match=f"2 of 30 images have .* The first: {names}"):
+        DiffMICClassifier(**small(max_epochs=1)).fit(images, Y)
+    floats = (X / 255).astype(np.float32)
+    floats[[9, 20], 0, 0] = 1.2
+    with pytest.warns(DiffMICWarning, match="2 of 30 images have .* The first: image 9, image 20"):
+        DiffMICClassifier(**small(max_epochs=1)).fit(floats, Y)
+
+
 def test_a_range_that_one_image_makes_wide_is_pointed_out():
     images = TWELVE.copy()
     images[3, 2, 2] = 65535
-    with pytest.warns(DiffMICWarning, match=r"most images .* 3999, .*65535.*value_range"):
+    message = r"most images .* 3999, .*: image 3 reaches 65535.*value_range"
+    with pytest.warns(DiffMICWarning, match=message):
         DiffMICClassifier(**small(max_epochs=1)).fit(images, Y)
 
 
