@@ -11,7 +11,7 @@ import numpy as np
 from ..conventions import some, warn_about_spelling
 from ..errors import InputError, warn_user
 from ..image_table import ImageTable
-from .image_files import is_hidden, is_image_file, is_system_file
+from .image_files import is_hidden, is_image_file, is_named_as_one, is_system_file
 from .table import SPLIT_NAMES, as_path
 from .values import numbers_or_texts
 
@@ -28,7 +28,8 @@ def read_folders(
 
     Every file that Pillow or DICOM's suffixes declare an image is read, and every other file that
     begins like one, or like an array of NumPy. Links are followed. Hidden folders and files are
-    left out. A warning says what was left out.
+    left out. A warning says what was left out; texts, tables and the like in the root are not worth
+    one.
 
     Parameters
     ----------
@@ -50,8 +51,8 @@ def read_folders(
     Raises
     ------
     InputError
-        The folder does not exist or cannot be read, contains no images, or has another structure;
-        or two links lead to one folder.
+        The folder does not exist or cannot be read, contains no images, has images outside its
+        class folders, or another structure; or two links lead to one folder.
     """
     root = as_path(folder, "folder")
     if not root.is_dir():
@@ -61,10 +62,10 @@ def read_folders(
     files = sorted(walk.files(root, (os.path.realpath(root),)))
     parts = [file.relative_to(root).parts for file in files]
     order = _auto_levels(root, parts) if levels == "auto" else _checked_levels(levels)
-    stray = next((f for f, p in zip(files, parts, strict=True) if len(p) <= len(order)), None)
+    stray = [p for p in parts if len(p) <= len(order)]
     if not files or stray:
-        found = f", and {str(stray)!r} in another place." if stray else "."
-        raise InputError(f"{_needed(root, order)}; found {len(files)} images{found}{walk.told()}")
+        way_out = " Move them into the folders of their classes, or elsewhere." if stray else ""
+        raise InputError(f"{_needed(root, order)}; {_found(parts, stray)}.{way_out}{walk.told()}")
     depth = order.index("label")
     labels = [p[depth] for p in parts]
     splits = np.asarray([p[order.index("split")] for p in parts]) if "split" in order else None
@@ -106,7 +107,7 @@ class _Walk:
                     self.left_out["link(s) that lead nowhere"].append(name)
             elif is_image_file(path):
                 yield path
-            elif folder != self.root:  # a table or licence beside the classes is in no class
+            elif folder != self.root or is_named_as_one(entry.name):  # no table or licence
                 self.left_out["file(s) that are no image"].append(name)
 
     def _below(self, folder: Path, above: tuple[str, ...]) -> Iterator[Path]:
@@ -157,19 +158,19 @@ class _Walk:
 
 
 def _auto_levels(root: Path, parts: list[tuple[str, ...]]) -> list[str]:
-    """Levels that fit all images: splits and classes, or classes alone."""
-    first = {p[0] for p in parts}
-    splits = bool(parts) and all(name.casefold() in SPLIT_NAMES for name in first)
-    shallow = next((p for p in parts if len(p) < 3), None)
-    order = ["split", "label"] if splits and shallow is None else ["label"]
-    deep = next((p for p in parts if len(p) > len(order) + 1), None)
-    if deep is None:
+    """Levels that fit all images below the root: splits and classes, or classes alone."""
+    first = {p[0] for p in parts if len(p) > 1}
+    splits = bool(first) and all(name.casefold() in SPLIT_NAMES for name in first)
+    shallow: list[tuple[str, ...]] = [p for p in parts if len(p) == 2]
+    order = ["split", "label"] if splits and not shallow else ["label"]
+    away = [p for p in parts if len(p) > len(order) + 1]
+    if not away:
         return order
-    if splits and shallow is not None:
-        deep = shallow
+    if splits and shallow:
+        away = shallow
         way_out = "Read a split whose images all lie in class folders as a folder of its own."
     elif order == ["label"] and len(first) == 1:
-        inner = root / deep[0]
+        inner = root / away[0][0]
         way_out = f"If the classes are the folders in {str(inner)!r}, read that folder."
     else:
         way_out = (
@@ -179,10 +180,7 @@ def _auto_levels(root: Path, parts: list[tuple[str, ...]]) -> list[str]:
             if order == ["label"]
             else "Say what the folders of each level are, such as levels='split/label/group'."
         )
-    raise InputError(
-        f"{_needed(root, order)}; found {len(parts)} images, and {str(root.joinpath(*deep))!r} "
-        f"in another place. {way_out}"
-    )
+    raise InputError(f"{_needed(root, order)}; {_found(parts, away)}. {way_out}")
 
 
 def _checked_levels(levels: str) -> list[str]:
@@ -206,6 +204,14 @@ def _needed(root: Path, order: list[str]) -> str:
             "folders with such class folders)"
         )
     return f"{str(root)!r} must hold a folder per class with images in it, as {shape}/image.png"
+
+
+def _found(parts: list[tuple[str, ...]], away: list[tuple[str, ...]]) -> str:
+    """How many images there are, and which of them lie in another place."""
+    names = some([repr(os.path.join(*p)) for p in away])
+    return f"found {len(parts)} images" + (
+        f", {len(away)} of them in another place ({names})" if away else ""
+    )
 
 
 def _check_linked_twice(files: list[Path], labels: list[str], splits: list[str] | None) -> None:

@@ -1,12 +1,13 @@
 """Which files are images: by their suffix where it says so, else by how they begin."""
 
+import mimetypes
 import warnings
 from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageFile
 
-from ..conventions import DICOM_SUFFIXES
+from ..conventions import DICOM_SUFFIXES, IMAGE_SUFFIXES
 from ..dicom import is_dicom
 
 _NO_PIXELS = {"MPEG", "IPTC"}  # Pillow knows these files, but shows no image of them
@@ -31,6 +32,12 @@ def image_suffixes() -> frozenset[str]:
 def is_image_file(file: Path) -> bool:
     """Whether a file is an image; a file without a known suffix is opened to see."""
     return file.suffix.lower() in image_suffixes() or _begins_like_an_image(file)
+
+
+def is_named_as_one(name: str) -> bool:
+    """Whether a file is named as an image, a video or a volume, even of a format unknown here."""
+    kind = mimetypes.guess_type(name)[0] or ""
+    return kind.startswith(("image/", "video/")) or name.lower().endswith(IMAGE_SUFFIXES)
 
 
 def is_system_file(name: str) -> bool:

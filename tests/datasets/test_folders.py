@@ -52,9 +52,9 @@ def test_classes_may_be_called_train_and_test(tmp_path):
     ("files", "message"),
     [
         ([], r"found 0 images\."),
-        (["1.png"], r"found 1 images, and '.*1\.png' in another place"),
-        (["a/1.png", "b/deep/2.png"], r"found 2 images, and '.*2\.png' in another place"),
-        (["train/a/1.png", "other/a/2.png"], r"found 2 images, and '.*2\.png' in another place"),
+        (["1.png"], r"found 1 images, 1 of them in another place \('1\.png'\)"),
+        (["a/1.png", "b/deep/2.png"], r"found 2 images, 1 of them in another place .*2\.png'\)"),
+        (["train/a/1.png", "other/a/2.png"], r"found 2 images, 2 of them in .*1\.png'\)"),
     ],
 )
 def test_folders_of_another_shape_are_an_error_that_names_a_file(tmp_path, files, message):
@@ -207,9 +207,27 @@ def test_splits_go_by_many_names(tmp_path, names):
 def test_images_beside_the_classes_of_a_split_are_an_error(tmp_path):
     save(tmp_path / "train/a/1.png")
     save(tmp_path / "test/2.png")
-    with pytest.raises(InputError, match=r"2\.png' in another place\. Read a split whose"):
+    with pytest.raises(InputError, match=r"another place \('test.2\.png'\)\. Read a split whose"):
         read_folders(tmp_path)
     assert len(read_folders(tmp_path / "train")) == 1
+
+
+@pytest.mark.parametrize("classes", [("a", "b"), ("train/a", "test/a")])
+def test_images_beside_all_folders_are_an_error_that_counts_them(tmp_path, classes):
+    for name in (*(f"{c}/1.png" for c in classes), *(f"loose {n}.png" for n in range(4))):
+        save(tmp_path / name)
+    message = r"found 6 images, 4 of them in another place \('loose 0.png', .*, …\)\. Move them"
+    with pytest.raises(InputError, match=message):
+        read_folders(tmp_path)
+    assert len(read_folders(tmp_path, exclude="loose*")) == 2
+
+
+def test_files_beside_the_classes_that_are_named_as_images_are_told(tmp_path):
+    save(tmp_path / "a/1.png")
+    for name in ("labels.csv", "README", "Thumbs.db", "scan.nii.gz", "film.mp4", "archive.zip"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.warns(DiffMICWarning, match=r"2 file\(s\) that are no image \(film.mp4, scan.nii"):
+        assert len(read_folders(tmp_path)) == 1
 
 
 def test_classes_that_are_called_like_splits_are_pointed_out(tmp_path):
@@ -249,7 +267,7 @@ def test_levels_that_cannot_be_are_an_error(tmp_path, levels):
 def test_an_image_above_its_level_is_an_error(tmp_path):
     save(tmp_path / "a/P1/1.png")
     save(tmp_path / "a/2.png")
-    with pytest.raises(InputError, match=r"as label/group/image\.png; .*2\.png' in another place"):
+    with pytest.raises(InputError, match=r"as label/group/image\.png; .*place \('a.2\.png'\)"):
         read_folders(tmp_path, levels="label/group")
 
 
