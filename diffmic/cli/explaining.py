@@ -24,7 +24,7 @@ def explain(
     """Show where a model looked: regions, their attention, and pictures of them.
 
     JSON lines on standard output: as by predict, and regions (x0, y0, x1, y1 in pixels of the
-    image) with their attention. With `--out`, a picture of each image.
+    image) with their attention. With `--out`, a picture of each image, eye-regions.png for eye.jpg.
 
     **Examples**
 
@@ -46,7 +46,9 @@ def explain(
     stage = stage_of(clf, None)
     used: set[str] = set()
     failed = 0
-    for named in image_files(images):
+    files = image_files(images)
+    # All are known before a picture is drawn, which may be into one of the folders.
+    for named in files if out is None else list(files):
         fault = named.fault
         if not fault:
             try:
@@ -75,13 +77,15 @@ def _picture(name: str, found: Any, row: dict[str, Any], out: Path, used: set[st
     """Draw an image with its regions into a file of its own."""
     import matplotlib.pyplot as plt
 
+    from ..datasets.image_files import without_suffix
     from ..plots import plot_regions
 
-    stem = Path(name).name
+    # Another name than the image's, which may lie in the same folder.
+    stem = f"{without_suffix(Path(name).name)}-regions"
     number = 1
-    while (file := f"{stem}{'' if number == 1 else f'-{number}'}.png") in used:
+    while (file := f"{stem}{'' if number == 1 else f'-{number}'}.png").casefold() in used:
         number += 1
-    used.add(file)
+    used.add(file.casefold())  # on some systems "A" and "a" are one file
     axes = plot_regions(name, found)
     label = row["predicted"]
     axes.set_title(", ".join(label) if isinstance(label, list) else label, fontsize=8)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..conventions import some
 from ..data.files import check_image_file, read_image
 from ..errors import InputError
-from .image_files import image_suffixes, is_hidden
+from .image_files import image_suffixes, is_hidden, without_suffix
 
 if TYPE_CHECKING:
     from .download import Download, Listed
@@ -88,8 +88,7 @@ def image_files_in(folders: Sequence[Path], ignored: str) -> dict[str, list[Path
 
 
 def _stem(name: str) -> str:
-    stem, suffix = os.path.splitext(name)
-    return (stem if suffix.lower() in image_suffixes() else name).casefold()
+    return without_suffix(name).casefold()
 
 
 def matched(

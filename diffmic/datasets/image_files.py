@@ -1,6 +1,7 @@
 """Which files are images: by their suffix where it says so, else by how they begin."""
 
 import mimetypes
+import os
 import warnings
 from functools import cache
 from pathlib import Path
@@ -27,6 +28,12 @@ def image_suffixes() -> frozenset[str]:
     """Lower-case suffixes of image files: those that Pillow reads, and DICOM's."""
     pillows = [suffix for suffix, name in Image.registered_extensions().items() if _shown(name)]
     return frozenset({*pillows, *DICOM_SUFFIXES})
+
+
+def without_suffix(name: str) -> str:
+    """Name of a file without its suffix, if that is one of an image: not "1.2.840.5" of DICOM."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in image_suffixes() else name
 
 
 def is_image_file(file: Path) -> bool:

@@ -5,10 +5,12 @@ import os
 import re
 import shlex
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import stripes
 from typer.testing import CliRunner
 
 from diffmic import DiffMICClassifier
@@ -115,6 +117,34 @@ def test_explain_tells_regions_and_draws_them(saved, photos, command, tmp_path):
     assert "1 image(s) could not be read" in done.stderr
     with Image.open(tmp_path / rows[0]["picture"]) as picture:
         assert min(picture.size) > 100
+
+
+def test_pictures_of_explanations_have_names_of_their_own(saved, tmp_path):
+    left, right = tmp_path / "left", tmp_path / "right"
+    for name in ("left/eye.png", "left/Eye.jpg", "left/1.2.840.7", "right/eye.png", "right/1.2.3"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        image = Image.fromarray(stripes(3)[0][0])
+        image.save(tmp_path / name, "JPEG" if name.endswith("jpg") else "PNG")
+    content = {file: file.read_bytes() for file in left.iterdir()}
+    done = CliRunner().invoke(
+        app, ["explain", str(saved), str(left), str(right), "--out", str(left), "--device", "cpu"]
+    )
+    assert done.exit_code == 0
+    assert all(file.read_bytes() == before for file, before in content.items())
+    drawn = [json.loads(line)["picture"] for line in done.stdout.splitlines()]
+    assert [Path(picture).name for picture in drawn] == [
+        *("1.2.840.7-regions.png", "Eye-regions.png", "eye-regions-2.png"),
+        *("1.2.3-regions.png", "eye-regions-3.png"),
+    ]
+    assert all(Path(picture).is_file() for picture in drawn)
+
+
+def test_pictures_of_explanations_are_not_explained(saved, tmp_path):
+    Image.fromarray(stripes(3)[0][0]).save(tmp_path / "a.png")
+    out = tmp_path / "pictures"
+    done = CliRunner().invoke(app, ["explain", str(saved), str(tmp_path), "--out", str(out)])
+    assert done.exit_code == 0
+    assert [file.name for file in out.iterdir()] == ["a-regions.png"]
 
 
 @pytest.mark.slow
