@@ -35,6 +35,55 @@ _ADVICE = {
     ", or pass download=True, which needs `pip install medmnist`": "",
     "pretrained=False trains": "--from-scratch trains",
     "resume=True goes": "--resume goes",
+    # Of reading images: in a command, arrays are .npy files.
+    "Choose those that matter, and pass them as arrays, or as .npy files:": "Choose those that "
+    "matter, and save them in Python as .npy files:",
+    "with value_range=(low, high) for more than 8 bits": "Frames of more than 8 bits become floats "
+    "in 0–1: (frame - black) / (white - black)",
+    "Load it and choose the slices that matter:": "Load it in Python, and save the slices that "
+    "matter as .npy files of floats in 0–1:",
+    "X = [volume[..., k] for k in slices]": "part = (volume[..., k] - low) / (high - low)\n"
+    "    numpy.save(f'{k}.npy', part.clip(0, 1))",
+    "and pass value_range=(low, high) to DiffMICClassifier, for the values of black and "
+    "white": "for each slice k, with low and high, the values of black and white",
+    "and pass the array": "and save the array as .npy, by numpy.save",
+    "and pass arrays of uint16": "and save arrays of uint16 as .npy, by numpy.save",
+    "or pass arrays": "or save arrays as .npy, by numpy.save",
+    "Pass an array of it": "Save an array of it as .npy, by numpy.save",
+    "Pass the array of": "Save as .npy, by numpy.save, the array of",
+    "of an .npz file pass an array": "of an .npz file save an array as .npy",
+    "pass each slice": "save each slice",
+    "pass DiffMICClassifier(value_range": "train in Python with DiffMICClassifier(value_range",
+    "Pass DiffMICClassifier(value_range": "Train in Python with DiffMICClassifier(value_range",
+    "or fit with DiffMICClassifier(value_range": "or train in Python with "
+    "DiffMICClassifier(value_range",
+    "Measured values need DiffMICClassifier(value_range": "Measured values need a training in "
+    "Python with DiffMICClassifier(value_range",
+    "pass them without Normalize, or DiffMICClassifier(value_range": "save them without "
+    "normalising, or train in Python with DiffMICClassifier(value_range",
+    "pass them without Normalize;": "save them without normalising;",
+    "pass them as uint8": "save them as uint8",
+    "Pass value_range=(": "Train in Python with value_range=(",
+    "Pass images with the values that the model was fitted on, or fit with another value_range": ""
+    "Give images with the values that the model was fitted on",
+    "Pass the frame that matters as an image of its own, for example with "
+    "PIL.ImageSequence": "Save the frame that matters as an image of its own",
+    ", for example with Image.convert('RGB')": "",
+    "Pass a list of its files; diffmic.datasets.read_folders reads a folder for each class": "Name "
+    "its files",
+    ", and pass its path or its bytes": "",
+    ". If it is a path in bytes, decode it: os.fsdecode(path)": "",
+    "Install pillow-heif and call pillow_heif.register_heif_opener(), or convert": "Convert",
+    "Warnings are errors here: raise PIL.Image.MAX_IMAGE_PIXELS": "Reduce it",
+    ", or, if you trust it, raise PIL.Image.MAX_IMAGE_PIXELS (None: no limit)": "",
+    # Of reading folders and tables.
+    "choose what it means: uncertain='unknown', 'positive' or 'negative'. If it stands for absent, "
+    "pass y > 0": "write what it means into its cell: nothing for unknown, 1 or 0",
+    "Leave them out with exclude='*_mask*'": "Move the masks into another folder",
+    ", or leave it out with exclude=": "",
+    "; if it is a name, pass na_values=()": "",
+    ", or give its encoding, such as encoding='latin-1'": "",
+    "or name the labels that you want: labels=[...]": "or name the column of labels: label=",
 }
 _PARAMETER = re.compile(  # not in a path, as of data/label=1/x.png
     r"(?<![\w/\\'])(pass )?(backbone|folder|group|image|label|levels|task|time_limit)=(?=['\d, .])"

@@ -2,12 +2,16 @@
 
 import ast
 import io
+import re
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 import diffmic
+from diffmic.cli import app
 from diffmic.cli.messages import _ADVICE, in_commands, show, told
 from diffmic.errors import warn_user
 
@@ -49,20 +53,42 @@ def test_what_is_told_of_several_batches_is_told_once(capsys):
     assert capsys.readouterr().err.count("several frames") == 1
 
 
-def test_every_advice_that_is_exchanged_is_one_that_the_library_gives():
-    texts = []
+def texts():
+    """Texts in the code of the library outside the command, by file; {} is what is put in."""
     for file in Path(diffmic.__file__).parent.rglob("*.py"):
         if "cli" in file.parts:
             continue
         for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 parts = [p.value if isinstance(p, ast.Constant) else "{}" for p in node.values]
-                texts.append("".join(parts).replace("{}; {}", "{}"))
+                yield file, "".join(parts).replace("{}; {}", "{}")
             elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                texts.append(node.value)
-    texts.append("{}: fit(X, y, groups=inspection.groups) keeps them together.")  # of a constant
+                yield file, node.value
+
+
+def test_every_advice_that_is_exchanged_is_one_that_the_library_gives():
+    given = [text for _, text in texts()]
+    given.append("{}: fit(X, y, groups=inspection.groups) keeps them together.")  # of a constant
+    given.append(", or leave it out with exclude=")
     for advice in _ADVICE:
-        assert any(advice in text for text in texts), advice
+        assert any(advice in text for text in given), advice
+
+
+def test_what_is_said_of_a_file_that_cannot_be_read_can_be_done_with_a_command():
+    names = ("dicom", "arrays", "formats", "images", "pillow", "ranges", "reading")
+    advised = re.compile(r"[Pp]ass (the array|an array|each|arrays)|value_range=\(|register_|PIL\.")
+    advice = [text for file, text in texts() if file.stem in names and advised.search(text)]
+    assert len(advice) > 15
+    left = [text for text in map(in_commands, advice) if advised.search(text)]
+    assert [text for text in left if "in Python" not in text] == []
+
+
+def test_the_advice_on_a_file_of_several_frames_is_one_for_a_command(tmp_path, saved):
+    examples = pytest.importorskip("pydicom.examples")
+    shutil.copy(examples.get_path("ybr_color"), tmp_path / "film.dcm")  # of 30 frames
+    done = CliRunner().invoke(app, ["predict", str(saved), str(tmp_path / "film.dcm")])
+    assert "save them in Python as .npy files" in done.stderr
+    assert "value_range" not in done.stderr
 
 
 class Terminal(io.StringIO):
