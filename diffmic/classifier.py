@@ -115,8 +115,8 @@ class DiffMICClassifier(
     num_workers : int, default=0
         Number of worker processes that load images; 0: they are loaded in the main process.
     checkpoint_dir : str, Path or None, default=None
-        Folder for checkpoints of a fit, from which ``fit(..., resume=True)`` goes on; one fit at a
-        time. They hold the network, no images. None: none are written.
+        Folder for checkpoints of a fit, from which ``fit(..., resume=True)`` goes on; a second fit
+        at the same time is refused. They hold the network, no images. None: none are written.
     distributed : bool, default=False
         Whether the processes that ``torchrun`` or ``accelerate launch`` started fit one model
         together, each on its share of every batch; ``batch_size`` is that of all.
@@ -288,7 +288,8 @@ class DiffMICClassifier(
         InputError
             Images, targets or parameters cannot be used; raised before training starts.
         CheckpointError
-            The checkpoint is damaged, or of other data, parameters or versions.
+            The checkpoint is damaged, or of other data, parameters or versions; or another fit
+            writes to the folder.
         PretrainedWeightsError
             Pretrained weights were requested and cannot be loaded.
         TrainingDivergedError

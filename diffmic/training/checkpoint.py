@@ -30,7 +30,13 @@ from .checkpoint_file import (
 )
 from .state import History, LoopState
 
+try:
+    import fcntl
+except ImportError:  # Windows, where another fit is noticed when it writes
+    fcntl = None  # type: ignore[assignment]
+
 EVERY = 300.0  # seconds between checkpoints within an epoch
+_LINGER = 15.0  # seconds for which workers may outlive a fit that was killed
 _NAME = re.compile(r"checkpoint-(\d{1,9})\.safetensors")
 
 log = logging.getLogger(__name__)
@@ -64,6 +70,7 @@ class Checkpoints:
         self._own = set(numbers)  # those that this fit found or wrote, and may remove
         self._good = max(numbers, default=None)  # to be kept until another one is written
         self._failed = self._crowded = False
+        self._lock: int | None = None
         before = 0.0
         if self.saved is not None:
             self._good = int(self.saved.file.stem.removeprefix("checkpoint-"))
@@ -72,8 +79,13 @@ class Checkpoints:
         self._written = time.monotonic()
 
     def begin(self, network: nn.Module, history: History) -> None:
-        """Put what the checkpoint holds into a network and a history; a CheckpointError: no fit."""
+        """Take the folder, and put what the checkpoint holds into a network and a history.
+
+        A CheckpointError says that it does not fit, or that another fit has the folder.
+        """
         self._network, self._history = network, history
+        if self.writes:
+            self._lock = _locked(self.folder)
         if self.saved is None:
             return
         with _fitting(self.saved):
@@ -82,6 +94,11 @@ class Checkpoints:
         log.info("goes on from %s, %s", self.saved.file, where(self.saved))
         if self.saved.loop is None:
             self.saved = None
+
+    def end(self) -> None:
+        """Leave the folder to other fits."""
+        _unlock(self._lock)
+        self._lock = None
 
     def restore(self, state: LoopState) -> None:
         """Put what the checkpoint holds into the state of a loop, if it is of that loop's stage."""
@@ -164,9 +181,13 @@ def _file(folder: Path, number: int) -> Path:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Make the folder of checkpoints; see that files can be written and replaced there."""
+    """Make the folder of checkpoints; see that files can be written and replaced there.
+
+    A CheckpointError says that another fit has it.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        _unlock(_locked(folder))
         for left in folder.glob("checkpoint-*.tmp"):  # of a process that was killed
             if _NAME.fullmatch(left.stem):
                 left.unlink(missing_ok=True)
@@ -174,6 +195,8 @@ def prepare_folder(folder: Path) -> None:
             trial.write(b"trial")
             trial.flush()
             os.fsync(trial.fileno())
+    except CheckpointError:
+        raise
     except (OSError, ValueError) as reason:
         raise InputError(
             f"checkpoint_dir is {str(folder)!r}, in which no file can be written: {_told(reason)}. "
@@ -181,6 +204,43 @@ def prepare_folder(folder: Path) -> None:
         ) from reason
     for number in _numbers(folder):
         refuse_foreign(_file(folder, number))
+
+
+def _locked(folder: Path) -> int | None:
+    """What holds the lock of a folder; None: there are no locks here. It ends with the process.
+
+    A CheckpointError says that another fit, of this or another process, holds it.
+    """
+    if fcntl is None:
+        return None
+    try:
+        held = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return None
+    until = time.monotonic() + _LINGER
+    while True:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return held
+        except BlockingIOError as reason:
+            if time.monotonic() < until:
+                time.sleep(0.1)
+                continue
+            os.close(held)
+            raise CheckpointError(
+                f"Another fit writes checkpoints into {str(folder)!r} now, which one of them would "
+                "lose. Give each fit a checkpoint_dir of its own, or wait until that one has ended."
+            ) from reason
+        except OSError:  # as on network file systems
+            os.close(held)
+            return None
+
+
+def _unlock(held: int | None) -> None:
+    """Give a lock back, of which worker processes may still have a copy."""
+    if held is not None:
+        fcntl.flock(held, fcntl.LOCK_UN)
+        os.close(held)
 
 
 def newest(folder: Path) -> Saved | None:

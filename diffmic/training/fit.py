@@ -86,7 +86,11 @@ def fit_network(
         State of the denoiser if it was trained in an earlier fit.
     """
     result = FitResult()
-    _fit(network, training, validation, options, learnt, result)
+    try:
+        _fit(network, training, validation, options, learnt, result)
+    finally:
+        if options.checkpoints is not None:
+            options.checkpoints.end()
     result.late = options.watch.clock.told
     result.stopped = options.watch.fit_ends(result.verdict.scores, result.stopped)
     return result

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -353,8 +354,46 @@ def test_files_of_others_stay(resume, images, tmp_path):
     assert len(names(tmp_path)) == 3
 
 
-def test_two_fits_in_one_folder_are_told_and_keep_their_checkpoints(images, tmp_path, monkeypatch):
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_into_which_another_fit_writes_is_refused(resume, images, tmp_path, monkeypatch):
+    """The second begins while the first is within its second stage, and after it has ended."""
+    first, second = (
+        DiffMICClassifier(**small(checkpoint_dir=tmp_path, random_state=seed, **TINY))
+        for seed in (0, 1)
+    )
+    write, kept = Checkpoints._write, []
+    monkeypatch.setattr(checkpoint, "_LINGER", 0)
+
+    def beside(self, *values):
+        write(self, *values)
+        kept.append(names(tmp_path))
+        if len(kept) == 3:
+            (tmp_path / "checkpoint-9.safetensors.tmp").touch()
+            with pytest.raises(CheckpointError, match="Another fit writes checkpoints into"):
+                second.fit(*images, resume=resume)
+            assert names(tmp_path) == sorted([*kept[-1], "checkpoint-9.safetensors.tmp"])
+
+    monkeypatch.setattr(Checkpoints, "_write", beside)
+    first.fit(*images)
+    second.fit(*images, resume=False)
+    with pytest.raises(CheckpointError, match=r"parameters\.seed was 1"):
+        first.fit(*images, resume=True)
+    first.set_params(random_state=1).fit(*images, resume=True)
+
+
+def test_a_fit_in_the_folder_of_a_killed_process_waits_for_what_is_left_of_it(images, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    timer = threading.Timer(1, os.close, [held])
+    timer.start()
+    DiffMICClassifier(**small(checkpoint_dir=tmp_path, **TINY)).fit(*images)
+    timer.join()
+
+
+def test_two_fits_without_locks_are_told_and_keep_their_checkpoints(images, tmp_path, monkeypatch):
     """The second begins while the first is within its second stage, and is interrupted."""
+    monkeypatch.setattr(checkpoint, "fcntl", None)
     first = DiffMICClassifier(**small(checkpoint_dir=tmp_path, **TINY))
     write, n = Checkpoints._write, []
 
