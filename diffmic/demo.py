@@ -83,6 +83,7 @@ def _draw(clf: DiffMICClassifier, X: np.ndarray, y: np.ndarray, proba: dict, fil
         proba["diffusion"][shown],
         LESION_CLASSES,
         truth=y[shown],
+        predicted=proba["diffusion"][shown].argmax(axis=1),
         explanation=clf.explain(X[shown]),
     )
     figure.savefig(file, dpi=110)

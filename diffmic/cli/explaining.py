@@ -24,7 +24,8 @@ def explain(
     """Show where a model looked: regions, their attention, and pictures of them.
 
     JSON lines on standard output: as by predict, and regions (x0, y0, x1, y1 in pixels of the
-    image) with their attention. With `--out`, a picture of each image, eye-regions.png for eye.jpg.
+    image) with their attention. With `--out`, a picture of each image (eye-regions.png for
+    eye.jpg) with the evidence for the class that is predicted, of several labels the most probable.
 
     **Examples**
 
@@ -64,7 +65,9 @@ def explain(
         row["regions"] = found.boxes[0].astype(float).round(1).tolist()
         row["attention"] = found.attention[0].astype(float).round(4).tolist()
         if out is not None:
-            row["picture"] = str(_picture(named.name, found, row, out, used))
+            label, names = row["predicted"], clf.class_names_  # a list of labels: multi-label
+            of = int(proba[0].argmax()) if isinstance(label, list) else names.index(label)
+            row["picture"] = str(_picture(named.name, found, label, of, out, used))
         typer.echo(json.dumps(row))
     if out is not None:
         say(f"drew {len(used)} picture(s) in {out}")
@@ -73,8 +76,10 @@ def explain(
         raise typer.Exit(NOT_ALL)
 
 
-def _picture(name: str, found: Any, row: dict[str, Any], out: Path, used: set[str]) -> Path:
-    """Draw an image with its regions into a file of its own."""
+def _picture(
+    name: str, found: Any, label: str | list[str], of: int, out: Path, used: set[str]
+) -> Path:
+    """Draw an image with its regions, and the evidence for a class, into a file of its own."""
     import matplotlib.pyplot as plt
 
     from ..datasets.image_files import without_suffix
@@ -86,8 +91,7 @@ def _picture(name: str, found: Any, row: dict[str, Any], out: Path, used: set[st
     while (file := f"{stem}{'' if number == 1 else f'-{number}'}.png").casefold() in used:
         number += 1
     used.add(file.casefold())  # on some systems "A" and "a" are one file
-    axes = plot_regions(name, found)
-    label = row["predicted"]
+    axes = plot_regions(name, found, saliency=of)
     axes.set_title(", ".join(label) if isinstance(label, list) else label, fontsize=8)
     plt.savefig(out / file, dpi=150, bbox_inches="tight")
     plt.close("all")

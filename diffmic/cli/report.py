@@ -202,17 +202,18 @@ def _mistakes(clf: "DiffMICClassifier", report: "EvaluationReport", part: Any) -
     if not len(worst):
         yield "<p>There is none on the test part.</p>"
         return
+    shown = "class that it was called" if report.task.exclusive else "most probable label"
     yield (
         f"<p>{len(wrong)} of {report.n_images} test images were decided wrongly. Here are those of "
         "which the model was most sure. Frames: regions it read, thicker with more attention; "
-        "colour: evidence for the class that the prior holds most probable.</p>"
+        f"colour: evidence for the {shown}.</p>"
         '<div class="mistakes">'
     )
     known = report.classes.tolist()
     for index in worst.tolist():
         image = part.images[index]
         explanation = clf.explain([image])
-        plot_regions(image, explanation)
+        chosen = int(proba[index].argmax())
         if report.task.exclusive:
             true, chosen = known.index(report.truth[index]), known.index(decided[index])
             told = f"{names[true]} ({proba[index, true]:.2f}) was called {names[chosen]} "
@@ -220,6 +221,7 @@ def _mistakes(clf: "DiffMICClassifier", report: "EvaluationReport", part: Any) -
         else:
             told = f"true: {_listed(names, report.truth[index])}; "
             told += f"predicted: {_listed(names, decided[index])}"
+        plot_regions(image, explanation, saliency=chosen)
         what = image.name if isinstance(image, Path) else f"test image {index}"
         yield _figure(f"{what}: {told}", dpi=80)
     yield "</div>"

@@ -52,8 +52,8 @@ class Doubts(FittedAttributes):
         num_steps, n_views : int or None
             As in :meth:`predict_proba`.
         n_draws : int, default=32
-            Number of draws, at least 2: more than the 8 of a prediction, because the spread of a
-            few draws is a poor estimate.
+            Number of draws, at least 2: more than a prediction has, because the spread of a few
+            draws is a poor estimate.
 
         Returns
         -------

@@ -87,6 +87,7 @@ def plot_predictions(
     class_names: Sequence[str],
     *,
     truth: ArrayLike | None = None,
+    predicted: ArrayLike | None = None,
     explanation: Explanation | None = None,
     columns: int = 4,
 ) -> "Figure":
@@ -103,6 +104,9 @@ def plot_predictions(
     truth : array-like of shape (n,) or (n, C), or None
         True class of each image, as an index or as one of ``class_names``; for multi-label, the
         indicator matrix of the true labels.
+    predicted : array-like of shape (n,) or (n, C), or None
+        What ``predict`` gives for each image, in the forms of ``truth``. None: titles name the most
+        probable class, which thresholds of grades, labels or two classes may decide against.
     explanation : Explanation or None
         Regions to draw on the images.
     columns : int
@@ -132,17 +136,22 @@ def plot_predictions(
     for number, image in enumerate(images):
         picture = axes[2 * (number // columns), number % columns]
         bars = axes[2 * (number // columns) + 1, number % columns]
-        predicted = int(diffusion[number].argmax())
+        of = int(diffusion[number].argmax())
+        word, chosen = "most probable", [str(class_names[of])]
+        if predicted is not None:
+            word, chosen = "predicted", _names(np.asarray(predicted)[number], class_names)
+            if len(chosen) == 1:
+                of = [*map(str, class_names)].index(chosen[0])
         if explanation is None:
             _show(picture, image)
         else:
-            plot_regions(image, explanation, number, saliency=predicted, ax=picture)
-        chosen = str(class_names[predicted])
-        title, colour = f"predicted: {chosen}", "black"
+            plot_regions(image, explanation, number, saliency=of, ax=picture)
+        title, colour = f"{word}: {', '.join(chosen) or 'none'}", "black"
         if truth is not None:
             actual = _names(np.asarray(truth)[number], class_names)
             title = f"{', '.join(actual) or 'none'}\n{title}"
-            colour = "black" if chosen in actual else "#c0392b"
+            right = chosen == actual if predicted is not None else chosen[0] in actual
+            colour = "black" if right else "#c0392b"
         picture.set_title(title, fontsize=8, color=colour)
         _bars(bars, prior[number], diffusion[number], class_names, legend=number == 0)
     return figure  # type: ignore[no-any-return]

@@ -147,6 +147,25 @@ def test_pictures_of_explanations_are_not_explained(saved, tmp_path):
     assert [file.name for file in out.iterdir()] == ["a-regions.png"]
 
 
+def test_pictures_show_the_evidence_for_the_class_that_their_title_names(
+    saved, photos, monkeypatch, tmp_path
+):
+    """Not for that of the prior, which may hold another class most probable."""
+    from diffmic import plots
+
+    drawn = []
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        plots, "plot_regions", lambda *_, **how: (drawn.append(how), plt.subplots()[1])[1]
+    )
+    plt = pytest.importorskip("matplotlib.pyplot")
+    images = [str(next(photos.glob(f"{name}/*.png"))) for name in ("along", "plain")]
+    done = CliRunner().invoke(app, ["explain", str(saved), *images, "--out", "pictures"])
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    names = ["across", "along", "plain"]
+    assert [how["saliency"] for how in drawn] == [names.index(row["predicted"]) for row in rows]
+
+
 @pytest.mark.slow
 def test_calibrate_saves_a_model_with_other_probabilities(saved, photos, command, tmp_path):
     done = command("calibrate", saved, photos, "--out", "ours")

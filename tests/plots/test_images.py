@@ -76,7 +76,7 @@ def test_predictions_show_both_stages_and_mark_mistakes(explanation):
         explanation=explanation,
     )
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
-    assert titles == ["c\npredicted: c", "c\npredicted: a"]
+    assert titles == ["c\nmost probable: c", "c\nmost probable: a"]
     bars = [ax for ax in figure.axes if ax.containers]
     widths = [bar.get_width() for bar in bars[0].containers[0]]
     assert widths == pytest.approx(proba[0])
@@ -111,9 +111,29 @@ def test_the_truth_may_be_names_a_column_or_an_indicator(truth, titles):
     figure = plot_predictions(images, proba, proba, ["a", "b"], truth=truth)
     found = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert found == [
-        f"{titles[0]}\npredicted: b",
-        f"{titles[1]}\npredicted: a",
+        f"{titles[0]}\nmost probable: b",
+        f"{titles[1]}\nmost probable: a",
     ]
+
+
+@pytest.mark.parametrize(
+    ("predicted", "titles"),
+    [
+        ([0, 2], ["c\npredicted: a", "c\npredicted: c"]),
+        (["a", "c"], ["c\npredicted: a", "c\npredicted: c"]),
+        ([[0, 0, 1], [0, 0, 0]], ["c\npredicted: c", "c\npredicted: none"]),
+    ],
+)
+def test_titles_name_what_is_predicted_where_thresholds_decide(explanation, predicted, titles):
+    proba = np.array([[0.1, 0.6, 0.3], [0.1, 0.6, 0.3]])
+    images, truth = np.zeros((2, 20, 30), np.uint8), ["c", "c"]
+    figure = plot_predictions(
+        images, proba, proba, list("abc"), truth=truth, predicted=predicted, explanation=explanation
+    )
+    shown = [ax for ax in figure.axes if ax.get_title()]
+    assert [ax.get_title() for ax in shown] == titles
+    for ax, title in zip(shown, titles, strict=True):
+        assert ax.title.get_color() == ("black" if title.endswith("c") else "#c0392b")
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
