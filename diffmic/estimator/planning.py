@@ -49,6 +49,14 @@ def with_zoom(plan: NetworkPlan, longest_side: int, learnt: FittedModel | None) 
     return replace(plan, architecture=architecture)
 
 
+def with_regions_of(plan: NetworkPlan, learnt: FittedModel) -> NetworkPlan:
+    """The plan with as many regions as an earlier model, whose heads go on: "auto" is no other."""
+    architecture = plan.architecture
+    if architecture.n_regions != "auto" or architecture.zooms != learnt.plan.architecture.zooms:
+        return plan
+    return replace(plan, architecture=replace(architecture, n_regions=learnt.network.n_regions))
+
+
 def go_on(
     learnt: FittedModel, network: DiffMICNetwork, data: TrainingData, *, same: bool, heads: bool
 ) -> None:

@@ -45,7 +45,7 @@ from ..training.own_loss import try_losses
 from ..training.watch import Watch
 from .class_names import check_names, names_of_fit, same_classes
 from .parameters import check_n_views, check_parameters, keys_of
-from .planning import go_on, image_size_of, longest_side_of, with_zoom
+from .planning import go_on, image_size_of, longest_side_of, with_regions_of, with_zoom
 from .resuming import found_checkpoint, seed_of, with_checkpoints
 from .together import prepared_together
 
@@ -170,6 +170,9 @@ def _prepared(
         context_dropout=recipe.context_dropout,
     )
     plan = with_zoom(plan, longest_side_of(p, data), learnt)
+    same, known = learnt is not None and same_classes(learnt, data), None
+    if learnt is not None and same:
+        plan = with_regions_of(plan, learnt)
     try_losses(recipe, plan.num_classes)
     named = isinstance(p["backbone"], str) and bool(p["pretrained"])
     options = TrainingOptions(
@@ -199,7 +202,6 @@ def _prepared(
     options = with_checkpoints(options, p, saved, data, plan, goes_on=learnt is not None)
     with LocalRNG(derived_seed(seed, 0)):
         network = build_network(plan, pretrained=p["pretrained"] if learnt is None else False)
-    same, known = learnt is not None and same_classes(learnt, data), None
     if learnt is not None:
         heads = same and same_regions(learnt.network, network)
         go_on(learnt, network, data, same=same, heads=heads)

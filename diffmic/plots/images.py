@@ -1,6 +1,7 @@
 """Figures of images, with their predictions and regions."""
 
 from collections.abc import Sequence
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,15 +53,20 @@ def plot_regions(
 
     Raises
     ------
+    InputError
+        The explanation has no such image or class.
     DiffMICError
         matplotlib is not installed.
     """
+    n_images, n_classes = explanation.global_proba.shape
+    flag = isinstance(saliency, bool | np.bool_)  # not the indices 0 and 1, which equal them
+    _check_index("index", index, n_images)
+    _check_index("saliency", 0 if flag else saliency, n_classes)
     ax = ax or pyplot().subplots(figsize=(3, 3))[1]
     _show(ax, image)
-    if saliency is not False:
+    if saliency or not flag:
         proba = (explanation.global_proba + explanation.local_proba)[index]
-        # Compared with True by identity, since the index 1 equals it.
-        chosen = proba.argmax() if saliency is True else saliency
+        chosen = proba.argmax() if flag else saliency
         _overlay(ax, explanation.evidence(index)[int(chosen)], explanation.frames[index])
     attention = explanation.attention[index]
     strengths = attention / attention.max()
@@ -78,6 +84,11 @@ def plot_regions(
         )
     ax.set_axis_off()
     return ax
+
+
+def _check_index(name: str, index: int, n: int) -> None:
+    if not (isinstance(index, Integral) and -n <= index < n):
+        raise InputError(f"{name} is {index!r}; the explanation has 0 to {n - 1}.")
 
 
 def plot_predictions(

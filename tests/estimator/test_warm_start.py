@@ -11,6 +11,7 @@ from tiny import RECIPE, TinyBackbone, small
 
 from diffmic import DiffMICClassifier, InputError
 from diffmic.datasets import make_lesions
+from diffmic.model import Architecture
 
 pytestmark = pytest.mark.filterwarnings("ignore::diffmic.DiffMICWarning")
 
@@ -79,6 +80,21 @@ def test_warm_start_keeps_the_size_for_which_the_network_was_built(images):
     larger = np.repeat(np.repeat(images[0], 2, axis=1), 2, axis=2)
     classifier.fit(larger, images[1])
     assert classifier.image_size_ == images[0].shape[1]
+
+
+@pytest.mark.parametrize("regions", ["windows", "zoom"])
+def test_warm_start_at_another_size_keeps_the_number_of_regions(images, regions):
+    """At 112 pixels a fit of its own has another."""
+    X, y = images
+    how = small(architecture=Architecture(regions=regions), max_epochs=1, warm_start=True)
+    classifier = DiffMICClassifier(**how).fit(X, y)
+    n_regions = classifier.network_.n_regions
+    larger = np.repeat(np.repeat(X, 2, axis=1), 2, axis=2)
+    classifier.set_params(image_size=112).fit(larger, y)
+    assert classifier.network_.n_regions == n_regions
+    if regions == "windows":
+        own = classifier.set_params(warm_start=False).fit(larger, y)
+        assert own.network_.n_regions != n_regions
 
 
 def test_warm_start_without_a_class_says_that_the_heads_are_new(images):

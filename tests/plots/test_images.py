@@ -62,7 +62,15 @@ def test_the_saliency_under_the_regions_is_the_evidence_for_a_class():
     assert np.unravel_index(shown.argmax(), shown.shape) == (1, 2)
     assert overlay.get_extent() == [-0.5, 29.5, 19.5, -0.5]
     assert np.asarray(plot_regions(image, found, saliency=2).images[1].get_array())[1, 2] == 0
-    assert len(plot_regions(image, found, saliency=False).images) == 1
+    for off in (False, np.False_):
+        assert len(plot_regions(image, found, saliency=off).images) == 1
+    assert (plot_regions(image, found, saliency=np.True_).images[1].get_array() == shown).all()
+
+
+@pytest.mark.parametrize("what", [{"index": 2}, {"saliency": 3}, {"saliency": "a"}])
+def test_what_an_explanation_does_not_have_cannot_be_plotted(explanation, what):
+    with pytest.raises(InputError, match=f"{next(iter(what))} is .*; the explanation has 0 to"):
+        plot_regions(np.zeros((20, 30), np.uint8), explanation, **what)
 
 
 def test_predictions_show_both_stages_and_mark_mistakes(explanation):
