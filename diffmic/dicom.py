@@ -96,7 +96,8 @@ def dicom_pixels(file: BinaryIO, given: Range | None = None) -> tuple[NDArray[An
                 "as arrays, or as .npy files:\n"
                 "    frame = pydicom.pixels.pixel_array(file, index=k)\n"
                 "    numpy.save(f'{k}.npy', frame)\n"
-                "with value_range=(low, high) for more than 8 bits."
+                "For those of more than 8 bits, fit with "
+                "DiffMICClassifier(value_range=(low, high))."
             )
         stored = _decoded(dataset)
         try:
@@ -192,7 +193,7 @@ def _shown(stored: Any, dataset: Any, given: Range | None) -> Any:
     if np.abs(values - np.rint(values)).max() > 1e-6:
         raise InputError(
             "It is a DICOM file with fractional values and no window: which are black and white is "
-            "not known. Pass DiffMICClassifier(value_range=(low, high))."
+            "not known. Fit with DiffMICClassifier(value_range=(low, high))."
         )
     return np.rint(values).astype(np.int32)[None]
 

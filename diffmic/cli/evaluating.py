@@ -70,8 +70,9 @@ def evaluate(
     if format not in ("markdown", "json"):
         raise InputError(f"--format is {format!r}; give markdown or json.")
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
-    part = _readable(chosen_part(table, split), skip=skip_damaged)
+    part = chosen_part(table, split)
     clf = load(model, device)
+    part = _readable(part, clf, skip=skip_damaged)
     _point_out_known(clf, data, part)
     with _skipping_advised():
         report = clf.evaluate(part, groups=part.groups, n_bootstrap=resamples)
@@ -119,8 +120,8 @@ def calibrate(
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
     if split is not None or table.splits is not None:
         table = chosen_part(table, split)
-    table = _readable(table, skip=skip_damaged)
     clf = load(model, device)
+    table = _readable(table, clf, skip=skip_damaged)
     _point_out_known(clf, data, table)
     table = changed(table, splits=None)
     with _skipping_advised():
@@ -139,13 +140,13 @@ def calibrate(
     say(f"saved {out}")
 
 
-def _readable(table: "LabelledTable", *, skip: bool) -> "LabelledTable":
+def _readable(table: "LabelledTable", clf: "DiffMICClassifier", *, skip: bool) -> "LabelledTable":
     """The table, if asked for without the images that cannot be read, of which is told."""
     if not skip:
         return table
     from .planning import without_damaged
 
-    found = inspected(table)
+    found = inspected(table, value_range=clf.value_range)
     for reason in found.damaged.values():
         say(reason)
     kept, _ = without_damaged(table, found, skip=True)

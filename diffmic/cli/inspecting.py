@@ -12,6 +12,7 @@ from .loading import (
     ImageFolder,
     LabelColumn,
     Levels,
+    RangeOption,
     inspected,
     read_data,
 )
@@ -34,6 +35,7 @@ def inspect(
     label: LabelColumn = "label",
     folder: ImageFolder = None,
     levels: Levels = "auto",
+    value_range: RangeOption = None,
 ) -> None:
     """Look for faults in images and labels: damage, copies, leaks between splits, rare classes.
 
@@ -46,7 +48,7 @@ def inspect(
         diffmic inspect labels.csv --json | jq .problems
     """
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
-    found = inspected(table, distance=distance)
+    found = inspected(table, distance=distance, value_range=value_range)
     if as_json:
         what = {
             "images": len(found),

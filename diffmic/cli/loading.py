@@ -71,6 +71,16 @@ Levels = Annotated[
         rich_help_panel=_OF_THE_DATA,
     ),
 ]
+RangeOption = Annotated[
+    tuple[float, float] | None,
+    typer.Option(
+        "--value-range",
+        metavar="LOW HIGH",
+        help="Pixel values of black and white, for floats and for more than 8 bits, such as "
+        "-1000 400 for CT in Hounsfield units.",
+        rich_help_panel=_OF_THE_DATA,
+    ),
+]
 _OF_MEDMNIST = re.compile(r"([a-z]+)(?:_(28|64|128|224))?")
 
 

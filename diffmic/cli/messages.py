@@ -38,14 +38,9 @@ _ADVICE = {
     # Of reading images: in a command, arrays are .npy files.
     "Choose those that matter, and pass them as arrays, or as .npy files:": "Choose those that "
     "matter, and save them in Python as .npy files:",
-    "with value_range=(low, high) for more than 8 bits": "Frames of more than 8 bits become floats "
-    "in 0–1: (frame - black) / (white - black)",
     "Load it and choose the slices that matter:": "Load it in Python, and save the slices that "
-    "matter as .npy files of floats in 0–1:",
-    "X = [volume[..., k] for k in slices]": "part = (volume[..., k] - low) / (high - low)\n"
-    "    numpy.save(f'{k}.npy', part.clip(0, 1))",
-    "and pass value_range=(low, high) to DiffMICClassifier, for the values of black and "
-    "white": "for each slice k, with low and high, the values of black and white",
+    "matter as .npy files:",
+    "X = [volume[..., k] for k in slices]": "numpy.save(f'{k}.npy', volume[..., k])  # for each k",
     "and pass the array": "and save the array as .npy, by numpy.save",
     "and pass arrays of uint16": "and save arrays of uint16 as .npy, by numpy.save",
     "or pass arrays": "or save arrays as .npy, by numpy.save",
@@ -53,19 +48,13 @@ _ADVICE = {
     "Pass the array of": "Save as .npy, by numpy.save, the array of",
     "of an .npz file pass an array": "of an .npz file save an array as .npy",
     "pass each slice": "save each slice",
-    "pass DiffMICClassifier(value_range": "train in Python with DiffMICClassifier(value_range",
-    "Pass DiffMICClassifier(value_range": "Train in Python with DiffMICClassifier(value_range",
-    "or fit with DiffMICClassifier(value_range": "or train in Python with "
-    "DiffMICClassifier(value_range",
-    "Measured values need DiffMICClassifier(value_range": "Measured values need a training in "
-    "Python with DiffMICClassifier(value_range",
-    "pass them without Normalize, or DiffMICClassifier(value_range": "save them without "
-    "normalising, or train in Python with DiffMICClassifier(value_range",
-    "pass them without Normalize;": "save them without normalising;",
+    "pass them without Normalize": "save them without normalising",
     "pass them as uint8": "save them as uint8",
-    "Pass value_range=(": "Train in Python with value_range=(",
     "Pass images with the values that the model was fitted on, or fit with another value_range": ""
-    "Give images with the values that the model was fitted on",
+    "Give images with the values that the model was fitted on, or train with another --value-range",
+    "value_range is ": "--value-range is ",
+    "as (low, high), with low below high, or None": "as two numbers, low below high",
+    "value_range does not": "--value-range does not",
     "Pass the frame that matters as an image of its own, for example with "
     "PIL.ImageSequence": "Save the frame that matters as an image of its own",
     ", for example with Image.convert('RGB')": "",
@@ -87,6 +76,9 @@ _ADVICE = {
 }
 _PARAMETER = re.compile(  # not in a path, as of data/label=1/x.png
     r"(?<![\w/\\'])(pass )?(backbone|folder|group|image|label|levels|task|time_limit)=(?=['\d, .])"
+)
+_RANGE = re.compile(
+    r"(?<![\w/\\'])(?:([Ff])it with DiffMICClassifier\()?value_range=\((\S+), ([^\s)]+)\)\)?"
 )
 _INTERVAL = re.compile(r" (\(\S+ to \S+\))$")
 
@@ -142,12 +134,17 @@ def in_commands(text: str) -> str:
     """A message of the library, whose advice is to give options instead of Python's arguments."""
     for python, command in _ADVICE.items():
         text = text.replace(python, command)
-    return _PARAMETER.sub(_option, text)
+    return _RANGE.sub(_range, _PARAMETER.sub(_option, text))
 
 
 def _option(found: re.Match[str]) -> str:
     give, name = "give " if found[1] else "", found[2].replace("_", "-")
     return f"{give}--{name}{' ' if found.string[found.end()] not in ',. ' else ''}"
+
+
+def _range(found: re.Match[str]) -> str:
+    fit = {"f": "train with ", "F": "Train with ", None: ""}[found[1]]
+    return f"{fit}--value-range {found[2]} {found[3]}"
 
 
 def show(markdown: str) -> None:

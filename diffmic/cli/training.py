@@ -16,6 +16,7 @@ from .loading import (
     LabelColumn,
     Levels,
     OutModel,
+    RangeOption,
     SkipDamaged,
     inspected,
     name_of,
@@ -74,6 +75,7 @@ def train(
     label: LabelColumn = "label",
     folder: ImageFolder = None,
     levels: Levels = "auto",
+    value_range: RangeOption = None,
 ) -> None:
     """Train a model on your images, and report how good it is on a test part.
 
@@ -94,7 +96,7 @@ def train(
 
     save_target(out)  # refused before the work
     table = read_data(data, image=image, label=label, group=group, folder=folder, levels=levels)
-    found = inspected(table)
+    found = inspected(table, value_range=value_range)
     typer.echo(f"{found}\n", err=True)
     table, kept = without_damaged(table, found, skip=skip_damaged)
     parts = divided(table, found.groups[kept], test=test, task=task, seed=seed)
@@ -110,6 +112,7 @@ def train(
         batch_size=batch_size,
         learning_rate=learning_rate,
         augment=None if augment == "none" else augment,
+        value_range=value_range,
         random_state=seed,
         num_workers=workers,
         checkpoint_dir=checkpoint_dir,
@@ -121,7 +124,8 @@ def train(
     for name, value in {**context.params, "image_size": side}.items():
         if name not in _OF_ONE_RUN and value is not None and value is not False:
             option = f"--{name.replace('_', '-')}"
-            command += [option] if value is True else [option, str(value)]
+            values = value if isinstance(value, tuple) else () if value is True else (value,)
+            command += [option, *map(str, values)]
     plan = Plan(clf, parts, found, shlex.join(command))
     for name, text in plan.rows():
         typer.echo(f"{name:<12}{text}", err=True)
@@ -148,6 +152,10 @@ class Plan:
         clf, parts = self.clf, self.parts
         ranges = [f"{low:.5g} to {high:.5g} ({kind})" for kind, (_, low, high) in
                   self.found.pixels.items()]  # fmt: skip
+        values = "; ".join(ranges)
+        if clf.value_range is not None:
+            low, high = clf.value_range
+            values = f"black {low:g}, white {high:g}; as read: {values}"
         validation = f"{clf.validation_fraction:.0%} of the training part"
         if parts.validation is not None:
             validation = f"{len(parts.validation)} images"
@@ -161,7 +169,7 @@ class Plan:
             ("split", parts.told),
             *grouped,
             ("classes", _classes(parts.train)),
-            ("range", "; ".join(ranges)),
+            ("range", values),
             ("image size", f"{clf.image_size} × {clf.image_size} pixels"),
             ("backbone", f"{clf.backbone}, {weights}"),
             ("training", f"at most {clf.max_epochs} epochs a stage, batches of {clf.batch_size}"),

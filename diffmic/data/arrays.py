@@ -87,9 +87,9 @@ def _unknown_type(dtype: Any, name: str | None) -> str:
         return found + "Scale it to uint8 (0–255): X.astype('uint8') * 255, or to float (0–1)."
     if kind.startswith(("int", "uint")):
         return found + (
-            "Scale them to uint8 (0–255) or to float (0–1), or pass "
-            "DiffMICClassifier(value_range=(low, high)) with the values of black and white, such "
-            "as (-1000, 400) for CT in Hounsfield units. For unsigned images of 16 bits: "
+            "Scale them to uint8 (0–255) or to float (0–1), or fit with "
+            "DiffMICClassifier(value_range=(low, high)), the values of black and white, such as "
+            "value_range=(-1000, 400) for CT in Hounsfield units. For unsigned images of 16 bits: "
             "X.astype('uint16')."
         )
     return found + (

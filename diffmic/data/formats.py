@@ -11,7 +11,7 @@ _SLICES = (
     "Load it and choose the slices that matter:\n"
     "    volume = {call}\n"
     "    X = [volume[..., k] for k in slices]\n"
-    "and pass value_range=(low, high) to DiffMICClassifier, for the values of black and white"
+    "and fit with DiffMICClassifier(value_range=(low, high)), the values of black and white"
 )
 _VOLUMES = (".nii", ".hdr", ".img", ".mgz", ".mgh", ".mnc", ".head", ".brik", ".par", ".rec")
 _NIBABEL = "nibabel.load(file).get_fdata()"

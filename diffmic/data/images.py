@@ -40,19 +40,23 @@ def as_image(value: Any, *, name: str = "image", reading: Reading | None = None)
         Unknown type or shape, pixels out of range, or a file that cannot be read.
     """
     reading = Reading() if reading is None else reading
+    pixels, name = unscaled(value, name, reading)
+    return in_range(pixels[None], reading, name=name)[0]
+
+
+def unscaled(value: Any, name: str, reading: Reading) -> tuple[Tensor, str]:
+    """Pixels (C, H, W) of an image as :func:`as_image` takes it, before their range; its name."""
     if isinstance(value, InputError):  # in the place of an image that could not be read
         raise value
     if isinstance(value, (str, os.PathLike)):
         if not os.fsdecode(value).strip():
             raise InputError(f"The path of {name} is empty. Leave it out, with its label.")
-        pixels, name = read_image(value, reading=reading), f"image file {os.fsdecode(value)!r}"
-    elif isinstance(value, Image.Image):
-        pixels = read_pil(value, name, reading)
-    elif holds_content(value):
-        pixels = read_content(content_of(value, name), name, reading)
-    else:
-        pixels = array_image(value, name, reading)
-    return in_range(pixels[None], reading, name=name)[0]
+        return read_image(value, reading=reading), f"image file {os.fsdecode(value)!r}"
+    if isinstance(value, Image.Image):
+        return read_pil(value, name, reading), name
+    if holds_content(value):
+        return read_content(content_of(value, name), name, reading), name
+    return array_image(value, name, reading), name
 
 
 def in_range(

@@ -82,23 +82,32 @@ def advice(low: float, high: float) -> str:
     """What float pixels from ``low`` to ``high`` may be, and what to do about it."""
     if low < -10:
         return (
-            "They look like CT in Hounsfield units, or other measured values: pass "
-            "DiffMICClassifier(value_range=(low, high)) with the values of black and white, for "
-            "example (-1000, 400) for lungs."
+            "They look like CT in Hounsfield units, or other measured values: fit with "
+            "DiffMICClassifier(value_range=(low, high)), the values of black and white, for "
+            "example value_range=(-1000, 400) for lungs."
         )
     if low < 0 and high <= 1.001 and low >= -1.001:
         return (
             "They look scaled to −1…1 or normalised already: pass them without Normalize, or "
-            "DiffMICClassifier(value_range=(-1, 1)); if they should lie in 0–1, clip them: "
-            "X.clip(0, 1)."
+            "fit with DiffMICClassifier(value_range=(-1, 1)); if they should lie in 0–1, clip "
+            "them: X.clip(0, 1)."
         )
     if low < 0:
         return (
             "They look normalised already: pass them without Normalize; the model normalises them "
-            "itself. Measured values need DiffMICClassifier(value_range=(low, high)); noise that "
-            "was added can be clipped: X.clip(0, 1)."
+            "itself. For measured values, fit with DiffMICClassifier(value_range=(low, high)); "
+            "noise that was added can be clipped: X.clip(0, 1)."
         )
     return (
         "Divide them by their largest possible value (255 for 8-bit images), pass them as uint8, "
-        "or pass DiffMICClassifier(value_range=(low, high)) with the values of black and white."
+        "or fit with DiffMICClassifier(value_range=(low, high)), the values of black and white."
+    )
+
+
+def nearly_black(largest: float, given: ValueRange) -> str:
+    """What to say of images whose largest pixel, in 0–1, is small in the range that was given."""
+    top = given.low + largest * (given.high - given.low)
+    return (
+        f"The largest pixel of all images is {top:.5g}, so that with value_range=({given.low:g}, "
+        f"{given.high:g}) they are nearly black: lower the value of white."
     )

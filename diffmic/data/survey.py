@@ -10,7 +10,7 @@ from torch import Tensor
 from ..depth import Range, applied_range
 from ..errors import InputError, warn_user
 from ..logs import bar
-from .ranges import SIXTEEN_BITS, ValueRange, found_range
+from .ranges import SIXTEEN_BITS, ValueRange, found_range, nearly_black
 from .reading import DARK, Notes, Reading, one_of_many
 from .sources import ArrayImages, ImageSource, Sighting, Surveyed, name_of
 
@@ -138,13 +138,17 @@ class Survey:
             warn_user(
                 f"The range of pixel values that was found is ({found.low:g}, {found.high:g}), but "
                 f"most images reach no more than {typical:g}, so they are nearly black: "
-                f"{name_of(self.images, brightest)} reaches {alone[brightest]:g}. Pass "
-                f"value_range=({found.low:g}, high) with the value of white."
+                f"{name_of(self.images, brightest)} reaches {alone[brightest]:g}. Fit "
+                f"with DiffMICClassifier(value_range=({found.low:g}, high)), high the value of "
+                "white."
             )
-        if largest is not None and 0 < largest < DARK:
-            value = max(1, round(largest * SIXTEEN_BITS))
+        dark = largest if largest is not None and 0 < largest < DARK else None
+        if dark is not None and self.value_range is not None:
+            warn_user(nearly_black(dark, self.value_range))
+        elif dark is not None:
+            value = max(1, round(dark * SIXTEEN_BITS))
             warn_user(
-                f"The largest pixel of all float images is {largest:.3g} in 0–1 (in 16-bit files: "
+                f"The largest pixel of all float images is {dark:.3g} in 0–1 (in 16-bit files: "
                 f"{value} of 65535), so they are nearly black. Divide them by their true maximum "
                 f"(for 16-bit pixels perhaps {2 ** value.bit_length() - 1}) to get floats in 0–1, "
                 "here and when predicting; floats may have been divided twice."

@@ -287,9 +287,10 @@ def _concluded(
         groups=np.unique(together[:n_images], return_inverse=True)[1].ravel().astype(np.intp),
         problems=[],
     )
-    return replace(
-        findings, problems=problems_of(findings, survey.labels, survey.groups, survey.uncertain)
+    problems = problems_of(
+        findings, survey.labels, survey.groups, survey.uncertain, survey.value_range
     )
+    return replace(findings, problems=problems)
 
 
 def _differ(labels: Sequence[Any]) -> bool:

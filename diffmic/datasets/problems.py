@@ -7,6 +7,7 @@ import numpy as np
 
 from ..conventions import some
 from ..data import TargetEncoding
+from ..data.ranges import ValueRange, nearly_black
 from ..data.splits import validation_split
 from ..errors import InputError
 from ..tasks import MULTICLASS, MULTILABEL, Task
@@ -18,11 +19,16 @@ _TOGETHER = "fit(X, y, groups=inspection.groups) keeps them together"
 
 
 def problems_of(
-    found: Inspection, labels: Sequence[Any], groups: Sequence[Any], uncertain: str = "error"
+    found: Inspection,
+    labels: Sequence[Any],
+    groups: Sequence[Any],
+    uncertain: str = "error",
+    value_range: ValueRange | None = None,
 ) -> list[str]:
     """Problems, most serious first.
 
-    ``labels``, ``groups``: of each image, None if not known; ``uncertain``: what −1 means in rows.
+    ``labels``, ``groups``: of each image, None if not known; ``uncertain``: what −1 means in rows;
+    ``value_range``: range of pixel values that was given.
     """
     problems = []
     if found.damaged:
@@ -57,7 +63,10 @@ def problems_of(
         )
     for kind, (_, _, high) in found.pixels.items():
         white = 1.0 if "floats" in kind else 255.0
-        if 0 < high < _DARK * white and "16 bits" not in kind:  # whose range fit finds
+        dark = 0 < high < _DARK * white
+        if dark and value_range is not None and "floats" in kind:
+            problems.append(nearly_black(high, value_range))
+        elif dark and "16 bits" not in kind:  # whose range fit finds
             problems.append(
                 f"The largest pixel of all images ({kind}) is {high:.3g} of {white:g}, so they are "
                 "nearly black. Divide them by their true maximum, to get floats in 0–1."

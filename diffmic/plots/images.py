@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..data.images import as_image
+from ..data.images import as_image, extremes, in_range, unscaled
 from ..data.items import as_mapping, split_item
 from ..data.ranges import ValueRange
 from ..data.reading import Reading
@@ -231,11 +231,13 @@ def shown_pixels(image: Any, side: int = _SHOWN) -> tuple[NDArray[Any], tuple[in
         pixels = as_image(image, reading=reading)
         low, high = reading.extremes or ((0.0,), (1.0 if pixels.is_floating_point() else 255.0,))
     except InputError:
-        values = np.asarray(image)
-        if values.dtype.kind not in "iuf" or not values.size or not values.min() < values.max():
+        any_range = Reading(ValueRange(0, 1, given=True))  # so that all values are taken
+        pixels, name = unscaled(image, "image", any_range)
+        low, high = extremes(pixels[None]) if pixels.numel() else ((0.0,), (0.0,))
+        if not low[0] < high[0]:
             raise
-        own = ValueRange(float(values.min()), float(values.max()), given=True)
-        pixels = as_image(image, reading=Reading(own))
+        own = ValueRange(float(low[0]), float(high[0]), given=True)
+        pixels = in_range(pixels[None], Reading(own), name=name)[0]
         low, high = (0.0,), (1.0,)
     size = reading.size_of(pixels)
     step = max(1, min(pixels.shape[1:]) // (2 * side))  # a figure has far fewer pixels

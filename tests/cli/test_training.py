@@ -101,6 +101,67 @@ def test_a_damaged_image_is_told_once_with_the_option_that_leaves_it_out(name, p
         assert "--skip-damaged" in json.loads(done.stdout)["problems"][0]
 
 
+@pytest.fixture
+def scans(tmp_path, monkeypatch):
+    """A folder per class with float arrays in −1000…1000; it lies in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    for number, (image, label) in enumerate(zip(*stripes(30, seed=1), strict=True)):
+        folder = tmp_path / "scans" / "abc"[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{number:02}.npy", image.astype(np.float32) / 255 * 2000 - 1000)
+    return Path("scans")
+
+
+def run(*words):
+    return CliRunner().invoke(app, [*map(str, words)])
+
+
+@pytest.mark.slow
+def test_what_needs_a_range_of_values_is_trained_with_an_option(scans):
+    refused = run("inspect", scans)
+    assert refused.exit_code == 1
+    assert "train with --value-range low high" in refused.stderr
+    values = ["--value-range", -1000, 1000]
+    assert run("inspect", scans, *values).exit_code == 0
+    done = run("train", scans, "--out", "made", *values, *QUICK, "--device", "cpu")
+    assert done.exit_code == 0, done.output
+    assert "black -1000, white 1000; as read: 0 to 1 (gray, floats)" in done.stderr
+    assert "black -1000, white 1000" in Path("made/report.html").read_text(encoding="utf-8")
+    made = DiffMICClassifier.from_pretrained("made", device="cpu")
+    assert made.value_range == (-1000, 1000)
+
+    words = shlex.split(Path("made/command.txt").read_text(encoding="utf-8"))
+    words[words.index("made")] = "again"
+    assert run(*words[1:]).exit_code == 0
+    one, two = (Path(name, "model.safetensors").read_bytes() for name in ("made", "again"))
+    assert one == two
+
+    image = sorted(scans.glob("a/*.npy"))[0]
+    done = run("predict", "made", image, "--format", "jsonl")
+    row = json.loads(done.stdout)
+    proba = made.predict_proba([np.load(image)])[0]
+    np.testing.assert_allclose([row[f"p_{name}"] for name in "abc"], proba, atol=1e-5)
+    assert run("evaluate", "made", scans, "--skip-damaged", "--resamples", 10).exit_code == 0
+    assert run("explain", "made", image, "--out", "pictures").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["train", "inspect"])
+@pytest.mark.parametrize("values", [(5, 1), (1, 1), ("nan", 1), (0, "inf"), (1,), ("a", "b")])
+def test_a_range_of_values_that_is_none_is_refused_in_a_line(name, values, scans):
+    done = run(
+        name, scans, *(["--out", "made"] if name == "train" else []), "--value-range", *values
+    )
+    if len(values) == 1 or "a" in values:
+        assert done.exit_code == 2
+        assert "--value-range" in done.stderr
+    else:
+        assert done.exit_code == 1
+        assert done.stderr.count("\n") == 1
+        low, high = map(float, values)
+        assert done.stderr.startswith(f"diffmic: --value-range is ({low}, {high}); give the values")
+    assert not Path("made").exists()
+
+
 @pytest.mark.slow
 def test_explain_tells_regions_and_draws_them(saved, photos, command, tmp_path):
     image = next(photos.glob("*/*.png"))

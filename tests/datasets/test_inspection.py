@@ -377,6 +377,8 @@ def test_pixels_of_16_bits_and_in_other_units_are_reported_as_they_are(lesions):
     found = look(units, lesions[1], value_range=(-1000, 1550))
     assert found.pixels == {"gray, floats": (24, 0, 1)}
     assert found.near_duplicates == []
+    (problem,) = look(units, lesions[1], value_range=(-1000, 30000)).problems
+    assert "is 1550, so that with value_range=(-1000, 30000) they are nearly black" in problem
 
 
 def test_files_may_be_open_or_bytes(lesions):

@@ -189,6 +189,12 @@ def test_a_range_that_one_image_makes_wide_is_pointed_out():
         DiffMICClassifier(**small(max_epochs=1)).fit(images, Y)
 
 
+def test_a_given_range_that_leaves_images_nearly_black_is_pointed_out():
+    message = r"largest pixel of all images is 400, so that with value_range=\(-1000, 20000\) they"
+    with pytest.warns(DiffMICWarning, match=message):
+        DiffMICClassifier(**small(max_epochs=1, value_range=(-1000, 20000))).fit(HOUNSFIELD, Y)
+
+
 def test_images_of_8_bits_are_always_0_to_255():
     with pytest.warns(DiffMICWarning, match=r"All images have 8 bits.*value_range does not apply"):
         DiffMICClassifier(**small(max_epochs=1, value_range=(0, 100))).fit(X, Y)

@@ -144,11 +144,14 @@ def test_titles_name_what_is_predicted_where_thresholds_decide(explanation, pred
         assert ax.title.get_color() == ("black" if title.endswith("c") else "#c0392b")
 
 
+@pytest.mark.parametrize("as_file", [False, True])
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
-def test_images_in_other_units_are_stretched_to_their_range(dtype):
+def test_images_in_other_units_are_stretched_to_their_range(dtype, as_file, tmp_path):
     from diffmic.plots.images import shown_pixels
 
     image = (np.arange(60).reshape(6, 10) * 20 - (0 if dtype == "uint16" else 500)).astype(dtype)
-    shown = shown_pixels(image)[0]
+    if as_file:
+        np.save(tmp_path / "a.npy", image)
+    shown = shown_pixels(tmp_path / "a.npy" if as_file else image)[0]
     assert shown.shape == (6, 10)
     np.testing.assert_allclose(shown, np.arange(60).reshape(6, 10) / 59, atol=1e-5)
