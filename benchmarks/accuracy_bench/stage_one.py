@@ -3,7 +3,8 @@
 Changes are those that are said to help on small sets of images: mixed images (Zhang et al., 2018,
 mixup; Yun et al., 2019, CutMix), drawn augmentations (Mueller and Hutter, 2021, TrivialAugment;
 Cubuk et al., 2020, RandAugment), rates that fall from layer to layer, logit adjustment (Menon et
-al., 2021), longer training, larger images, and of each the moving average of its weights.
+al., 2021), longer training, larger images, smaller batches, and of each the moving average of its
+weights.
 """
 
 import math
@@ -67,6 +68,8 @@ class Change:
         Factor of the learning rate from a layer of the backbone to the one below it.
     longer, larger : float
         Factors of the number of epochs, and of the side of the images.
+    batch : float
+        Factor of the number of images in a batch; half of them are twice as many steps.
     adjusts : bool
         Logits are trained with the logarithms of the classes' shares added (Menon et al., 2021,
         logit adjustment), so that rare classes count as much as frequent ones in the answers;
@@ -78,6 +81,7 @@ class Change:
     layer_decay: float | None = None
     longer: float = 1
     larger: float = 1
+    batch: float = 1
     adjusts: bool = False
 
     def applies_to(self, data_set: DataSet, *, multilabel: bool) -> bool:
@@ -105,6 +109,7 @@ CHANGES = {
     "logit adjustment": Change(adjusts=True),
     "twice as long": Change(longer=2),
     "larger by a third": Change(larger=4 / 3),
+    "half the batch": Change(batch=0.5),
     "mixup, twice as long": Change(mix=v2.MixUp(alpha=0.2), longer=2),
 }
 
@@ -236,8 +241,9 @@ def trained(job: Job, change: Change, recipe: Recipe, learning: Learner, learner
 
 
 def options_of(job: Job, change: Change, recipe: Recipe) -> TrainingOptions:
-    """Options of a job, with the augmentation of the change."""
+    """Options of a job, with the augmentation and the batches of the change."""
     options = job.options(recipe)
+    options = replace(options, batch_size=round(change.batch * options.batch_size))
     if not change.augment:
         return options
     own = named_augment(job.data_set.augment)
