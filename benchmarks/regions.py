@@ -33,8 +33,10 @@ from diffmic.training import Recipe
 
 RESULTS = Path(__file__).parent / "results" / "regions.csv"
 REASONS = RESULTS.with_name("reasons.csv")
+FURTHER = RESULTS.with_name("zoom.csv")
 FIELDS = (
-    *("data", "image_size", "radius", "healthy", "backbone", "epochs", "images", "seed"),
+    *("data", "image_size", "radius", "healthy", "backbone", "epochs", "batch_size"),
+    *("images", "seed"),
     *("trained_with", "region_map", "regions", "chosen_by"),
     *("prior", "global", "local", "diffusion", *Hits.__dataclass_fields__, "seconds"),
 )
@@ -84,6 +86,9 @@ def zoom(
     checkpoints: Annotated[
         Path | None, typer.Option(help="Folder from which a fit that was stopped goes on.")
     ] = None,
+    further: Annotated[
+        int, typer.Option(help=f"Draws of 60 further images, of which {FURTHER.name} tells.")
+    ] = 0,
     file: File = RESULTS,
 ) -> None:
     """Train on signs of 4 to 6 pixels' radius in images that the backbone sees at 224 pixels."""
@@ -99,6 +104,7 @@ def zoom(
         whole=whole,
         batch_size=batch_size,
         checkpoints=checkpoints,
+        further=further,
     )
 
 
@@ -164,6 +170,7 @@ def _generated(
     whole: bool = False,
     batch_size: int = 32,
     checkpoints: Path | None = None,
+    further: int = 0,
 ) -> None:
     settings: dict[str, Any] = {
         **{"image_size": image_size, "radius": radius, "healthy": healthy},
@@ -185,8 +192,8 @@ def _generated(
     ).fit(X, y, resume=checkpoints is not None)
     described = {
         **{"data": "signs", "image_size": image_size, "radius": radius, "healthy": healthy},
-        **{"backbone": backbone, "epochs": epochs, "images": images, "seed": seed},
-        "seconds": round(time.perf_counter() - start),
+        **{"backbone": backbone, "epochs": epochs, "batch_size": batch_size},
+        **{"images": images, "seed": seed, "seconds": round(time.perf_counter() - start)},
     }
     sick = y_test > 0
     masks = disc_masks(centers[sick], radius * image_size, image_size)
@@ -194,6 +201,16 @@ def _generated(
         described["regions"] = "whole"
     learned = None if whole else LearnedImportance.fit(model, X, y)
     _compare(model, learned, X_test, y_test, sick, masks, described, file)
+    right = {"prior": 0, "diffusion": 0}
+    for draw in range(further):
+        X, y, _ = make_lesions(60, random_state=1000 + draw, **settings)
+        for stage in right:
+            found = model.predict_proba(X, stage=stage).argmax(axis=1)
+            right[stage] += int((model.classes_[found] == y).sum())
+    if further:
+        regions = described.get("regions", architecture.regions)
+        described = {"regions": regions, **described, "new_images": 60 * further}
+        _write({**described, **right}, file.with_name(FURTHER.name))
 
 
 @app.command()
@@ -237,7 +254,8 @@ def busi(
     with_mask[with_mask] = drawn
     described = {
         **{"data": "busi", "image_size": image_size, "backbone": "tf_efficientnet_lite0"},
-        **{"epochs": epochs, "images": int(part["train"].sum()), "seed": seed},
+        **{"epochs": epochs, "batch_size": model.batch_size},
+        **{"images": int(part["train"].sum()), "seed": seed},
         "seconds": round(time.perf_counter() - start),
     }
     kept = [mask for mask, some in zip(masks, drawn, strict=True) if some]
@@ -285,7 +303,7 @@ def _compare(
             **accuracies,
             **asdict(hits(only(found, sick), masks, numbers)),
         }
-        print({key: row[key] for key in FIELDS[11:]}, flush=True)
+        print({key: row[key] for key in FIELDS[12:]}, flush=True)
         _write({key: row.get(key, "") for key in FIELDS}, file)
 
 
