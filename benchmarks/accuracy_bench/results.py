@@ -239,10 +239,10 @@ def differences(kept: Results, method: str, opponents: Iterable[str]) -> Differe
 def paired_differences(
     ours: list[Answers], theirs: list[Answers], rng: np.random.Generator
 ) -> Difference:
-    """Bootstrap over the groups of the test images of mean differences over seeds.
+    """Bootstrap over the groups of the test images, and over the runs, of mean differences.
 
-    Groups are drawn once for all seeds, both methods alike: splits of one data set overlap, and
-    images of a patient resemble each other.
+    Groups are drawn once for all runs, both methods alike: splits of one data set overlap, and
+    images of a patient resemble each other. Runs are drawn because each has networks of its own.
 
     Parameters
     ----------
@@ -258,7 +258,11 @@ def paired_differences(
         f1.append(macro_f1(a, counts) - macro_f1(b, counts))
         nll.append(counts @ (b.losses() - a.losses()) / counts.sum(axis=1))
     ahead = tuple(sum(bool(values[0] > 0) for values in of) for of in (f1, nll))
-    return Difference(np.mean(f1, axis=0), np.mean(nll, axis=0), (ahead[0], ahead[1]), len(ours))
+    n_runs = len(ours)
+    of_runs = rng.multinomial(n_runs, np.full(n_runs, 1 / n_runs), size=N_RESAMPLES)
+    shares = np.concatenate([np.ones((1, n_runs)), of_runs]).T / n_runs
+    means = [(shares * np.stack(of)).sum(axis=0) for of in (f1, nll)]
+    return Difference(*means, (ahead[0], ahead[1]), n_runs)
 
 
 def macro_f1(answers: Answers, counts: Floats) -> Floats:

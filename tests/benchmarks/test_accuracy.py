@@ -109,6 +109,22 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
     assert 1 <= outside <= 13
 
 
+def test_intervals_hold_for_networks_that_were_not_trained():
+    """Of 60 comparisons whose runs scatter about no difference, few intervals leave 0 out."""
+    outside = 0
+    for seed in range(60):
+        sharpness = 2 + np.random.RandomState(seed).normal(scale=0.5, size=(8, 2))
+        pairs = [
+            [answers(of, seed=10 * seed + run, n=80) for of in both]
+            for run, both in enumerate(sharpness)
+        ]
+        ours, theirs = (list(side) for side in zip(*pairs, strict=True))
+        values = paired_differences(ours, theirs, np.random.default_rng(seed)).nll
+        low, high = np.percentile(values[1:], [2.5, 97.5])
+        outside += not low <= 0 <= high
+    assert outside <= 9
+
+
 def test_images_that_belong_together_are_drawn_together():
     """Twice the same images are no more evidence than once, in one split or in two."""
     a, b = answers(3.0, n=80), answers(1.0, n=80)
