@@ -5,6 +5,7 @@
     python benchmarks/accuracy.py own IMAGES                   on labelled images of your own
     python benchmarks/accuracy.py steps --data FOLDER          DiffMIC (v1) and v2, by sampler steps
     python benchmarks/accuracy.py table                        what came of it
+    python benchmarks/accuracy.py backbones FILE FILE ...      of runs with --backbone NAME, each
 
 A run that was stopped goes on where it was: trained networks and their conditions are kept in the
 folder ``--work``, results are rows of a CSV file.
@@ -25,7 +26,7 @@ import numpy as np
 import torch
 import typer
 from accuracy_bench.beyond import abstaining, label_sets
-from accuracy_bench.encoders import DEFAULT_ARCHITECTURE, DEVICE, Job
+from accuracy_bench.encoders import DEFAULT_ARCHITECTURE, DEFAULTS, DEVICE, Job
 from accuracy_bench.methods import ABLATIONS, FACTORS, METHODS, OF_REGIONS, REGIONS, Method
 from accuracy_bench.picture import draw_curves, draw_differences
 from accuracy_bench.results import (
@@ -38,6 +39,7 @@ from accuracy_bench.results import (
 from accuracy_bench.stage_one import AVERAGED, CHANGES, LEARNERS, evidence_of_states
 from accuracy_bench.steps import RUNS, STEPPED
 from accuracy_bench.tables import (
+    backbones_table,
     changes_table,
     differences_table,
     means_table,
@@ -81,6 +83,9 @@ def run(
     max_epochs: Annotated[
         int | None, typer.Option(help="Other than the data set's own; needs --results.")
     ] = None,
+    backbone: Annotated[
+        str | None, typer.Option(help="Other than the estimator's; needs --results.")
+    ] = None,
     wrong_labels: Annotated[
         float,
         typer.Option(help="Share of training labels that are made wrong; needs --results."),
@@ -93,13 +98,15 @@ def run(
     """Train what has not been trained, and add a row per run."""
     sizes = {"image_size": image_size, "max_epochs": max_epochs}
     sizes = {what: value for what, value in sizes.items() if value is not None}
-    if (sizes or wrong_labels or small) and results == RESULTS:
+    if (sizes or backbone or wrong_labels or small) and results == RESULTS:
         raise typer.BadParameter("Runs unlike the others need a file of their own: --results.")
     chosen, work = data_sets(sets, work, small=small)
     for what, value in (sizes | ({"wrong": wrong_labels} if wrong_labels else {})).items():
         work = work / f"{what}-{value:g}"
+    if backbone is not None:
+        work = work / backbone
     chosen = {name: replace(data_set, **sizes) for name, data_set in chosen.items()}
-    compare(chosen, data, methods, seeds, final, wrong_labels, results, work, verbose)
+    compare(chosen, data, methods, seeds, final, wrong_labels, results, work, verbose, backbone)
 
 
 def data_sets(names: Sequence[str], work: Path, *, small: bool) -> tuple[dict[str, DataSet], Path]:
@@ -159,10 +166,14 @@ def compare(
     results: Path,
     work: Path,
     verbose: int,
+    backbone: str | None = None,
 ) -> None:
     """Train what has not been trained, and add a row per run."""
     kept = Results(results)
     kept.check_columns()
+    backbone = backbone or str(DEFAULTS["backbone"])
+    if others := {row["backbone"] for row in kept.rows()} - {backbone}:
+        raise typer.BadParameter(f"{results} has runs of {', '.join(others)}: --results.")
     parts = ("val", "test") if final else ("val",)
     for seed, (name, data_set) in itertools.product(seeds, sets.items()):
         same = {
@@ -174,7 +185,7 @@ def compare(
         if not todo:
             continue
         parts_of_job = load(data_set, seed, data).with_wrong_labels(wrong_labels, seed)
-        job = Job(name, data_set, seed, parts_of_job, work, verbose)
+        job = Job(name, data_set, seed, parts_of_job, work, verbose, backbone=backbone)
         for method in todo:
             how = (METHODS | ABLATIONS | STEPPED)[method]
             for row in rows_of(job, method, how, parts, kept):
@@ -233,6 +244,7 @@ def rows_of(
             | {"n_images": len(targets), "absent_labels": " ".join(absent)}
             | {name: f"{value:.5f}" for name, value in metrics.items() if name in METRICS}
             | {"seconds": round(time.perf_counter() - started, 1)}
+            | {"backbone": job.backbone}
             | circumstances(job, how.on(how.recipe, job))
         )
     return rows
@@ -400,6 +412,15 @@ def table(
         print(differences_table(differences(kept, "diffusion", OPPONENTS)))
         print("With views, against others with views:\n")
         print(differences_table(differences(kept, "diffusion_tta", ("plain_tta", "prior_tta"))))
+
+
+@app.command()
+def backbones(
+    results: Annotated[list[Path], typer.Argument(help="CSV files of the results, one for each.")],
+    part: Annotated[str, typer.Option(help="val or test.")] = "test",
+) -> None:
+    """Means over the sets by backbone, and how far the diffusion is ahead, as Markdown."""
+    print(backbones_table([Results(file) for file in results], part))
 
 
 @app.command()

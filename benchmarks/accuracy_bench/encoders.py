@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 
 import torch
@@ -59,6 +59,7 @@ class Job:
     folder: Path
     verbose: int
     architecture: Architecture = DEFAULT_ARCHITECTURE
+    backbone: str = field(default_factory=lambda: str(DEFAULTS["backbone"]))
 
     def file(self, what: str) -> Path:
         """Where something is kept."""
@@ -66,7 +67,7 @@ class Job:
 
     def options(self, recipe: Recipe) -> TrainingOptions:
         """The estimator's defaults, with the data set's size, epochs and augmentation."""
-        names = {field.name for field in fields(TrainingOptions)} & set(DEFAULTS)
+        names = {each.name for each in fields(TrainingOptions)} & set(DEFAULTS)
         chosen = {name: DEFAULTS[name] for name in names} | {
             "recipe": recipe,
             "image_size": self.plan(recipe).input_size,
@@ -83,7 +84,7 @@ class Job:
     def plan(self, recipe: Recipe, **changes: int) -> NetworkPlan:
         """Plan of the job's architecture, but for changed fields of it."""
         return NetworkPlan(
-            backbone=DEFAULTS["backbone"],
+            backbone=self.backbone,
             architecture=replace(self.architecture, **changes),
             image_size=self.data_set.image_size,
             num_classes=len(self.parts.classes),
@@ -109,7 +110,7 @@ class PlainClassifier(nn.Module):
     def __init__(self, job: Job) -> None:
         super().__init__()
         self.backbone = build_backbone(
-            DEFAULTS["backbone"],
+            job.backbone,
             image_size=job.data_set.image_size,
             pretrained=DEFAULTS["pretrained"],
         )

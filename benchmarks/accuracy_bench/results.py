@@ -30,6 +30,7 @@ COLUMNS = (
     *(
         "image_size",
         "max_epochs",
+        "backbone",
         "wrong_labels",
         "settings",
         "versions",
@@ -71,7 +72,7 @@ class Results:
 
     def rows(self) -> list[dict[str, str]]:
         """All runs so far."""
-        rows = map(_with_label_accuracy, read(self.file))
+        rows = map(_of_today, read(self.file))
         return [row for row in rows if self.processor in row.get("processor", "")]
 
     def has(self, name: str, seed: int, method: str, part: str, **settings: float) -> bool:
@@ -124,8 +125,12 @@ class Results:
             return Answers(kept["targets"], proba, kept["thresholds"], kept["groups"])
 
 
-def _with_label_accuracy(row: dict[str, str]) -> dict[str, str]:
-    """A row as it is written today: once ``accuracy`` of multi-label sets was that of labels."""
+def _of_today(row: dict[str, str]) -> dict[str, str]:
+    """A row as it is written today.
+
+    Once ``accuracy`` of multi-label sets was that of labels, and there was but one backbone.
+    """
+    row = {"backbone": "tf_efficientnet_lite0"} | row
     if "label_accuracy" in row or "accuracy" not in row:
         return row
     multilabel = bool(row.get("set_nll"))

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from .methods import ABLATIONS, FACTORS, METHODS
-from .results import POOLED, Difference, summary
+from .results import POOLED, Difference, Results, differences, summary
 
 Differences = dict[tuple[str, str], Difference]
 
@@ -49,6 +49,35 @@ def differences_table(found: Differences) -> str:
         ):
             cells += [interval(values), f"{ahead} of {difference.n_runs}"]
         lines.append("| " + " | ".join(f"**{c}**" if name == POOLED else c for c in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def backbones_table(kept: Iterable[Results], part: str) -> str:
+    """Macro F1 / likelihood by backbone, means over the sets, and differences pooled over them."""
+    opponents = ("plain", "prior", "head_linear_stacked")
+    methods = [*opponents, "diffusion"]
+    ahead = [f"diffusion − {name}" for name in opponents]
+    lines = [
+        f"| backbone | runs | {' | '.join([*methods, *ahead])} |",
+        "|---" * (2 + len(methods) + len(ahead)) + "|",
+    ]
+    for of in kept:
+        rows = of.rows()
+        means: dict[str, list[tuple[float, float]]] = defaultdict(list)
+        for _, method, _, metrics in summary(rows, part):
+            means[method].append((metrics["macro_f1"][0], metrics["nll"][0]))
+        cells = [
+            "{:.3f} / {:.3f}".format(*np.mean(means[name], axis=0)) if name in means else ""
+            for name in methods
+        ]
+        found = differences(of, "diffusion", opponents) if part == "test" else {}
+        for name in opponents:
+            pooled = found.get((name, POOLED))
+            values = () if pooled is None else (pooled.macro_f1, pooled.nll)
+            cells.append("<br>".join(map(interval, values)))
+        names = " ".join(dict.fromkeys(row["backbone"] for row in rows))
+        n_runs = len({(row["set"], row["seed"]) for row in rows if row["part"] == part})
+        lines.append(f"| {names} | {n_runs} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

@@ -378,6 +378,26 @@ def test_runs_of_another_size_are_kept_apart(data, tmp_path):
         accuracy.run(data, **options | {"results": accuracy.RESULTS, "image_size": 96})
 
 
+def test_each_backbone_has_a_file_and_a_line_in_the_table(data, tmp_path, capsys):
+    places = {"work": tmp_path / "work", "verbose": 0}
+    files = [tmp_path / "one.csv", tmp_path / "other.csv"]
+    methods = ["plain", "prior", "diffusion"]
+    for file, backbone in zip(files, (None, "test_efficientnet"), strict=True):
+        accuracy.run(
+            data, ["stripes"], methods, [0], final=True, backbone=backbone, results=file, **places
+        )
+    with pytest.raises(typer.BadParameter, match="has runs of test_resnet: --results"):
+        accuracy.run(data, ["stripes"], ["plain"], [1], backbone="x", results=files[0], **places)
+    accuracy.backbones(files)
+    first, second = capsys.readouterr().out.splitlines()[2:4]
+    assert first.startswith("| test_resnet | 1 | ")
+    assert second.startswith("| test_efficientnet | 1 | ")
+    row = {r["method"]: r for r in Results(files[1]).rows() if r["part"] == "test"}["plain"]
+    plain = f" {float(row['macro_f1']):.3f} / {float(row['nll']):.3f} "
+    assert plain in second
+    assert plain not in first
+
+
 def test_small_sets_are_kept_apart(data, tmp_path, monkeypatch):
     monkeypatch.setattr(DataSet, "small", lambda self: replace(self, max_epochs=2, n_training=20))
     places = {"results": tmp_path / "runs.csv", "work": tmp_path / "work"}
