@@ -5,7 +5,7 @@
     python benchmarks/accuracy.py own IMAGES                   on labelled images of your own
     python benchmarks/accuracy.py steps --data FOLDER          DiffMIC (v1) and v2, by sampler steps
     python benchmarks/accuracy.py table                        what came of it
-    python benchmarks/accuracy.py backbones FILE FILE ...      of runs with --backbone NAME, each
+    python benchmarks/accuracy.py backbones FILE FILE ...      of files of run --backbone NAME
 
 A run that was stopped goes on where it was: trained networks and their conditions are kept in the
 folder ``--work``, results are rows of a CSV file.

@@ -7,7 +7,8 @@
     python benchmarks/regions.py price                 what a prediction with a zoom costs
     python benchmarks/regions.py table                 what came of it
 
-Each run adds rows to a CSV file. Images to look at are not those that were trained on.
+All but ``price`` and ``table`` add rows to CSV files. What is measured is of images that were not
+trained on.
 """
 
 import csv
@@ -80,7 +81,7 @@ def zoom(
     importance: str = "fused",
     regions: Annotated[
         str,
-        typer.Option(help="zoom; windows of the small image alone; whole: of the image as it is."),
+        typer.Option(help="zoom; windows of the image at 224 pixels; whole: windows at full size."),
     ] = "zoom",
     batch_size: int = 32,
     checkpoints: Annotated[

@@ -194,7 +194,7 @@ class Difference:
     Attributes
     ----------
     macro_f1, nll : ndarray of shape (1 + N_RESAMPLES,)
-        The first entry is of the images as they are.
+        The first entry is of the images and the runs as they are.
     runs_ahead : tuple of int
         In how many runs ours is ahead in macro F1, and in likelihood.
     n_runs : int
@@ -247,7 +247,8 @@ def paired_differences(
     """Bootstrap over the groups of the test images, and over the runs, of mean differences.
 
     Groups are drawn once for all runs, both methods alike: splits of one data set overlap, and
-    images of a patient resemble each other. Runs are drawn because each has networks of its own.
+    images of a patient resemble each other. Runs are drawn because each has networks of its own:
+    of one run the interval is of the images alone, of two or three it is too narrow.
 
     Parameters
     ----------

@@ -6,9 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 import numpy as np
 
 from .methods import ABLATIONS, FACTORS, METHODS
-from .results import POOLED, Difference, Results, differences, summary
-
-Differences = dict[tuple[str, str], Difference]
+from .results import POOLED, Differences, Results, differences, summary
 
 
 def overview(rows: list[dict[str, str]], part: str) -> str:
@@ -53,7 +51,10 @@ def differences_table(found: Differences) -> str:
 
 
 def backbones_table(kept: Iterable[Results], part: str) -> str:
-    """Macro F1 / likelihood by backbone, means over the sets, and differences pooled over them."""
+    """Macro F1 / negative log-likelihood by backbone, of runs that have each of the methods.
+
+    Means over the sets; differences, above zero where the diffusion is better, pooled over them.
+    """
     opponents = ("plain", "prior", "head_linear_stacked")
     methods = [*opponents, "diffusion"]
     ahead = [f"diffusion − {name}" for name in opponents]
@@ -62,7 +63,10 @@ def backbones_table(kept: Iterable[Results], part: str) -> str:
         "|---" * (2 + len(methods) + len(ahead)) + "|",
     ]
     for of in kept:
-        rows = of.rows()
+        rows = [row for row in of.rows() if row["part"] == part]
+        had = [{(r["set"], r["seed"]) for r in rows if r["method"] == name} for name in methods]
+        whole = set.intersection(*filter(None, had))
+        rows = [row for row in rows if (row["set"], row["seed"]) in whole]
         means: dict[str, list[tuple[float, float]]] = defaultdict(list)
         for _, method, _, metrics in summary(rows, part):
             means[method].append((metrics["macro_f1"][0], metrics["nll"][0]))
@@ -76,8 +80,7 @@ def backbones_table(kept: Iterable[Results], part: str) -> str:
             values = () if pooled is None else (pooled.macro_f1, pooled.nll)
             cells.append("<br>".join(map(interval, values)))
         names = " ".join(dict.fromkeys(row["backbone"] for row in rows))
-        n_runs = len({(row["set"], row["seed"]) for row in rows if row["part"] == part})
-        lines.append(f"| {names} | {n_runs} | {' | '.join(cells)} |")
+        lines.append(f"| {names} | {len(whole)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
