@@ -31,7 +31,7 @@ class Published:
 REGISTRY = {
     "diffmic-v2-aptos": Published(
         "Grade of diabetic retinopathy, 0 to 4, in fundus photographs.",
-        sha256="9236eb271be741f66b0bd057219a7375dd903ec7aa1d7c34eeab5930c6bcbf03",
+        sha256="96dbd194e73bc49ea8a0b8be7c36c655915dab214a75891ad7128ce678a38421",
     ),
     "diffmic-v2-ham10000": Published(
         "Kind of skin lesion, of 7, in dermatoscopic photographs.",

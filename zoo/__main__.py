@@ -5,6 +5,7 @@ python -m zoo measure --data FOLDER         the trained models on their test par
 python -m zoo table                         their metrics with intervals, as Markdown
 python -m zoo push diffmic-v2-aptos
 python -m zoo convert                       to today's file format, without training
+python -m zoo regions NAME --data FOLDER    other regions, without training
 """
 
 import json
@@ -30,6 +31,7 @@ from diffmic.hub.names import said_by_the_hub
 from diffmic.hub.publish import NOTICE_FILE
 from diffmic.image_table import LabelledTable
 from diffmic.inference import STAGES, EvaluationReport
+from diffmic.model import resolve_architecture
 from diffmic.published import BUNDLED
 from diffmic.tasks import METRIC_WORDS, class_shares, task_named
 from diffmic.training import resolve_recipe
@@ -207,6 +209,69 @@ def convert(
         same = record["weights_sha256"] == before
         told = "the same" if same else f"new, with the SHA-256 {record['weights_sha256']}"
         print(f"{name}: probabilities changed by at most {change:.2g}, the weights are {told}.")
+
+
+@app.command()
+def regions(
+    name: Name,
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    importance: Annotated[str, typer.Option(help="fused, contrast or paper.")] = "fused",
+    models: Models = HERE / "models",
+    results: Results = HERE / "results",
+) -> None:
+    """Let a trained model choose its regions by another form of importance; trains nothing.
+
+    Its calibration and what it knows of its doubt are learnt anew on the validation part, then it
+    is measured on the test part.
+    """
+    recipe = chosen(name)
+    folder, record = stored(name, models, results)
+    images = recipe.images(data)
+    validation, test = images.part("val"), images.part("test")
+    clf = DiffMICClassifier.from_pretrained(folder, device="cpu")
+    before, card = clf.model_, clf.card_
+    with tempfile.TemporaryDirectory() as made:
+        with_importance(clf, importance)
+        clf.save_pretrained(Path(made) / name, dtype="float16")
+        clf = DiffMICClassifier.from_pretrained(Path(made) / name, device="cpu")
+    clf.calibrate(validation.images, validation.labels)
+    if not before.thresholds:  # grades of older models: the most probable one is decided
+        alone = None if clf.model_.alone is None else replace(clf.model_.alone, thresholds=None)
+        clf.model_ = replace(clf.model_, thresholds={}, alone=alone)
+    learn_doubt(clf, validation)
+    report = clf.evaluate(test.images, test.labels, groups=test.groups)
+    told = (
+        f" Since then its regions are chosen by region_importance={importance!r} instead of "
+        f"{before.plan.architecture.region_importance!r}, its calibration was fitted anew on the "
+        "validation part, and the test part was read once more."
+    )
+    card = replace(
+        card,
+        split=card.split + told,
+        limits=recipe.card.limits,
+        test_scores=report,
+        n_test=len(test),
+    )
+    clf.save_pretrained(folder, dtype="float16", card=card)
+    found = clf.recalibration_
+    record |= {
+        "region_importance": importance,
+        "regions_command": f"python -m zoo regions {name} --importance {importance} --data FOLDER",
+        "recalibration": {"nll_before": found.nll_before, "nll_after": found.nll_after},
+        "weights_sha256": digest((folder / WEIGHTS_FILE).read_bytes()),
+        **recorded(report),
+    }
+    (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
+    print(f"{name}, test part\n\n{report.to_markdown()}")
+
+
+def with_importance(clf: DiffMICClassifier, importance: str) -> None:
+    """Give a model another form of importance, which the next one that is loaded goes by."""
+    plan = clf.model_.plan
+    architecture = replace(plan.architecture, region_importance=importance)
+    clf.model_ = replace(clf.model_, plan=replace(plan, architecture=architecture))
+    own = resolve_architecture(clf.architecture)
+    clf.set_params(architecture=replace(own, region_importance=importance))
 
 
 def learn_shares(clf: DiffMICClassifier, images: LabelledTable) -> None:

@@ -77,9 +77,7 @@ ZOO = {
             limits="One screening programme in India. Cameras and crops go with the grade in these "
             "images, a known shortcut; labels are of single clinicians and noisy; grade 0 is half "
             "of the images, grade 3 a twentieth. Photographs of 224 × 224 pixels, squeezed to a "
-            "square: give it whole photographs, not crops. About half of the regions that it looks "
-            "at, and in some photographs all of them, lie on the black rim and in the corners: "
-            "they do not show the lesions.",
+            "square: give it whole photographs, not crops.",
         ),
     ),
     "diffmic-v2-ham10000": ZooModel(

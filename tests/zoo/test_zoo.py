@@ -309,3 +309,26 @@ def test_a_model_of_the_checkout_is_the_one_that_was_measured(name):
     clf = DiffMICClassifier.from_pretrained(folder)
     assert clf.card_.test_scores == record["test"]
     assert clf.predict_proba(torch.rand(2, 3, 64, 64)).shape == (2, len(clf.classes_))
+
+
+def test_a_trained_model_takes_other_regions(zoo, data, tmp_path, monkeypatch):
+    monkeypatch.setitem(zoo.ZOO["diffmic-v2-stripes"].parameters, "image_size", 128)
+    name, models, results = "diffmic-v2-stripes", tmp_path / "models", tmp_path / "results"
+    places = ("--models", models, "--results", results)
+    assert run(zoo, "train", name, "--data", data, "--verbose", 0, *places).exit_code == 0
+    before = DiffMICClassifier.from_pretrained(models / name)
+    outcome = run(zoo, "regions", name, "--data", data, *places)
+    assert outcome.exit_code == 0, outcome.output
+    after = DiffMICClassifier.from_pretrained(models / name)
+    for clf, form in ((before, "paper"), (after, "fused")):
+        assert clf.model_.plan.architecture.region_importance == form
+        assert clf.network_.prior.importance == form
+    weights, learnt = before.network_.state_dict(), after.network_.state_dict()
+    assert all(torch.equal(weights[key], value) for key, value in learnt.items())
+    X, _ = stripes(8, seed=1)
+    assert (before.explain(X).boxes != after.explain(X).boxes).any()
+    record = json.loads((results / f"{name}.json").read_text())
+    assert record["region_importance"] == "fused"
+    assert after.card_.test_scores["diffusion"]["nll"] == record["test"]["diffusion"]["nll"]
+    assert "region_importance='fused' instead of 'paper'" in after.card_.split
+    assert (models / name / "NOTICE").is_file()
