@@ -123,6 +123,6 @@ def test_info_tells_metrics_in_words_side_by_side_in_80_columns(model):
 def test_info_tells_figures_of_the_test_part_where_there_are_no_others():
     lines = run("info", "diffmic-v2-aptos").stdout.splitlines()
     assert not any(line.startswith("validation") for line in lines)
-    assert [line.split()[-2:] for line in lines if line.startswith("test part:")] == [
-        ["prior", "diffusion"]
+    assert [line.split()[-4:] for line in lines if line.startswith("test part:")] == [
+        ["prior", "diffusion", "diffusion", "alone"]
     ]
