@@ -57,7 +57,11 @@ from diffmic.training.readings import Reading
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.csv"
-OPPONENTS = tuple(name for name in METHODS if name != "diffusion")
+BEST_PLAIN = "larger by a third: plain"  # the best plain fine-tuning, by the table of stage one
+OPPONENTS = (
+    *(name for name in METHODS if name != "diffusion"),
+    *(BEST_PLAIN, "diffmic-v1 60 steps"),  # as many as are best on BUSI's validation part
+)
 PICTURED = (
     *("prior", "plain", "plain_tta", "head_linear"),
     *("head_linear_stacked", "head_hidden", "head_hidden_stacked"),
@@ -337,21 +341,26 @@ def stage_one(
     changes: Annotated[list[str], typer.Option(help="Changes of the training.")] = list(CHANGES),  # noqa: B006
     learners: Annotated[list[str], typer.Option(help="prior, plain.")] = list(LEARNERS),  # noqa: B006
     seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    final: Annotated[bool, typer.Option(help="Measure on the test part, too.")] = False,
     small: Small = False,
     results: File = HERE / "results" / "stage_one.csv",
     work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
 ) -> None:
     """How stage one, and plain fine-tuning, are best trained: one change at a time.
 
-    On validation alone.
+    Changes are chosen on validation; with --final, a change that was chosen is compared with the
+    methods of ``run``, in the same file.
     """
     kept = Results(results)
+    kept.check_columns()
+    parts_measured = ("val", "test") if final else ("val",)
     chosen, work = data_sets(sets, work, small=small)
     for what, learner, seed, name in itertools.product(changes, learners, seeds, sets):
         change, data_set = CHANGES[what], chosen[name]
         changed = change.on(data_set)
         same = {"image_size": changed.image_size, "max_epochs": changed.max_epochs}
-        if kept.has(name, seed, f"{what}{AVERAGED}: {learner}", "val", **same):
+        last = f"{what}{AVERAGED}: {learner}"
+        if all(kept.has(name, seed, last, part, **same) for part in parts_measured):
             continue
         parts = load(changed, seed, data)
         if not change.applies_to(data_set, multilabel=not parts.task.exclusive):
@@ -359,7 +368,7 @@ def stage_one(
         job = Job(name, changed, seed, parts, work / f"stage-one-{what}", 0)
         for suffix, evidence in evidence_of_states(job, change, learner).items():
             how = Method(lambda _, evidence=evidence: evidence)
-            for row in rows_of(job, f"{what}{suffix}: {learner}", how, ("val",), kept):
+            for row in rows_of(job, f"{what}{suffix}: {learner}", how, parts_measured, kept):
                 kept.add(row | {"wrong_labels": 0.0})
 
 

@@ -198,17 +198,17 @@ def trained_prior(job: Job, recipe: Recipe) -> DiffMICNetwork:
     return network.to(DEVICE).eval()
 
 
-def plain_logits(job: Job, recipe: Recipe, part: str) -> Tensor:
+def plain_logits(job: Job, recipe: Recipe, part: str, n_views: int = 1) -> Tensor:
     """Logits of plain fine-tuning, (V, n, C): of the images themselves, then of their views."""
-    file = job.file(f"plain-{N_VIEWS}-views-{part}.safetensors")
+    file = job.file(f"plain-{n_views}-views-{part}.safetensors")
     if not file.is_file():
         plain, options = trained_plain(job, recipe).eval(), job.options(recipe)
         found = []
         for batch in _view(job, recipe, part, 0).batches(options.batch_size):
-            images = augmented_views(batch["image"], N_VIEWS, options.augment, options.seed)
+            images = augmented_views(batch["image"], n_views, options.augment, options.seed)
             with torch.inference_mode():
                 found.append(plain(pixels(images, options.device)).cpu())
-        logits = torch.cat(found).view(-1, N_VIEWS, len(job.parts.classes)).transpose(0, 1)
+        logits = torch.cat(found).view(-1, n_views, len(job.parts.classes)).transpose(0, 1)
         _save({"logits": logits}, file)
     return load_file(file)["logits"]
 

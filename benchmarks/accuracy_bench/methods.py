@@ -82,7 +82,7 @@ def plain(job: Job) -> EvidenceOf:
 
 def plain_tta(job: Job) -> EvidenceOf:
     """Plain fine-tuning, with logits averaged over views of each image."""
-    return lambda part: Evidence(plain_logits(job, OURS, part).mean(dim=0))
+    return lambda part: Evidence(plain_logits(job, OURS, part, N_VIEWS).mean(dim=0))
 
 
 def prior_alone(job: Job) -> EvidenceOf:

@@ -108,7 +108,7 @@ class Results:
         """Keep what a method answered on the test part."""
         self.folder.mkdir(parents=True, exist_ok=True)
         np.savez_compressed(
-            self.folder / f"{name}-{seed}-{method}.npz",
+            self._answers_file(name, seed, method),
             targets=answers.targets.astype(np.uint8),
             proba=answers.proba.astype(np.float16),
             thresholds=answers.thresholds,
@@ -117,12 +117,16 @@ class Results:
 
     def answers(self, name: str, seed: int, method: str) -> "Answers | None":
         """What a method answered on the test part, if it has been kept."""
-        file = self.folder / f"{name}-{seed}-{method}.npz"
+        file = self._answers_file(name, seed, method)
         if not file.is_file():
             return None
         with np.load(file) as kept:
             proba = kept["proba"].astype(np.float64)
             return Answers(kept["targets"], proba, kept["thresholds"], kept["groups"])
+
+    def _answers_file(self, name: str, seed: int, method: str) -> Path:
+        # Colons are in names of methods, and not allowed in names of files everywhere.
+        return self.folder / f"{name}-{seed}-{method.replace(': ', ', ')}.npz"
 
 
 def _of_today(row: dict[str, str]) -> dict[str, str]:

@@ -485,6 +485,27 @@ def test_stage_one_is_changed_in_one_way_at_a_time(data, tmp_path, monkeypatch, 
     assert "plain" not in printed
 
 
+def test_a_changed_plain_recipe_is_compared_with_the_methods(data, tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_SETS, "stripes", DataSet("stripes", 96, 2))
+    places = {"results": tmp_path / "runs.csv", "work": tmp_path / "work"}
+    accuracy.run(data, ["stripes"], ["prior"], [0], final=True, verbose=0, **places)
+    change, learner = accuracy.BEST_PLAIN.split(": ")
+    accuracy.stage_one(data, ["stripes"], [change], [learner], [0], final=True, **places)
+    rows = Results(places["results"]).rows()
+    tested = {row["method"]: row for row in rows if row["part"] == "test"}
+    assert tested[accuracy.BEST_PLAIN]["image_size"] == "128"
+    found = differences(Results(places["results"]), "prior", accuracy.OPPONENTS)
+    ahead = float(tested[accuracy.BEST_PLAIN]["nll"]) - float(tested["prior"]["nll"])
+    assert found[accuracy.BEST_PLAIN, "stripes"].nll[0] == pytest.approx(ahead, abs=2e-3)
+    names = [file.name for file in (tmp_path / "runs").iterdir()]
+    assert names
+    assert not any(":" in name for name in names)  # they are files on Windows, too
+
+    n_rows = len(rows)
+    accuracy.stage_one(data, ["stripes"], [change], [learner], [0], final=True, **places)
+    assert len(Results(places["results"]).rows()) == n_rows
+
+
 def test_changes_are_paired_by_split_and_sets_count_the_same():
     def row(name, seed, method, f1, nll):
         of = {"set": name, "seed": str(seed), "method": method, "part": "val"}
