@@ -1,7 +1,7 @@
 """Accuracy: the diffusion stage beside its prior, plain fine-tuning and re-trained heads.
 
-    python benchmarks/accuracy.py run --data FOLDER            all sets and seeds, on validation
-    python benchmarks/accuracy.py run --data FOLDER --final    and on test, for a committed recipe
+    python benchmarks/accuracy.py run --data FOLDER --results FILE    all sets, on validation
+    ... --final                                                       and on test, once committed
     python benchmarks/accuracy.py own IMAGES                   on labelled images of your own
     python benchmarks/accuracy.py steps --data FOLDER          DiffMIC (v1) and v2, by sampler steps
     python benchmarks/accuracy.py table                        what came of it
@@ -12,6 +12,7 @@ folder ``--work``, results are rows of a CSV file.
 """
 
 import datetime
+import hashlib
 import itertools
 import json
 import platform
@@ -51,19 +52,20 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score
 
 from diffmic.data import TargetEncoding
 from diffmic.datasets import read_csv
+from diffmic.image_table import LabelledTable
 from diffmic.inference import Calibration, Evidence
 from diffmic.training import Recipe
 from diffmic.training.readings import Reading
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.csv"
+SMALL_RESULTS = HERE / "results" / "accuracy_small.csv"
 BEST_PLAIN = "larger by a third: plain"  # the best plain fine-tuning, by the table of stage one
-OPPONENTS = (
-    *(name for name in METHODS if name != "diffusion"),
-    *(BEST_PLAIN, "diffmic-v1 60 steps"),  # as many as are best on BUSI's validation part
-)
+V1 = ("diffmic-v1 60 steps", "diffmic-v1 last 60")  # over the whole schedule, and as its authors
+COMPARED = (*METHODS, BEST_PLAIN, *V1)
+OPPONENTS = tuple(name for name in COMPARED if name != "diffusion")
 PICTURED = (
-    *("prior", "plain", "plain_tta", "head_linear"),
+    *("prior", "plain", BEST_PLAIN, "plain_tta", "head_linear"),
     *("head_linear_stacked", "head_hidden", "head_hidden_stacked"),
 )
 app = typer.Typer(add_completion=False, help=__doc__)
@@ -144,20 +146,50 @@ def own(
     """Compare methods on labelled images of your own, and print the tables.
 
     Where there is no split, each seed draws one: 70 % training, 10 % validation, 20 % test, by
-    patient, or else with near-duplicates together.
+    patient, or else with near-duplicates together. Other images or settings need other --results
+    and --work.
     """
     place = data.resolve()
     data_set = DataSet(place.name, image_size, max_epochs, augment=augment, task=task, group=group)
-    found = table_of(data_set, place.parent).splits
+    images = table_of(data_set, place.parent)
+    found = images.splits
     if found is not None and set(found.tolist()) != set(PART_NAMES):
         raise typer.BadParameter(
             f"The splits are {sorted(set(found.tolist()))}; they must be {', '.join(PART_NAMES)}, "
             "or there must be none."
         )
+    check_the_same(work, results, data_set, images)
     compare(
         {place.stem: data_set}, place.parent, methods, seeds, final, 0.0, results, work, verbose
     )
     table(results, "test" if final else "val")
+
+
+def check_the_same(work: Path, results: Path, data_set: DataSet, images: LabelledTable) -> None:
+    """Write down what the networks of a folder are trained on, or make sure that it is this.
+
+    Raises
+    ------
+    typer.BadParameter
+        The folder has networks of other images or settings, or the results are of others.
+    """
+    pixels = images.images
+    found = [pixels.tolist() if isinstance(pixels, np.ndarray) else list(map(str, pixels))]
+    found += [images.labels.tolist(), None if images.splits is None else images.splits.tolist()]
+    told = hashlib.sha256(repr(found).encode()).hexdigest()
+    now = {"results": str(results.resolve()), "images": told} | asdict(data_set)
+    file = work / "made-of.json"
+    if not file.is_file():
+        if results.is_file():
+            raise typer.BadParameter(f"{results} has results of other networks: --results.")
+        work.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(now, indent=1))
+        return
+    before = json.loads(file.read_text())
+    if others := [name for name, value in now.items() if before.get(name) != value]:
+        raise typer.BadParameter(
+            f"{work} has networks of another {', '.join(others)}: pass other --work and --results."
+        )
 
 
 def compare(
@@ -188,6 +220,8 @@ def compare(
         todo = [m for m in methods if not all(kept.has(name, seed, m, p, **same) for p in parts)]
         if not todo:
             continue
+        if final and any(kept.has(name, seed, m, "test") for m in todo):
+            raise typer.BadParameter(f"{results} has {name} at another size: --results.")
         parts_of_job = load(data_set, seed, data).with_wrong_labels(wrong_labels, seed)
         job = Job(name, data_set, seed, parts_of_job, work, verbose, backbone=backbone)
         for method in todo:
@@ -267,7 +301,10 @@ def circumstances(job: Job, recipe: Recipe) -> dict[str, Any]:
         "image_size": job.data_set.image_size,
         "max_epochs": job.data_set.max_epochs,
         "settings": json.dumps(
-            {"n_training": len(job.parts.train)} | asdict(recipe), separators=(",", ":")
+            {"n_training": len(job.parts.train)}
+            | {name: DEFAULTS[name] for name in ("num_steps", "n_draws")}  # unless the method says
+            | asdict(recipe),
+            separators=(",", ":"),
         ),
         "versions": " ".join(f"{name}={version(name)}" for name in names),
         "processor": processor(),
@@ -368,8 +405,10 @@ def stage_one(
         job = Job(name, changed, seed, parts, work / f"stage-one-{what}", 0)
         for suffix, evidence in evidence_of_states(job, change, learner).items():
             how = Method(lambda _, evidence=evidence: evidence)
-            for row in rows_of(job, f"{what}{suffix}: {learner}", how, parts_measured, kept):
-                kept.add(row | {"wrong_labels": 0.0})
+            method = f"{what}{suffix}: {learner}"
+            for row in rows_of(job, method, how, parts_measured, kept):
+                if not kept.has(name, seed, method, row["part"], **same):
+                    kept.add(row | {"wrong_labels": 0.0})
 
 
 @app.command()
@@ -405,7 +444,7 @@ def table(
     kept = Results(results, processor)
     rows = kept.rows()
     if any(row["method"] in METHODS for row in rows):
-        print(overview(rows, part))
+        print(overview(rows, part, COMPARED))
     print(means_table(rows, part, METRICS[:9]))
     print(means_table(rows, part, METRICS[9:]))  # of what a distribution is for
     for name in dict.fromkeys(row["set"] for row in rows):
@@ -464,14 +503,19 @@ def balanced(
 @app.command()
 def plot(
     results: File = RESULTS,
+    small: Annotated[Path, typer.Option(help="CSV file of the small sets.")] = SMALL_RESULTS,
     ablations: Annotated[Path, typer.Option(help="CSV file of the ablations.")] = HERE
     / "results"
     / "ablations.csv",
     folder: Annotated[Path, typer.Option(help="Where the pictures go.")] = HERE.parent / "docs",
 ) -> None:
-    """The differences with their intervals, and the ablated numbers as curves."""
+    """The differences with their intervals, and the ablated numbers as curves.
+
+    Pooled over the small sets, and set by set at full sizes.
+    """
+    of_small = differences(Results(small), "diffusion", PICTURED)
+    draw_differences(of_small, PICTURED, folder / "accuracy.png", pooled_alone=True)
     found = differences(Results(results), "diffusion", PICTURED)
-    draw_differences(found, PICTURED, folder / "accuracy.png", pooled_alone=True)
     draw_differences(found, PICTURED, folder / "accuracy_figures.png")
     runs = {(m, name): values for name, m, _, values in summary(Results(ablations).rows(), "val")}
     draw_curves(

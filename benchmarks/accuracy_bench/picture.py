@@ -15,6 +15,7 @@ LABELS = {
 }
 NAMES = {
     "plain": "plain fine-tuning",
+    "larger by a third: plain": "plain fine-tuning, images a third larger",
     "plain_tta": "plain fine-tuning, five views",
     "prior": "its own prior",
     "head_linear": "a re-trained linear head",
@@ -36,7 +37,8 @@ def draw_differences(
         figsize=(9.5, 0.8 + (0.32 if pooled_alone else 0.21) * len(rows)), layout="constrained"
     )
     panels = figure.subplots(1, 2, sharey=True)
-    heights = -np.arange(len(rows)) - [0.8 * opponents.index(o) for o, _ in rows]
+    present = list(dict.fromkeys(o for o, _ in rows))
+    heights = -np.arange(len(rows)) - [0.8 * present.index(o) for o, _ in rows]
     for panel, (metric, label) in zip(panels, LABELS.items(), strict=True):
         for height, row in zip(heights, rows, strict=True):
             values = getattr(found[row], metric)
@@ -48,7 +50,9 @@ def draw_differences(
         panel.set_xlabel(label)
         _tidy(panel, axis="x")
     if pooled_alone:
-        names = [f"against {NAMES[o]}" for o, _ in rows]
+        counts = {o: sum(other == o for other, _ in found) - 1 for o in present}
+        few = {o: f" ({n} sets)" if n < max(counts.values()) else "" for o, n in counts.items()}
+        names = [f"against {NAMES[o]}{few[o]}" for o, _ in rows]
     else:
         names = [f"against {o}: pooled" if s == POOLED else s for o, s in rows]
     panels[0].set_yticks(heights, names)

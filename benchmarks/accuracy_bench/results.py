@@ -289,12 +289,22 @@ def summary(rows: Iterable[dict[str, str]], part: str) -> Iterator[tuple[str, st
     """Set, method, number of runs, and (mean, standard deviation) of each metric.
 
     The deviation is that of a sample; not a number where there is one run.
+
+    Raises
+    ------
+    ValueError
+        A seed has several runs, of other sizes or epochs: their mean would be of no method.
     """
     groups: dict[tuple[str, str], list[dict[str, str]]] = defaultdict(list)
     for row in rows:
         if row["part"] == part:
             groups[row["set"], row["method"]].append(row)
     for (name, method), runs in groups.items():
+        if len({run["seed"] for run in runs}) < len(runs):
+            sizes = sorted(
+                {f"{run['image_size']} pixels, {run['max_epochs']} epochs" for run in runs}
+            )
+            raise ValueError(f"{method} on {name} has several runs of a seed: {'; '.join(sizes)}.")
         metrics = {}
         for metric in METRICS:
             values = [float(run[metric]) for run in runs if run[metric] not in ("", "nan")]

@@ -5,17 +5,17 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from .methods import ABLATIONS, FACTORS, METHODS
+from .methods import ABLATIONS, FACTORS
 from .results import POOLED, Differences, Results, differences, summary
 
 
-def overview(rows: list[dict[str, str]], part: str) -> str:
-    """Macro F1 / negative log-likelihood, a line per set and a column per method."""
+def overview(rows: list[dict[str, str]], part: str, named: Sequence[str]) -> str:
+    """Macro F1 / negative log-likelihood, a line per set and a column per method of these names."""
     cells = {
         (name, method): f"{metrics['macro_f1'][0]:.3f} / {metrics['nll'][0]:.3f}"
         for name, method, _, metrics in summary(rows, part)
     }
-    methods = [m for m in METHODS if any(method == m for _, method in cells)]
+    methods = [m for m in named if any(method == m for _, method in cells)]
     lines = [f"| set | {' | '.join(methods)} |", "|---" * (len(methods) + 1) + "|"]
     for name in dict.fromkeys(name for name, _ in cells):
         lines.append(f"| {name} | " + " | ".join(cells.get((name, m), "") for m in methods) + " |")
