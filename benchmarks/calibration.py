@@ -3,10 +3,11 @@
     python benchmarks/calibration.py errors                  from the kept answers of accuracy.py
     python benchmarks/calibration.py shifted --data FOLDER   likelihood under other class shares
     python benchmarks/calibration.py views                   what views change, class by class
+    python benchmarks/calibration.py decisions               grades by cut points, and without them
     python benchmarks/calibration.py anew MODEL --data FOLDER    what ``calibrate`` is worth
     python benchmarks/calibration.py grades --data FOLDER    kappa on the validation part of APTOS
 
-The first three read the test probabilities beside ``results/accuracy.csv`` and train nothing;
+The first four read the test probabilities beside the file of results and train nothing;
 ``grades`` uses the networks of ``accuracy.py run`` (``--work``), and trains what is missing.
 """
 
@@ -196,6 +197,38 @@ def of_decisions(answers: Answers) -> tuple[Floats, Floats, Floats]:
 
 
 @app.command()
+def decisions(
+    name: Annotated[str, typer.Option("--set", help="One with grades.")] = "aptos",
+    results: File = HERE / "results" / "accuracy_small.csv",
+) -> None:
+    """What cut points change in decisions for grades on a test part, means over runs, as Markdown.
+
+    The cut points are those of the validation part.
+    """
+    kept, measured = Results(results), (accuracy_score, _macro_f1, _quadratic_kappa)
+    print("| method | runs | most probable: accuracy, macro F1, kappa | by cut points |")
+    print("|---|---|---|---|")
+    for method in COMPARED:
+        found = [a for a in answers_of(kept, name, method) if a.thresholds.size]
+        if not found:
+            continue
+        cells = []
+        for decided in (lambda a: a.proba, lambda a: a.predicted):
+            pairs = [(a.targets.argmax(axis=1), decided(a).argmax(axis=1)) for a in found]
+            means = [np.mean([measure(*pair) for pair in pairs]) for measure in measured]
+            cells.append(", ".join(f"{mean:.3f}" for mean in means))
+        print(f"| {method} | {len(found)} | {' | '.join(cells)} |")
+
+
+def _macro_f1(truth: Floats, decided: Floats) -> float:
+    return float(f1_score(truth, decided, average="macro"))
+
+
+def _quadratic_kappa(truth: Floats, decided: Floats) -> float:
+    return float(cohen_kappa_score(truth, decided, weights="quadratic"))
+
+
+@app.command()
 def anew(
     model: Annotated[str, typer.Argument(help="Folder or name of a trained model.")],
     data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
@@ -261,7 +294,7 @@ def grades(
             reading = Reading(logits, beside, part.targets, part.weights, task)
             nll, decided = cross_fitted_decisions(reading, seed)
             y = part.targets.argmax(dim=1).numpy()
-            kappas = [cohen_kappa_score(y, d, weights="quadratic") for d in decided]
+            kappas = [_quadratic_kappa(y, d) for d in decided]
             accuracies = "/".join(f"{accuracy_score(y, d):.3f}" for d in decided)
             cells = [str(seed), loss, f"{nll:.4f}", *(f"{k:.4f}" for k in kappas), accuracies]
             print("| " + " | ".join(cells) + " |", flush=True)

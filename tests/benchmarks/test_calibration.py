@@ -89,6 +89,19 @@ def test_errors_are_printed_for_each_method_that_was_kept(tmp_path, capsys):
     assert line.count("chance") == 2
 
 
+def test_decisions_by_cut_points_are_set_beside_the_most_probable_grade(tmp_path, capsys):
+    kept = Results(tmp_path / "runs.csv")
+    targets = np.eye(3, dtype=int)[[0, 1, 2, 2]]
+    proba = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.4, 0.2, 0.4], [0.1, 0.5, 0.4]])
+    kept.add({"set": "aptos", "seed": 0, "method": "prior", "part": "test"})
+    kept.keep("aptos", 0, "prior", Answers(targets, proba, np.array([0.5, 1.2]), np.arange(4)))
+    calibration.decisions(results=kept.file)
+    row = capsys.readouterr().out.splitlines()[-1]
+    # Most probable: 0 1 0 1, kappa 1 - 1.25 / 1.5. Expected grades 0.3, 1.1, 1.0 and 1.3: 0 1 1 2,
+    # kappa 1 - 0.25 / 1.25.
+    assert row == "| prior | 1 | 0.500, 0.444, 0.167 | 0.750, 0.778, 0.800 |"
+
+
 def test_decisions_of_grades_are_cross_fitted():
     of = answers(600)
     reading = Reading(
