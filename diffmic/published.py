@@ -39,7 +39,7 @@ REGISTRY = {
     ),
     "diffmic-v2-chestxray14": Published(
         "Presence of 14 findings in chest X-rays (multi-label).",
-        sha256="c550ca50b4df6e335aea97d078038e651a0ecdc4a6e971508b6d187781e4a9b0",
+        sha256="89ed659e30577af20c403db2c08487b7a352cd97494ef21dbdce740327d60c36",
     ),
     "diffmic-v2-pneumonia": Published(
         "Bacterial or viral pneumonia or normal, in chest X-rays of children.",
@@ -51,7 +51,7 @@ REGISTRY = {
     ),
     "diffmic-v2-busi": Published(
         "Benign, malignant or normal, in ultrasound of the breast.",
-        sha256="b37bebe7d07ff7c4a6fabd6754830664704a8e5d8577bee855473bce13f3c148",
+        sha256="40bb1e11c3bcc7980c45e4bd489dd23c85371ccda3c6fab79d54dfd024599b05",
     ),
 }
 

@@ -21,7 +21,7 @@ NAMES = {
     "head_linear": "a re-trained linear head",
     "head_linear_stacked": "a linear head and the prior's logits",
     "head_hidden": "a re-trained head of two layers",
-    "head_hidden_stacked": "such a head and the prior's logits",
+    "head_hidden_stacked": "a head of two layers and the prior's logits",
 }
 BLUE, GREY = "#1f5f9f", "#8a8a8a"
 
