@@ -12,7 +12,6 @@ folder ``--work``, results are rows of a CSV file.
 """
 
 import datetime
-import hashlib
 import itertools
 import json
 import platform
@@ -23,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
+import joblib
 import numpy as np
 import torch
 import typer
@@ -173,10 +173,7 @@ def check_the_same(work: Path, results: Path, data_set: DataSet, images: Labelle
     typer.BadParameter
         The folder has networks of other images or settings, or the results are of others.
     """
-    pixels = images.images
-    found = [pixels.tolist() if isinstance(pixels, np.ndarray) else list(map(str, pixels))]
-    found += [images.labels.tolist(), None if images.splits is None else images.splits.tolist()]
-    told = hashlib.sha256(repr(found).encode()).hexdigest()
+    told = joblib.hash((images.images, np.asarray(images.labels), images.splits))
     now = {"results": str(results.resolve()), "images": told} | asdict(data_set)
     file = work / "made-of.json"
     if not file.is_file():
