@@ -43,11 +43,11 @@ REGISTRY = {
     ),
     "diffmic-v2-pneumonia": Published(
         "Bacterial or viral pneumonia or normal, in chest X-rays of children.",
-        sha256="cd283d9721ddceebaedf3e8a927dd8b91aedcb68ce1a9c43fb08ae73e9b882c1",
+        sha256="98cdc9a8b475df482326a4a199fb5f1ce4d2a1eef1b9cc908fb41e004120bc6d",
     ),
     "diffmic-v2-pneumoniamnist": Published(
         "Pneumonia or normal, in chest X-rays of 28 pixels (MedMNIST).",
-        sha256="866fbdd9cd9dde89cd8ae609f20277b9cb3f3fd12bc8bc8e6416af3787ddb52a",
+        sha256="d2b7bec633af428c332eef19aa32603958672b1a5e57f5940e1bb1a52d6a0d11",
     ),
     "diffmic-v2-busi": Published(
         "Benign, malignant or normal, in ultrasound of the breast.",
