@@ -6,15 +6,19 @@
     python benchmarks/calibration.py decisions               grades by cut points, and without them
     python benchmarks/calibration.py anew MODEL --data FOLDER    what ``calibrate`` is worth
     python benchmarks/calibration.py grades --data FOLDER    kappa on the validation part of APTOS
+    python benchmarks/calibration.py weights --data FOLDER   how both stages are weighed
 
 The first four read the test probabilities beside the file of results and train nothing;
-``grades`` uses the networks of ``accuracy.py run`` (``--work``), and trains what is missing.
+``grades`` and ``weights`` use the networks of ``accuracy.py run`` (``--work``), and train what is
+missing.
 """
 
+import itertools
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import pandas as pd
 import typer
 from accuracy_bench.encoders import Job
 from accuracy_bench.methods import GRADES, METHODS
@@ -32,6 +36,8 @@ from sklearn.model_selection import train_test_split
 
 from diffmic import DiffMICClassifier
 from diffmic.data import TargetEncoding
+from diffmic.inference import Calibration
+from diffmic.inference.calibration import mean_nll
 from diffmic.inference.decisions import expected_position, kappa_cuts
 from diffmic.inference.prevalence import estimated_shares, log_ratio
 from diffmic.tasks import calibration_errors
@@ -41,6 +47,9 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.csv"
 COMPARED = ("plain", "prior", "diffusion")
 FOLDS = 5
+DIVISIONS = 3  # into folds
+PENALTIES = (0, 1, 3, 10, 30, 100, 1000)  # on unequal weights, in images
+WEIGHED = ("diffusion", "head_linear_stacked")
 app = typer.Typer(add_completion=False, help=__doc__)
 File = Annotated[Path, typer.Option(help="CSV file of the results.")]
 Floats = Any
@@ -298,6 +307,89 @@ def grades(
             accuracies = "/".join(f"{accuracy_score(y, d):.3f}" for d in decided)
             cells = [str(seed), loss, f"{nll:.4f}", *(f"{k:.4f}" for k in kappas), accuracies]
             print("| " + " | ".join(cells) + " |", flush=True)
+
+
+@app.command()
+def weights(
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    sets: Annotated[list[str], typer.Option(help="Names of data sets.")] = list(DATA_SETS),  # noqa: B006
+    seeds: Annotated[list[int], typer.Option()] = [0, 1, 2],  # noqa: B006
+    small: Annotated[bool, typer.Option("--small", help="As accuracy.py run --small.")] = False,
+    results: File = HERE / "results" / "weights.csv",
+    work: Annotated[Path, typer.Option(help="Where networks are kept.")] = HERE / ".cache",
+) -> None:
+    """Likelihood by the penalty on unequal weights of a stage and the prior, as Markdown.
+
+    Cross-fitted on the validation part, of the diffusion and of a re-trained linear head.
+    """
+    done = set()
+    if results.is_file():
+        done = set(pd.read_csv(results)[["set", "seed"]].itertuples(index=False, name=None))
+    for seed, name in itertools.product(seeds, sets):
+        if (name, seed) in done:
+            continue
+        data_set = DATA_SETS[name].small() if small else DATA_SETS[name]
+        parts, place = load(data_set, seed, data), work / "small" if small else work
+        job = Job(name, data_set, seed, parts, place, 0)
+        part, task = job.parts["val"], job.parts.task
+        prior = METHODS["prior"].train(job)("val").logits("prior", task)
+        for method in WEIGHED:
+            how = METHODS[method]
+            logits = how.train(job)("val").logits(how.stage, task)
+            reading = Reading(logits, prior, part.targets, part.weights, task)
+            add_rows(results, name, seed, method, reading)
+    print(weights_table(pd.read_csv(results)))
+
+
+def add_rows(results: Path, name: str, seed: int, method: str, reading: Reading) -> None:
+    """Negative log-likelihood of a run for each penalty, as rows of the file."""
+    rows = [
+        {"set": name, "seed": seed, "method": method, "images": images}
+        | {"nll": round(cross_fitted_nll(reading, images), 5)}
+        for images in PENALTIES
+    ]
+    pd.DataFrame(rows).to_csv(results, mode="a", header=not results.is_file(), index=False)
+
+
+def cross_fitted_nll(reading: Reading, both_count: float) -> float:
+    """Negative log-likelihood under calibrations fitted on the other folds; a mean of divisions."""
+    found = []
+    for seed in range(DIVISIONS):
+        folds = balanced_folds(reading.targets, FOLDS, seed)
+        logits = reading.logits.double().clone()
+        for fold in range(FOLDS):
+            inside, others = folds == fold, reading[folds != fold]
+            calibration = Calibration.fit(
+                others.logits,
+                others.targets,
+                others.task,
+                prior_logits=others.prior_logits,
+                weights=others.weights,
+                both_count=both_count,
+            )
+            part = reading[inside]
+            logits[inside] = calibration.logits(part.logits, part.prior_logits).double()
+        found.append(mean_nll(logits, reading.targets, reading.task, reading.weights))
+    return float(np.mean(found))
+
+
+def weights_table(rows: pd.DataFrame) -> str:
+    """Means over the runs of a set, and over the sets the change from no penalty, as Markdown."""
+    sets = list(dict.fromkeys(rows["set"]))
+    lines = [
+        f"| method | images | {' | '.join(sets)} | less no penalty | better |",
+        "|---" * (len(sets) + 4) + "|",
+    ]
+    for method, of_method in rows.groupby("method", sort=False):
+        runs = of_method.pivot(index=["set", "seed"], columns="images", values="nll")
+        for images in runs.columns:
+            changes = runs[images] - runs[0]
+            means = runs[images].groupby(level="set").mean()
+            cells = [str(method), f"{images:g}", *(f"{means[name]:.4f}" for name in sets)]
+            cells.append(f"{changes.groupby(level='set').mean().mean():+.4f}")
+            cells.append(f"{(changes < 0).sum()} of {len(changes)}")
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
 
 
 def cross_fitted_decisions(reading: Reading, seed: int) -> tuple[float, list[Floats]]:

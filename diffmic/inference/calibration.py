@@ -17,6 +17,7 @@ from ..tasks import Task, known_shares
 TEMPERATURES = (0.05, 20.0)
 SHIFTS = (-10.0, 10.0)
 OFFSETS = 10.0  # farthest from what is expected
+BOTH_COUNT = 10.0  # weight, in images, of the penalty on unequal weights of both stages
 NO_WEIGHT = 0.01  # weight of logits below which they hardly affect the probabilities
 
 
@@ -70,11 +71,14 @@ class Calibration:
         prior_logits: Tensor | None = None,
         weights: Tensor | None = None,
         offsets: Tensor | None = None,
+        both_count: float = BOTH_COUNT,
     ) -> Self:
         """Fit the parameters that minimise the negative log-likelihood.
 
         A penalty with the weight of one image keeps a few images that are all classified correctly
-        from making every later prediction certain.
+        from making every later prediction certain. Where the prior's logits are added, another one
+        draws both weights together, so that a few images do not decide by chance that one of the
+        stages counts for nothing.
 
         Parameters
         ----------
@@ -93,6 +97,8 @@ class Calibration:
             Offsets of the classes that are to be expected; they are fitted, with the same penalty
             on their distance from these (Alexandari et al., ICML 2020, fit them freely). A class
             with no image, or nothing but images with it, keeps the expected one. None: no offsets.
+        both_count : float
+            Weight, in images, of the penalty on the squared difference of both weights; 0: none.
         """
         logits = logits.double().clone()
         prior = logits.new_zeros(()) if prior_logits is None else prior_logits.double().clone()
@@ -111,6 +117,8 @@ class Calibration:
                 nll = _mean_nll(mapped, targets, task, weights)
                 surprise = torch.log((scale + weight) / usual[:2].sum()) ** 2 + shift**2
                 surprise = surprise + ((free[3:] - expected) ** 2).sum()
+                if prior_logits is not None:
+                    surprise = surprise + both_count * (scale - weight) ** 2
                 value = nll + surprise / (2 * n_images)
                 (gradient,) = torch.autograd.grad(value, free)
             return float(value.detach()), gradient.numpy()

@@ -1,10 +1,12 @@
 """The calibration benchmark: what it adds up from kept answers is right."""
 
+import itertools
 import re
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,7 +21,7 @@ from accuracy_bench.results import Answers, Results  # noqa: E402
 from accuracy_bench.tasks import DataSet  # noqa: E402
 
 from diffmic import DiffMICClassifier  # noqa: E402
-from diffmic.tasks import ORDINAL  # noqa: E402
+from diffmic.tasks import MULTICLASS, ORDINAL  # noqa: E402
 from diffmic.training.evaluation import Reading  # noqa: E402
 
 pytestmark = pytest.mark.benchmarks
@@ -118,3 +120,21 @@ def test_decisions_of_grades_are_cross_fitted():
     assert [len(d) for d in decided] == [600] * 3
     assert all(set(d) <= {0, 1, 2} for d in decided)
     assert (decided[1] != decided[2]).any()
+
+
+def test_a_penalty_on_unequal_weights_is_worth_more_the_fewer_the_images(tmp_path):
+    """Logits as good as the prior's, with errors of their own: equal weights are the best."""
+    rng = np.random.RandomState(0)
+    file = tmp_path / "weights.csv"
+    for seed, n in itertools.product(range(8), (30, 1000)):
+        truth = torch.from_numpy(rng.randint(3, size=n))
+        logits, prior = (2 * torch.eye(3)[truth] + torch.from_numpy(rng.randn(n, 3)) for _ in "ab")
+        reading = Reading(logits, prior, torch.eye(3)[truth], torch.ones(n), MULTICLASS)
+        calibration.add_rows(file, f"{n} images", seed, "diffusion", reading)
+    lines = calibration.weights_table(pd.read_csv(file)).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert cells[0][2:4] == ["30 images", "1000 images"]
+    assert [row[1] for row in cells[2:]] == [f"{n}" for n in calibration.PENALTIES]
+    few, many = ([float(row[i]) for row in cells[2:]] for i in (2, 3))
+    assert few[0] - min(few) > 0.005
+    assert few[0] - min(few) > 10 * (many[0] - min(many))

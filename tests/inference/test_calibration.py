@@ -215,6 +215,18 @@ def test_the_prior_is_nested_in_the_diffusion(noise, nested):
         assert not fitted.gives_no_weight
 
 
+@pytest.mark.parametrize(("n", "least"), [(20, 0.5), (3000, 0.0)])
+def test_a_few_images_do_not_take_all_the_weight_from_a_stage(n, least):
+    """Logits that are worse than the prior's, with the same errors: many images show it, few no."""
+    rng = np.random.RandomState(0)
+    truth = np.arange(n) % 3
+    prior = noisy_logits(rng, 1.0, truth)
+    worse = prior + torch.from_numpy(rng.randn(n, 3))
+    fitted = Calibration.fit(worse, torch.eye(3)[truth], MULTICLASS, prior_logits=prior)
+    share = 1 / fitted.temperature / fitted.prior_weight
+    assert share >= least if least else share < 0.1
+
+
 def test_the_priors_logits_are_added_by_their_weight():
     scores, prior = torch.randn(4, 3), torch.randn(4, 3)
     calibration, without = Calibration(2.0, 0.0, 0.7), Calibration(2.0)
