@@ -17,7 +17,7 @@ from ..tasks import Task, known_shares
 TEMPERATURES = (0.05, 20.0)
 SHIFTS = (-10.0, 10.0)
 OFFSETS = 10.0  # farthest from what is expected
-BOTH_COUNT = 10.0  # weight, in images, of the penalty on unequal weights of both stages
+BOTH_COUNT = 3.0  # weight, in images, of the penalty on unequal weights of both stages
 NO_WEIGHT = 0.01  # weight of logits below which they hardly affect the probabilities
 
 

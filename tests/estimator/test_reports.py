@@ -31,10 +31,9 @@ def of_coin_tosses():
     return fits
 
 
-def test_coin_tosses_are_mostly_warned_of_and_never_twice(of_coin_tosses):
+def test_coin_tosses_are_warned_of_where_the_diffusion_is_behind_and_never_twice(of_coin_tosses):
     numbers = [len(said) for _, said in of_coin_tosses]
-    assert max(numbers) == 1
-    assert sum(numbers) >= 3  # with others, of 12 fits 8: chance favours either stage
+    assert max(numbers) == 1  # of some: weighed together, both stages are mostly level
     for message in (message for _, said in of_coin_tosses for message in said):
         assert "validation_scores_, which is cross-fitted" in message
 
