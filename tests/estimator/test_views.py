@@ -28,7 +28,8 @@ def test_scores_and_logits_are_averaged_over_views(flipping, new_images, stage):
     model, parameters = flipping.model_, flipping.get_params(deep=False)
     own, flipped = (evidence_for(model, parameters, x, stage) for x in (X, X[..., ::-1].copy()))
     draws = None if stage == "prior" else (own.draws + flipped.draws) / 2
-    mean = Evidence((own.prior_logits + flipped.prior_logits) / 2, draws)
+    prior_logits = (own.prior_logits + flipped.prior_logits) / 2
+    mean = Evidence(prior_logits, draws, own.drawing_ratio)
     proba = flipping.predict_proba(X, stage=stage, n_views=2)
     assert_allclose(proba, model.probabilities(mean, stage), atol=1e-5)
     assert not np.allclose(proba, flipping.predict_proba(X, stage=stage), atol=1e-3)
