@@ -49,6 +49,7 @@ COMPARED = ("plain", "prior", "diffusion")
 FOLDS = 5
 DIVISIONS = 3  # into folds
 PENALTIES = (0, 1, 3, 10, 30, 100, 1000)  # on unequal weights, in images
+NONE = 0.01  # share of the weight that is as good as none
 WEIGHED = ("diffusion", "head_linear_stacked")
 app = typer.Typer(add_completion=False, help=__doc__)
 File = Annotated[Path, typer.Option(help="CSV file of the results.")]
@@ -322,33 +323,48 @@ def weights(
 
     Cross-fitted on the validation part, of the diffusion and of a re-trained linear head.
     """
-    done = set()
-    if results.is_file():
-        done = set(pd.read_csv(results)[["set", "seed"]].itertuples(index=False, name=None))
+    columns = ["set", "seed", "method", "image_size", "max_epochs"]
     for seed, name in itertools.product(seeds, sets):
-        if (name, seed) in done:
-            continue
         data_set = DATA_SETS[name].small() if small else DATA_SETS[name]
+        runs = [(name, seed, m, data_set.image_size, data_set.max_epochs) for m in WEIGHED]
+        if results.is_file():
+            done = set(pd.read_csv(results)[columns].itertuples(index=False, name=None))
+            runs = [run for run in runs if run not in done]
+        if not runs:
+            continue
         parts, place = load(data_set, seed, data), work / "small" if small else work
         job = Job(name, data_set, seed, parts, place, 0)
         part, task = job.parts["val"], job.parts.task
         prior = METHODS["prior"].train(job)("val").logits("prior", task)
-        for method in WEIGHED:
-            how = METHODS[method]
+        for run in runs:
+            how = METHODS[run[2]]
             logits = how.train(job)("val").logits(how.stage, task)
             reading = Reading(logits, prior, part.targets, part.weights, task)
-            add_rows(results, name, seed, method, reading)
+            add_rows(results, dict(zip(columns, run, strict=True)), reading)
     print(weights_table(pd.read_csv(results)))
 
 
-def add_rows(results: Path, name: str, seed: int, method: str, reading: Reading) -> None:
-    """Negative log-likelihood of a run for each penalty, as rows of the file."""
-    rows = [
-        {"set": name, "seed": seed, "method": method, "images": images}
-        | {"nll": round(cross_fitted_nll(reading, images), 5)}
-        for images in PENALTIES
-    ]
+def add_rows(results: Path, run: dict[str, Any], reading: Reading) -> None:
+    """Of each penalty the negative log-likelihood, and the stage's weight of the whole part."""
+    rows = []
+    for images in PENALTIES:
+        fitted = calibrated(reading, images)
+        measured = {"images": images, "nll": round(cross_fitted_nll(reading, images), 5)}
+        measured["weight"] = round(1 / fitted.temperature, 4)
+        rows.append(run | measured | {"prior_weight": round(fitted.prior_weight, 4)})
     pd.DataFrame(rows).to_csv(results, mode="a", header=not results.is_file(), index=False)
+
+
+def calibrated(reading: Reading, both_count: float) -> Calibration:
+    """Calibration of a stage and the prior, with the weight of that penalty in images."""
+    return Calibration.fit(
+        reading.logits,
+        reading.targets,
+        reading.task,
+        prior_logits=reading.prior_logits,
+        weights=reading.weights,
+        both_count=both_count,
+    )
 
 
 def cross_fitted_nll(reading: Reading, both_count: float) -> float:
@@ -358,15 +374,8 @@ def cross_fitted_nll(reading: Reading, both_count: float) -> float:
         folds = balanced_folds(reading.targets, FOLDS, seed)
         logits = reading.logits.double().clone()
         for fold in range(FOLDS):
-            inside, others = folds == fold, reading[folds != fold]
-            calibration = Calibration.fit(
-                others.logits,
-                others.targets,
-                others.task,
-                prior_logits=others.prior_logits,
-                weights=others.weights,
-                both_count=both_count,
-            )
+            inside = folds == fold
+            calibration = calibrated(reading[~inside], both_count)
             part = reading[inside]
             logits[inside] = calibration.logits(part.logits, part.prior_logits).double()
         found.append(mean_nll(logits, reading.targets, reading.task, reading.weights))
@@ -374,20 +383,30 @@ def cross_fitted_nll(reading: Reading, both_count: float) -> float:
 
 
 def weights_table(rows: pd.DataFrame) -> str:
-    """Means over the runs of a set, and over the sets the change from no penalty, as Markdown."""
+    """Means over the runs of a set, and over the sets the change from no penalty, as Markdown.
+
+    The change has its standard error over the runs; *no weight*: runs of which the stage or the
+    prior has less than a hundredth of the weight.
+    """
     sets = list(dict.fromkeys(rows["set"]))
     lines = [
-        f"| method | images | {' | '.join(sets)} | less no penalty | better |",
-        "|---" * (len(sets) + 4) + "|",
+        f"| method | images | {' | '.join(sets)} | less no penalty | better | no weight |",
+        "|---" * (len(sets) + 5) + "|",
     ]
     for method, of_method in rows.groupby("method", sort=False):
-        runs = of_method.pivot(index=["set", "seed"], columns="images", values="nll")
+        keys = ["set", "seed", "image_size"]
+        runs = of_method.pivot(index=keys, columns="images", values="nll")
         for images in runs.columns:
             changes = runs[images] - runs[0]
             means = runs[images].groupby(level="set").mean()
             cells = [str(method), f"{images:g}", *(f"{means[name]:.4f}" for name in sets)]
-            cells.append(f"{changes.groupby(level='set').mean().mean():+.4f}")
+            by_set = changes.groupby(level="set")
+            error = np.sqrt((by_set.var() / by_set.size()).sum()) / len(sets)
+            cells.append(f"{by_set.mean().mean():+.4f} ± {error:.4f}")
             cells.append(f"{(changes < 0).sum()} of {len(changes)}")
+            both = of_method.loc[of_method["images"] == images, ["weight", "prior_weight"]]
+            shares = both.min(axis=1) / both.sum(axis=1)
+            cells.append(f"{(shares < NONE).sum()} of {len(both)}")
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 

@@ -76,9 +76,10 @@ class Calibration:
         """Fit the parameters that minimise the negative log-likelihood.
 
         A penalty with the weight of one image keeps a few images that are all classified correctly
-        from making every later prediction certain. Where the prior's logits are added, another one
-        draws both weights together, so that a few images do not decide by chance that one of the
-        stages counts for nothing.
+        from making every later prediction certain. Where the prior's logits are added, both are
+        first divided by the temperature that each has alone, and another penalty draws the weights
+        of these together, so that a few images do not decide by chance that one of the stages
+        counts for nothing.
 
         Parameters
         ----------
@@ -92,7 +93,7 @@ class Calibration:
             Fused logits of the prior for the same images, to be weighted against those of the
             stage; None: the stage alone.
         weights : Tensor of shape (n,) or None
-            Sample weights; None: all equal.
+            Sample weights; None: all equal. Unequal ones count as fewer images (Kish, 1965).
         offsets : Tensor of shape (C,) or None
             Offsets of the classes that are to be expected; they are fitted, with the same penalty
             on their distance from these (Alexandari et al., ICML 2020, fit them freely). A class
@@ -100,10 +101,20 @@ class Calibration:
         both_count : float
             Weight, in images, of the penalty on the squared difference of both weights; 0: none.
         """
-        logits = logits.double().clone()
-        prior = logits.new_zeros(()) if prior_logits is None else prior_logits.double().clone()
+        own = [1.0, 1.0]  # temperature of each alone
+        if prior_logits is not None:
+            own = [
+                cls.fit(each, targets, task, weights=weights, offsets=offsets).temperature
+                for each in (logits, prior_logits)
+            ]
+        logits = logits.double() / own[0]
+        prior = logits.new_zeros(()) if prior_logits is None else prior_logits.double() / own[1]
         # As many images as would have as many labels, were all of them known.
-        n_images = max(1.0, float((~targets.isnan()).sum()) / targets.shape[1])
+        n_images = float((~targets.isnan()).sum()) / targets.shape[1]
+        if weights is not None and bool((weights > 0).any()):
+            w = weights.double()
+            n_images *= float(w.sum() ** 2 / (w**2).sum()) / len(w)
+        n_images = max(1.0, n_images)
         usual = torch.tensor([1.0, 0.0, 0.0] if prior_logits is None else [0.5, 0.5, 0.0])
         expected = logits.new_zeros(0) if offsets is None else offsets.double()
 
@@ -136,7 +147,8 @@ class Calibration:
         begin = np.concatenate([usual.numpy(), expected.numpy()])
         found = minimize(loss, begin, jac=True, bounds=bounds, method="L-BFGS-B").x
         scale, weight, shift = found[:3]
-        return cls(float(1 / scale), float(shift), float(weight), tuple(found[3:].tolist()))
+        given = tuple(found[3:].tolist())
+        return cls(float(own[0] / scale), float(shift), float(weight / own[1]), given)
 
     @property
     def is_identity(self) -> bool:

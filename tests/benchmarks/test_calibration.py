@@ -130,7 +130,8 @@ def test_a_penalty_on_unequal_weights_is_worth_more_the_fewer_the_images(tmp_pat
         truth = torch.from_numpy(rng.randint(3, size=n))
         logits, prior = (2 * torch.eye(3)[truth] + torch.from_numpy(rng.randn(n, 3)) for _ in "ab")
         reading = Reading(logits, prior, torch.eye(3)[truth], torch.ones(n), MULTICLASS)
-        calibration.add_rows(file, f"{n} images", seed, "diffusion", reading)
+        run = {"set": f"{n} images", "seed": seed, "method": "diffusion", "image_size": 64}
+        calibration.add_rows(file, run, reading)
     lines = calibration.weights_table(pd.read_csv(file)).splitlines()
     cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert cells[0][2:4] == ["30 images", "1000 images"]

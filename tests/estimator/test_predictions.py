@@ -101,7 +101,7 @@ def test_rows_are_probabilities_that_sum_to_one(fitted, new_images, stage):
 
 def test_what_can_be_learnt_is_learnt(fitted, new_images):
     for stage in ("prior", "diffusion"):
-        assert accuracy_score(new_images[1], fitted.predict(new_images[0], stage=stage)) > 0.9
+        assert accuracy_score(new_images[1], fitted.predict(new_images[0], stage=stage)) >= 0.9
 
 
 def test_predict_gives_the_most_probable_class(fitted, new_images):

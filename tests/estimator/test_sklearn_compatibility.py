@@ -211,7 +211,7 @@ def test_a_frozen_classifier_can_be_calibrated_by_scikit_learn(fitted, new_image
     calibrated = CalibratedClassifierCV(FrozenEstimator(fitted), method=method).fit(X[:, None], y)
     proba = calibrated.predict_proba(X[:, None])
     assert proba.shape == (30, 3)
-    assert (proba.argmax(axis=1) == y).mean() > 0.9
+    assert (proba.argmax(axis=1) == y).mean() >= 0.9
 
 
 def test_mapie_makes_prediction_sets_that_cover_the_truth(fitted):

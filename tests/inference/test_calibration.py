@@ -215,16 +215,48 @@ def test_the_prior_is_nested_in_the_diffusion(noise, nested):
         assert not fitted.gives_no_weight
 
 
-@pytest.mark.parametrize(("n", "least"), [(20, 0.5), (3000, 0.0)])
-def test_a_few_images_do_not_take_all_the_weight_from_a_stage(n, least):
-    """Logits that are worse than the prior's, with the same errors: many images show it, few no."""
+@pytest.mark.parametrize(("n", "lowest"), [(20, 0.15), (3000, 0.45)])
+def test_a_few_images_do_not_take_all_the_weight_from_a_stage(n, lowest):
+    """Logits that are as good as the prior's, with errors of their own: both should count."""
+
+    def share(seed, **options):
+        rng = np.random.RandomState(seed)
+        truth = np.arange(n) % 3
+        prior, logits = (noisy_logits(rng, 1.0, truth) for _ in "ab")
+        targets = torch.eye(3)[truth]
+        fitted = Calibration.fit(logits, targets, MULTICLASS, prior_logits=prior, **options)
+        return 1 / (1 + fitted.temperature * fitted.prior_weight)
+
+    assert min(share(seed) for seed in range(20 if n < 100 else 3)) > lowest
+    if n < 100:
+        assert min(share(seed, both_count=0) for seed in range(20)) < 0.01
+
+
+@TASKS
+@pytest.mark.parametrize("weights", [None, torch.linspace(0.1, 3, 2000)])
+def test_how_both_stages_are_weighed_does_not_depend_on_the_scale_of_their_logits(task, weights):
     rng = np.random.RandomState(0)
-    truth = np.arange(n) % 3
-    prior = noisy_logits(rng, 1.0, truth)
-    worse = prior + torch.from_numpy(rng.randn(n, 3))
-    fitted = Calibration.fit(worse, torch.eye(3)[truth], MULTICLASS, prior_logits=prior)
-    share = 1 / fitted.temperature / fitted.prior_weight
-    assert share >= least if least else share < 0.1
+    truth = rng.randint(3, size=2000)
+    logits, prior = (noisy_logits(rng, 1.0, truth) for _ in "ab")
+    targets = torch.eye(3)[truth]
+    one, other = (
+        Calibration.fit(logits / s, targets, task, prior_logits=prior * s, weights=weights).logits(
+            logits / s, prior * s
+        )
+        for s in (1, 4)
+    )
+    torch.testing.assert_close(one, other, atol=0.02, rtol=0)  # the temperatures have penalties
+
+
+def test_unequal_weights_count_as_fewer_images():
+    """Ten images with nearly all of the weight have the penalties that ten images have."""
+    rng = np.random.RandomState(0)
+    truth = rng.randint(3, size=1000)
+    logits, targets = noisy_logits(rng, 0.3, truth), torch.eye(3)[truth]
+    few = torch.where(torch.arange(1000) < 10, 1.0, 1e-9)
+    weighted = Calibration.fit(logits, targets, MULTICLASS, weights=few)
+    alone = Calibration.fit(logits[:10], targets[:10], MULTICLASS)
+    assert weighted.temperature == pytest.approx(alone.temperature, rel=1e-3)
 
 
 def test_the_priors_logits_are_added_by_their_weight():
