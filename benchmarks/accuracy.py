@@ -60,7 +60,7 @@ from diffmic.training.readings import Reading
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "accuracy.csv"
 SMALL_RESULTS = HERE / "results" / "accuracy_small.csv"
-BEST_PLAIN = "larger by a third: plain"  # the best plain fine-tuning, by the table of stage one
+BEST_PLAIN = "larger by a third: plain"  # the one change that was tried of plain fine-tuning
 V1 = ("diffmic-v1 60 steps", "diffmic-v1 last 60")  # over the whole schedule, and as its authors
 COMPARED = (*METHODS, BEST_PLAIN, *V1)
 OPPONENTS = tuple(name for name in COMPARED if name != "diffusion")

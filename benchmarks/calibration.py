@@ -6,7 +6,7 @@
     python benchmarks/calibration.py decisions               grades by cut points, and without them
     python benchmarks/calibration.py anew MODEL --data FOLDER    what ``calibrate`` is worth
     python benchmarks/calibration.py grades --data FOLDER    kappa on the validation part of APTOS
-    python benchmarks/calibration.py weights --data FOLDER   how both stages are weighed
+    python benchmarks/calibration.py weights --data FOLDER --small    how both stages are weighed
 
 The first four read the test probabilities beside the file of results and train nothing;
 ``grades`` and ``weights`` use the networks of ``accuracy.py run`` (``--work``), and train what is

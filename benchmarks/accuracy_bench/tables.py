@@ -1,6 +1,6 @@
 """Tables of results, as Markdown."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
@@ -40,8 +40,9 @@ def differences_table(found: Differences) -> str:
         "| against | set | macro F1 | runs ahead | likelihood | runs ahead |",
         "|---" * 6 + "|",
     ]
+    n_sets = Counter(opponent for opponent, name in found if name != POOLED)
     for (opponent, name), difference in found.items():
-        cells = [opponent, name]
+        cells = [opponent, f"{name} over {n_sets[opponent]}" if name == POOLED else name]
         for values, ahead in zip(
             (difference.macro_f1, difference.nll), difference.runs_ahead, strict=True
         ):
@@ -65,6 +66,8 @@ def backbones_table(kept: Iterable[Results], part: str) -> str:
     for of in kept:
         rows = [row for row in of.rows() if row["part"] == part]
         had = [{(r["set"], r["seed"]) for r in rows if r["method"] == name} for name in methods]
+        if not any(had):
+            continue
         whole = set.intersection(*filter(None, had))
         rows = [row for row in rows if (row["set"], row["seed"]) in whole]
         means: dict[str, list[tuple[float, float]]] = defaultdict(list)

@@ -295,7 +295,7 @@ def test_a_run_measures_every_method_and_goes_on_where_it_was(data, tmp_path, mo
     assert printed.startswith("| set | plain | plain_tta | prior |")
     assert f"| stripes {first}" in printed
     assert "| stripes | diffusion | 1 |" in printed
-    assert "| **prior** | **pooled** |" in printed
+    assert "| **prior** | **pooled over 1** |" in printed
 
 
 @pytest.mark.parametrize("kind", ["file", "folder per class"])
