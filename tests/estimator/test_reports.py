@@ -34,6 +34,8 @@ def of_coin_tosses():
 def test_coin_tosses_are_warned_of_where_the_diffusion_is_behind_and_never_twice(of_coin_tosses):
     numbers = [len(said) for _, said in of_coin_tosses]
     assert max(numbers) == 1  # of some: weighed together, both stages are mostly level
+    scores = [classifier.validation_scores_ for classifier, _ in of_coin_tosses]
+    assert np.mean([s["diffusion"]["nll"] - s["prior"]["nll"] for s in scores]) < 0.02
     for message in (message for _, said in of_coin_tosses for message in said):
         assert "validation_scores_, which is cross-fitted" in message
 
