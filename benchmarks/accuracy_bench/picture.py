@@ -11,7 +11,7 @@ from .results import POOLED, Differences
 
 LABELS = {
     "macro_f1": "macro F1, ours − theirs",
-    "nll": "negative log-likelihood, theirs − ours",
+    "nll": "log-likelihood, ours − theirs",
 }
 NAMES = {
     "plain": "plain fine-tuning",
