@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,10 +102,22 @@ def fit_and_die(how: str, out: Path) -> None:
         clf.fit(Dying(how, out / "first"), resume=how == "restarted")
     except Exception as reason:
         (out / f"{os.environ['RANK']}.txt").write_text(f"{type(reason).__name__}: {reason}")
+        if how == "unreadable":
+            wait_for_others(out)
         raise
     (out / f"{os.environ['RANK']}.txt").write_text("fitted")
     if os.environ["RANK"] == "0":
         np.save(out / "proba.npy", clf.predict_proba(X[:20]))
+
+
+def wait_for_others(out: Path, longest: float = 120.0) -> None:
+    """Stay until every process has told what became of it: torchrun kills all when one ends."""
+    until = time.monotonic() + longest
+    told = [out / f"{rank}.txt" for rank in range(int(os.environ["WORLD_SIZE"]))]
+    while not all(each.exists() and each.stat().st_size for each in told):
+        if time.monotonic() > until:
+            return
+        time.sleep(0.05)
 
 
 def refused(out: Path) -> None:

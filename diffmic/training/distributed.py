@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, TypeVar
 
@@ -264,6 +265,9 @@ def joined(distributed: bool, device: str | torch.device) -> Processes:
             f"WORLD_SIZE is {_n_launched()}, but no launcher started these processes: start the "
             "script by torchrun or accelerate launch, or remove WORLD_SIZE from the environment."
         )
+    # Imported after the group is made, its functions would hold it for good (as defaults), and
+    # the others would not be told of its end.
+    import_module("torch.distributed.nn")
     try:
         state = PartialState(cpu=on_cpu, **options, **_after_restart())
     except (RuntimeError, ValueError) as reason:
