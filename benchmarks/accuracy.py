@@ -464,7 +464,10 @@ def backbones(
     results: Annotated[list[Path], typer.Argument(help="CSV files of the results, one for each.")],
     part: Annotated[str, typer.Option(help="val or test.")] = "test",
 ) -> None:
-    """Means over the sets by backbone, and how far the diffusion is ahead, as Markdown."""
+    """Means over the sets by backbone, of the runs that all files have, as Markdown.
+
+    Of the test part also how far the diffusion is ahead, and each backbone of the first.
+    """
     print(backbones_table([Results(file) for file in results], part))
 
 

@@ -221,9 +221,26 @@ class Difference:
         )
 
 
-def differences(kept: Results, method: str, opponents: Iterable[str]) -> Differences:
-    """Paired differences of a method from others, by opponent and set, and pooled over the sets."""
-    runs = sorted({(r["set"], int(r["seed"])) for r in kept.rows() if r["part"] == "test"})
+def differences(
+    kept: Results,
+    method: str,
+    opponents: Iterable[str],
+    runs: Iterable[tuple[str, int]] | None = None,
+    of_opponents: Results | None = None,
+) -> Differences:
+    """Paired differences of a method from others, by opponent and set, and pooled over the sets.
+
+    Parameters
+    ----------
+    runs : iterable of (set, seed), optional
+        Those to compare. Default: all.
+    of_opponents : Results, optional
+        Another file, which has the opponents' runs on the same splits.
+    """
+    if runs is None:
+        runs = {(r["set"], int(r["seed"])) for r in kept.rows() if r["part"] == "test"}
+    runs = sorted(runs)
+    others = kept if of_opponents is None else of_opponents
     found: Differences = {}
     for opponent in opponents:
         of_sets = {}
@@ -233,7 +250,7 @@ def differences(kept: Results, method: str, opponents: Iterable[str]) -> Differe
                 for of, seed in runs
                 if of == name
                 and (ours := kept.answers(name, seed, method)) is not None
-                and (theirs := kept.answers(name, seed, opponent)) is not None
+                and (theirs := others.answers(name, seed, opponent)) is not None
             ]
             if pairs:
                 ours, theirs = (list(side) for side in zip(*pairs, strict=True))

@@ -51,40 +51,72 @@ def differences_table(found: Differences) -> str:
     return "\n".join(lines) + "\n"
 
 
-def backbones_table(kept: Iterable[Results], part: str) -> str:
-    """Macro F1 / negative log-likelihood by backbone, of runs that have each of the methods.
+def backbones_table(kept: Sequence[Results], part: str) -> str:
+    """Macro F1 / negative log-likelihood by backbone, of the runs that every file has.
 
     Means over the sets; differences, above zero where the diffusion is better, pooled over them.
+    Below, of the test part, how much better each further backbone is than the first.
+
+    Raises
+    ------
+    ValueError
+        No run of all its methods is in every file.
     """
     opponents = ("plain", "prior", "head_linear_stacked")
-    methods = [*opponents, "diffusion"]
+    methods = (*opponents, "diffusion")
     ahead = [f"diffusion − {name}" for name in opponents]
-    lines = [
-        f"| backbone | runs | {' | '.join([*methods, *ahead])} |",
-        "|---" * (2 + len(methods) + len(ahead)) + "|",
+    rows = [[r for r in of.rows() if r["part"] == part and r["method"] in methods] for of in kept]
+    had = [
+        {(r["set"], int(r["seed"])) for r in of if r["method"] == name}
+        for of in rows
+        for name in {row["method"] for row in of}
     ]
-    for of in kept:
-        rows = [row for row in of.rows() if row["part"] == part]
-        had = [{(r["set"], r["seed"]) for r in rows if r["method"] == name} for name in methods]
-        if not any(had):
-            continue
-        whole = set.intersection(*filter(None, had))
-        rows = [row for row in rows if (row["set"], row["seed"]) in whole]
-        means: dict[str, list[tuple[float, float]]] = defaultdict(list)
-        for _, method, _, metrics in summary(rows, part):
-            means[method].append((metrics["macro_f1"][0], metrics["nll"][0]))
-        cells = [
-            "{:.3f} / {:.3f}".format(*np.mean(means[name], axis=0)) if name in means else ""
-            for name in methods
-        ]
-        found = differences(of, "diffusion", opponents) if part == "test" else {}
-        for name in opponents:
-            pooled = found.get((name, POOLED))
-            values = () if pooled is None else (pooled.macro_f1, pooled.nll)
-            cells.append("<br>".join(map(interval, values)))
-        names = " ".join(dict.fromkeys(row["backbone"] for row in rows))
-        lines.append(f"| {names} | {len(whole)} | {' | '.join(cells)} |")
+    runs = set.intersection(*had) if had and all(rows) else set()
+    if not runs:
+        files = ", ".join(str(of.file) for of in kept)
+        raise ValueError(f"No run of these methods is in all of {files}: {', '.join(methods)}.")
+    names, means, changes = [], [], []
+    for of, mine in zip(kept, rows, strict=True):
+        mine = [row for row in mine if (row["set"], int(row["seed"])) in runs]
+        names.append(" ".join(dict.fromkeys(row["backbone"] for row in mine)))
+        found = _means(mine, part)
+        cells = [found.get(name, "") for name in methods]
+        if part == "test":
+            pooled = differences(of, "diffusion", opponents, runs)
+            cells += [_pooled(pooled, name) for name in opponents]
+            if of is not kept[0]:
+                better = [
+                    _pooled(differences(of, name, [name], runs, kept[0]), name) for name in methods
+                ]
+                changes.append([f"{names[-1]} − {names[0]}", *better])
+        means.append(cells)
+    head = [*methods, *(ahead if part == "test" else ())]
+    lines = [f"| backbone | runs | {' | '.join(head)} |", "|---" * (2 + len(head)) + "|"]
+    lines += [
+        f"| {name} | {len(runs)} | {' | '.join(cells)} |"
+        for name, cells in zip(names, means, strict=True)
+    ]
+    if changes:
+        lines += ["", f"| backbones | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
+        lines += [f"| {' | '.join(cells)} |" for cells in changes]
     return "\n".join(lines) + "\n"
+
+
+def _means(rows: list[dict[str, str]], part: str) -> dict[str, str]:
+    """Macro F1 / negative log-likelihood of each method, means over the sets."""
+    of_sets: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for _, method, _, metrics in summary(rows, part):
+        of_sets[method].append((metrics["macro_f1"][0], metrics["nll"][0]))
+    return {
+        method: "{:.3f} / {:.3f}".format(*np.mean(values, axis=0))
+        for method, values in of_sets.items()
+    }
+
+
+def _pooled(found: Differences, opponent: str) -> str:
+    """Macro F1 and likelihood over the sets, with their intervals; nothing, if there are none."""
+    pooled = found.get((opponent, POOLED))
+    return "" if pooled is None else "<br>".join(map(interval, (pooled.macro_f1, pooled.nll)))
 
 
 def interval(values: np.ndarray) -> str:

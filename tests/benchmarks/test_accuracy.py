@@ -413,9 +413,22 @@ def test_each_backbone_has_a_file_and_a_line_in_the_table(data, tmp_path, capsys
     with pytest.raises(typer.BadParameter, match="has runs of test_resnet: --results"):
         accuracy.run(data, ["stripes"], ["plain"], [1], backbone="x", results=files[0], **places)
     accuracy.backbones(files)
-    first, second = capsys.readouterr().out.splitlines()[2:4]
+    told = capsys.readouterr().out
+    accuracy.run(data, ["stripes"], methods, [1], final=True, results=files[0], **places)
+    capsys.readouterr()
+    accuracy.backbones(files)
+    assert capsys.readouterr().out == told  # means and differences are of what both have
+    with pytest.raises(ValueError, match="No run of these methods is in all of"):
+        accuracy.backbones([*files, tmp_path / "none.csv"])
+    first, second, *_, change = told.rstrip().splitlines()[2:]
     assert first.startswith("| test_resnet | 1 | ")
     assert second.startswith("| test_efficientnet | 1 | ")
+    assert change.startswith("| test_efficientnet − test_resnet | ")
+    rows = [row for file in files for row in Results(file).rows() if row["seed"] == "0"]
+    one, other = (
+        float(row["macro_f1"]) for row in rows if (row["method"], row["part"]) == ("plain", "test")
+    )
+    assert float(change.split("|")[2].split()[0]) == pytest.approx(other - one, abs=0.0011)
     row = {r["method"]: r for r in Results(files[1]).rows() if r["part"] == "test"}["plain"]
     plain = f" {float(row['macro_f1']):.3f} / {float(row['nll']):.3f} "
     assert plain in second
