@@ -35,7 +35,7 @@ REGISTRY = {
     ),
     "diffmic-v2-ham10000": Published(
         "Kind of skin lesion, of 7, in dermatoscopic photographs.",
-        sha256="29b719fef2ea71160134326e5ade4e169bbab2db0c4c621f268497c99f1d7d50",
+        sha256="68dbcac4ab1e2346dbf5b27b0067dc3f0e1c2bc007d972074aa920a1802b2e8b",
     ),
     "diffmic-v2-chestxray14": Published(
         "Presence of 14 findings in chest X-rays (multi-label).",
