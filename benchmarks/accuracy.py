@@ -436,6 +436,9 @@ def table(
     results: File = RESULTS,
     part: Annotated[str, typer.Option(help="val or test.")] = "test",
     processor: Annotated[str, typer.Option(help="Only runs on one of such a name.")] = "",
+    against: Annotated[
+        Path | None, typer.Option(help="Another file, with the opponents on the same splits.")
+    ] = None,
 ) -> None:
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
     kept = Results(results, processor)
@@ -453,7 +456,10 @@ def table(
         for seed, labels in of_seeds.items():
             print(f"Left out, because the part lacks them: {name}, seed {seed}, labels {labels}.")
     print()
-    if part == "test":
+    if part == "test" and against is not None:
+        others = Results(against)
+        print(differences_table(differences(kept, "diffusion", COMPARED, of_opponents=others)))
+    elif part == "test":
         print(differences_table(differences(kept, "diffusion", OPPONENTS)))
         print("With views, against others with views:\n")
         print(differences_table(differences(kept, "diffusion_tta", ("plain_tta", "prior_tta"))))

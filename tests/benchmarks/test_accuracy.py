@@ -429,6 +429,15 @@ def test_each_backbone_has_a_file_and_a_line_in_the_table(data, tmp_path, capsys
         float(row["macro_f1"]) for row in rows if (row["method"], row["part"]) == ("plain", "test")
     )
     assert float(change.split("|")[2].split()[0]) == pytest.approx(other - one, abs=0.0011)
+    accuracy.table(files[1], against=files[0])
+    (against,) = (
+        line
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith("| plain | stripes | ") and " of 1 |" in line
+    )
+    rows = [row for row in rows if row["part"] == "test" and row["backbone"] == "test_efficientnet"]
+    ours = next(float(row["macro_f1"]) for row in rows if row["method"] == "diffusion")
+    assert float(against.split("|")[3].split()[0]) == pytest.approx(ours - one, abs=0.0011)
     row = {r["method"]: r for r in Results(files[1]).rows() if r["part"] == "test"}["plain"]
     plain = f" {float(row['macro_f1']):.3f} / {float(row['nll']):.3f} "
     assert plain in second
