@@ -39,19 +39,19 @@ REGISTRY = {
     ),
     "diffmic-v2-chestxray14": Published(
         "Presence of 14 findings in chest X-rays (multi-label).",
-        sha256="89ed659e30577af20c403db2c08487b7a352cd97494ef21dbdce740327d60c36",
+        sha256="785093d48e9d2dd90ec82d7ff47b1509af91c593ae4912184e700bcab1558417",
     ),
     "diffmic-v2-pneumonia": Published(
         "Bacterial or viral pneumonia or normal, in chest X-rays of children.",
-        sha256="98cdc9a8b475df482326a4a199fb5f1ce4d2a1eef1b9cc908fb41e004120bc6d",
+        sha256="f6d4d663b4ae104e9b027ec8037cd756e58dd81c763074802d2f09b16a454c61",
     ),
     "diffmic-v2-pneumoniamnist": Published(
         "Pneumonia or normal, in chest X-rays of 28 pixels (MedMNIST).",
-        sha256="d2b7bec633af428c332eef19aa32603958672b1a5e57f5940e1bb1a52d6a0d11",
+        sha256="fa91e49fcc5a764e26c716b10ef66ac938297cb0957ce9b09320e46b8125e6c2",
     ),
     "diffmic-v2-busi": Published(
         "Benign, malignant or normal, in ultrasound of the breast.",
-        sha256="40bb1e11c3bcc7980c45e4bd489dd23c85371ccda3c6fab79d54dfd024599b05",
+        sha256="fac9bc217bf9ce8dbe6d2cd3dcf03821f43cdfed20538450d6fc8a0e573f0baf",
     ),
 }
 

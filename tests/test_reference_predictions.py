@@ -7,7 +7,7 @@ import itertools
 
 import numpy as np
 import pytest
-from reference.make import ALIKE, CASES, MODELS, images, is_there, load, stored
+from reference.make import CASES, MODELS, images, is_there, load, stored
 
 TOLERANCE = 1e-4  # processors and versions of torch round otherwise, by up to 2e-5
 TOLERANCE_TRAINED = 1e-3  # rounding adds up while a model is trained
@@ -39,19 +39,10 @@ def test_probabilities_are_the_stored_ones(name, clf):
 
 
 def test_the_stored_predictions_can_tell_their_cases_apart():
-    """Stages and steps differ by far more than the tolerance, so that none stands for another."""
-    for name in set(MODELS) - set(ALIKE):
+    """Stages and steps differ by more than the tolerance, so that none stands for another."""
+    for name in MODELS:
         for one, other in pairs_of_cases(name):
-            assert np.abs(np.subtract(one, other)).max() > 10 * TOLERANCE, name
-
-
-@pytest.mark.parametrize("name", ALIKE)
-def test_cases_are_alike_where_the_prior_has_all_the_weight(name):
-    if not is_there(name):
-        pytest.skip(f"the weights of {name} are not in this copy")
-    assert load(name).calibrations_["diffusion"].gives_no_weight
-    for one, other in pairs_of_cases(name):
-        assert np.abs(np.subtract(one, other)).max() < TOLERANCE
+            assert np.abs(np.subtract(one, other)).max() > 3 * TOLERANCE, name
 
 
 def pairs_of_cases(name):

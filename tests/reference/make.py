@@ -39,8 +39,6 @@ MODELS: dict[str, tuple[int, tuple[str, ...]]] = {
     "diffmic-v2-pneumoniamnist": (64, ("lesions",)),
     "small-trained": (32, ("lesions",)),
 }
-# Their calibration gives the prior's logits all the weight: each case gives the same probabilities.
-ALIKE = ("diffmic-v2-busi", "diffmic-v2-pneumoniamnist")
 
 
 def is_there(name: str) -> bool:
