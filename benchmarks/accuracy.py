@@ -437,10 +437,15 @@ def table(
     part: Annotated[str, typer.Option(help="val or test.")] = "test",
     processor: Annotated[str, typer.Option(help="Only runs on one of such a name.")] = "",
     against: Annotated[
-        Path | None, typer.Option(help="Another file, with the opponents on the same splits.")
+        Path | None,
+        typer.Option(
+            help="Another file, with the opponents on the same splits.", exists=True, dir_okay=False
+        ),
     ] = None,
 ) -> None:
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
+    if against is not None and part != "test":
+        raise typer.BadParameter("--against compares probabilities, which are of test parts.")
     kept = Results(results, processor)
     rows = kept.rows()
     if any(row["method"] in METHODS for row in rows):
@@ -457,8 +462,10 @@ def table(
             print(f"Left out, because the part lacks them: {name}, seed {seed}, labels {labels}.")
     print()
     if part == "test" and against is not None:
-        others = Results(against)
-        print(differences_table(differences(kept, "diffusion", COMPARED, of_opponents=others)))
+        found = differences(kept, "diffusion", COMPARED, of_opponents=Results(against))
+        if not found:
+            raise typer.BadParameter(f"No run of {results} has probabilities of {against} beside.")
+        print(differences_table(found))
     elif part == "test":
         print(differences_table(differences(kept, "diffusion", OPPONENTS)))
         print("With views, against others with views:\n")
@@ -474,7 +481,10 @@ def backbones(
 
     Of the test part also how far the diffusion is ahead, and each backbone of the first.
     """
-    print(backbones_table([Results(file) for file in results], part))
+    try:
+        print(backbones_table([Results(file) for file in results], part))
+    except ValueError as reason:
+        raise typer.BadParameter(str(reason)) from reason
 
 
 @app.command()

@@ -236,6 +236,11 @@ def differences(
         Those to compare. Default: all.
     of_opponents : Results, optional
         Another file, which has the opponents' runs on the same splits.
+
+    Raises
+    ------
+    ValueError
+        The test images of a run are not the same in both files.
     """
     if runs is None:
         runs = {(r["set"], int(r["seed"])) for r in kept.rows() if r["part"] == "test"}
@@ -252,6 +257,11 @@ def differences(
                 and (ours := kept.answers(name, seed, method)) is not None
                 and (theirs := others.answers(name, seed, opponent)) is not None
             ]
+            for a, b in pairs:
+                if not (
+                    np.array_equal(a.targets, b.targets) and np.array_equal(a.groups, b.groups)
+                ):
+                    raise ValueError(f"{kept.file} and {others.file} have other images of {name}.")
             if pairs:
                 ours, theirs = (list(side) for side in zip(*pairs, strict=True))
                 # The same draws for every opponent.

@@ -1,5 +1,6 @@
 """Tables of results, as Markdown."""
 
+import json
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 
@@ -52,32 +53,38 @@ def differences_table(found: Differences) -> str:
 
 
 def backbones_table(kept: Sequence[Results], part: str) -> str:
-    """Macro F1 / negative log-likelihood by backbone, of the runs that every file has.
+    """Macro F1 / negative log-likelihood by backbone, of the runs that all files have.
 
+    That is, of the sets and seeds of which each file has all those of these methods that are in it.
     Means over the sets; differences, above zero where the diffusion is better, pooled over them.
     Below, of the test part, how much better each further backbone is than the first.
 
     Raises
     ------
     ValueError
-        No run of all its methods is in every file.
+        There is no such run, or the files differ in more than the backbone.
     """
     opponents = ("plain", "prior", "head_linear_stacked")
     methods = (*opponents, "diffusion")
     ahead = [f"diffusion − {name}" for name in opponents]
+    files = ", ".join(str(of.file) for of in kept)
     rows = [[r for r in of.rows() if r["part"] == part and r["method"] in methods] for of in kept]
     had = [
         {(r["set"], int(r["seed"])) for r in of if r["method"] == name}
         for of in rows
         for name in {row["method"] for row in of}
     ]
-    runs = set.intersection(*had) if had and all(rows) else set()
+    runs = set.intersection(*had) if all(rows) else set()
     if not runs:
-        files = ", ".join(str(of.file) for of in kept)
         raise ValueError(f"No run of these methods is in all of {files}: {', '.join(methods)}.")
+    rows = [[row for row in of if (row["set"], int(row["seed"])) in runs] for of in rows]
+    for name in sorted({name for name, _ in runs}):
+        found = {_conditions(row) for of in rows for row in of if row["set"] == name}
+        if len(found) > 1:
+            shown = "; ".join(", ".join(conditions) for conditions in sorted(found))
+            raise ValueError(f"{files} differ in more than the backbone, on {name}: {shown}.")
     names, means, changes = [], [], []
     for of, mine in zip(kept, rows, strict=True):
-        mine = [row for row in mine if (row["set"], int(row["seed"])) in runs]
         names.append(" ".join(dict.fromkeys(row["backbone"] for row in mine)))
         found = _means(mine, part)
         cells = [found.get(name, "") for name in methods]
@@ -100,6 +107,16 @@ def backbones_table(kept: Sequence[Results], part: str) -> str:
         lines += ["", f"| backbones | {' | '.join(methods)} |", "|---" * (1 + len(methods)) + "|"]
         lines += [f"| {' | '.join(cells)} |" for cells in changes]
     return "\n".join(lines) + "\n"
+
+
+def _conditions(row: dict[str, str]) -> tuple[str, ...]:
+    """On what the methods of a run have learnt, but for the backbone."""
+    return (
+        f"{row['image_size']} pixels",
+        f"{row['max_epochs']} epochs",
+        f"{json.loads(row['settings']).get('n_training', 'all')} training images",
+        f"a share of {float(row['wrong_labels'] or 0):g} wrong labels",
+    )
 
 
 def _means(rows: list[dict[str, str]], part: str) -> dict[str, str]:

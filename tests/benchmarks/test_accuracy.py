@@ -418,7 +418,7 @@ def test_each_backbone_has_a_file_and_a_line_in_the_table(data, tmp_path, capsys
     capsys.readouterr()
     accuracy.backbones(files)
     assert capsys.readouterr().out == told  # means and differences are of what both have
-    with pytest.raises(ValueError, match="No run of these methods is in all of"):
+    with pytest.raises(typer.BadParameter, match="No run of these methods is in all of"):
         accuracy.backbones([*files, tmp_path / "none.csv"])
     first, second, *_, change = told.rstrip().splitlines()[2:]
     assert first.startswith("| test_resnet | 1 | ")
@@ -442,6 +442,27 @@ def test_each_backbone_has_a_file_and_a_line_in_the_table(data, tmp_path, capsys
     plain = f" {float(row['macro_f1']):.3f} / {float(row['nll']):.3f} "
     assert plain in second
     assert plain not in first
+
+
+def test_files_of_other_images_or_sizes_are_not_compared(data, tmp_path):
+    options = {"sets": ["stripes"], "seeds": [0], "methods": ["diffusion"], "final": True}
+    options |= {"work": tmp_path / "work", "verbose": 0}
+    file, larger = tmp_path / "one.csv", tmp_path / "larger.csv"
+    accuracy.run(data, **options, results=file)
+    accuracy.run(data, **options, image_size=96, results=larger)
+    with pytest.raises(typer.BadParameter, match=r"than the backbone, on stripes: 64 pix.*96"):
+        accuracy.backbones([file, larger])
+    accuracy.table(larger, against=file)  # sizes may differ here
+    with pytest.raises(typer.BadParameter, match="which are of test parts"):
+        accuracy.table(larger, "val", against=file)
+    kept = Results(file).answers("stripes", 0, "diffusion")
+    Results(file).keep("stripes", 0, "diffusion", replace(kept, targets=kept.targets[::-1]))
+    with pytest.raises(ValueError, match="have other images of stripes"):
+        accuracy.table(larger, against=file)
+    for each in Results(file).folder.iterdir():
+        each.unlink()
+    with pytest.raises(typer.BadParameter, match=r"No run of .* has probabilities"):
+        accuracy.table(larger, against=file)
 
 
 def test_small_sets_are_kept_apart(data, tmp_path, monkeypatch):
