@@ -442,6 +442,7 @@ def table(
             help="Another file, with the opponents on the same splits.", exists=True, dir_okay=False
         ),
     ] = None,
+    method: Annotated[str, typer.Option(help="Which is compared with --against.")] = "diffusion",
 ) -> None:
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
     if against is not None and part != "test":
@@ -462,7 +463,7 @@ def table(
             print(f"Left out, because the part lacks them: {name}, seed {seed}, labels {labels}.")
     print()
     if part == "test" and against is not None:
-        found = differences(kept, "diffusion", COMPARED, of_opponents=Results(against))
+        found = differences(kept, method, COMPARED, of_opponents=Results(against))
         if not found:
             raise typer.BadParameter(f"No run of {results} has probabilities of {against} beside.")
         print(differences_table(found))

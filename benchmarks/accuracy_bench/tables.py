@@ -36,7 +36,7 @@ def means_table(rows: list[dict[str, str]], part: str, names: Sequence[str]) -> 
 
 
 def differences_table(found: Differences) -> str:
-    """The diffusion against each opponent, on each set and pooled."""
+    """A method against each opponent, on each set and pooled."""
     lines = [
         "| against | set | macro F1 | runs ahead | likelihood | runs ahead |",
         "|---" * 6 + "|",

@@ -453,6 +453,8 @@ def test_files_of_other_images_or_sizes_are_not_compared(data, tmp_path):
     with pytest.raises(typer.BadParameter, match=r"than the backbone, on stripes: 64 pix.*96"):
         accuracy.backbones([file, larger])
     accuracy.table(larger, against=file)  # sizes may differ here
+    with pytest.raises(typer.BadParameter, match=r"No run of .* has probabilities"):
+        accuracy.table(larger, against=file, method="prior")  # which has not run
     with pytest.raises(typer.BadParameter, match="which are of test parts"):
         accuracy.table(larger, "val", against=file)
     kept = Results(file).answers("stripes", 0, "diffusion")
