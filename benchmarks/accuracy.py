@@ -63,7 +63,6 @@ SMALL_RESULTS = HERE / "results" / "accuracy_small.csv"
 BEST_PLAIN = "larger by a third: plain"  # the one change that was tried of plain fine-tuning
 V1 = ("diffmic-v1 60 steps", "diffmic-v1 last 60")  # over the whole schedule, and as its authors
 COMPARED = (*METHODS, BEST_PLAIN, *V1)
-OPPONENTS = tuple(name for name in COMPARED if name != "diffusion")
 PICTURED = (
     *("prior", "plain", BEST_PLAIN, "plain_tta", "head_linear"),
     *("head_linear_stacked", "head_hidden", "head_hidden_stacked"),
@@ -442,7 +441,7 @@ def table(
             help="Another file, with the opponents on the same splits.", exists=True, dir_okay=False
         ),
     ] = None,
-    method: Annotated[str, typer.Option(help="Which is compared with --against.")] = "diffusion",
+    method: Annotated[str, typer.Option(help="Which is compared with the others.")] = "diffusion",
 ) -> None:
     """Means and deviations over runs, and paired differences with 95 % intervals, as Markdown."""
     if against is not None and part != "test":
@@ -468,7 +467,8 @@ def table(
             raise typer.BadParameter(f"No run of {results} has probabilities of {against} beside.")
         print(differences_table(found))
     elif part == "test":
-        print(differences_table(differences(kept, "diffusion", OPPONENTS)))
+        opponents = [name for name in COMPARED if name != method]
+        print(differences_table(differences(kept, method, opponents)))
         print("With views, against others with views:\n")
         print(differences_table(differences(kept, "diffusion_tta", ("plain_tta", "prior_tta"))))
 

@@ -563,7 +563,7 @@ def test_a_changed_plain_recipe_is_compared_with_the_methods(data, tmp_path, mon
     rows = Results(places["results"]).rows()
     tested = {row["method"]: row for row in rows if row["part"] == "test"}
     assert tested[accuracy.BEST_PLAIN]["image_size"] == "128"
-    found = differences(Results(places["results"]), "prior", accuracy.OPPONENTS)
+    found = differences(Results(places["results"]), "prior", accuracy.COMPARED)
     ahead = float(tested[accuracy.BEST_PLAIN]["nll"]) - float(tested["prior"]["nll"])
     assert found[accuracy.BEST_PLAIN, "stripes"].nll[0] == pytest.approx(ahead, abs=2e-3)
     names = [file.name for file in (tmp_path / "runs").iterdir()]
