@@ -39,10 +39,11 @@ def test_probabilities_are_the_stored_ones(name, clf):
 
 
 def test_the_stored_predictions_can_tell_their_cases_apart():
-    """Stages and steps differ by more than the tolerance, so that none stands for another."""
+    """Stages and steps differ by far more than the tolerance, so that none stands for another."""
     for name in MODELS:
+        factor = 3 if name == "diffmic-v2-pneumoniamnist" else 10  # whose prior has most weight
         for one, other in pairs_of_cases(name):
-            assert np.abs(np.subtract(one, other)).max() > 3 * TOLERANCE, name
+            assert np.abs(np.subtract(one, other)).max() > factor * TOLERANCE, name
 
 
 def pairs_of_cases(name):
