@@ -252,6 +252,7 @@ class DiffMICClassifier(
         sample_weight: Any = None,
         groups: Any = None,
         validation_data: Any = None,
+        soft_labels: Any = None,
         resume: bool = False,
     ) -> Self:
         """Fit the prior (stage one), then the denoiser (stage two), then the calibration of each.
@@ -274,6 +275,11 @@ class DiffMICClassifier(
             Group of each image, such as its patient; the validation split never divides a group.
         validation_data : (X, y), Dataset, DataLoader or None
             Held-out images with their targets, used instead of ``validation_fraction``.
+        soft_labels : array-like of shape (n, C) or None
+            Probabilities of exclusive classes, in the order of ``classes_`` or as a table whose
+            columns have their names. The prior learns them in place of y in stage one, such as
+            shares of several raters' opinions, or predictions of other models. All else goes by y:
+            the denoiser, weights, splits, calibration and metrics.
         resume : bool, default=False
             Whether to go on from the newest checkpoint in ``checkpoint_dir``, of a fit with the
             same data and parameters, as if it had not been interrupted.
@@ -304,6 +310,7 @@ class DiffMICClassifier(
             sample_weight=sample_weight,
             groups=groups,
             validation_data=validation_data,
+            soft_labels=soft_labels,
             resume=resume,
         )
         result = fit_network(

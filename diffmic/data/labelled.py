@@ -36,6 +36,8 @@ class LabelledImages:
         they include class weights, which the calibration does not use.
     value_range : ValueRange or None
         Range of pixel values, as in :class:`PreparedImages`.
+    soft : Tensor of shape (n, C), float32, on the CPU, or None
+        Soft labels, which the prior learns in place of ``targets``.
     """
 
     images: ImageSource
@@ -43,6 +45,7 @@ class LabelledImages:
     weights: Tensor
     loss_weights: Tensor | None = None
     value_range: ValueRange | None = None
+    soft: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -50,6 +53,10 @@ class LabelledImages:
     def prepared(self, image_size: int, **options: Any) -> PreparedImages:
         """The images as the network takes them; options as for :class:`PreparedImages`."""
         return PreparedImages(self.images, image_size, value_range=self.value_range, **options)
+
+    def softened(self) -> "LabelledImages":
+        """The images with their soft labels as targets, if there are some."""
+        return self if self.soft is None else replace(self, targets=self.soft)
 
     def labels(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
         """Targets and weights of the images at ``index`` (on the CPU), moved to a device."""
@@ -68,6 +75,7 @@ class LabelledImages:
             targets=self.targets[rows],
             weights=self.weights[rows],
             loss_weights=loss_weights,
+            soft=None if self.soft is None else self.soft[rows],
         )
 
 

@@ -21,6 +21,7 @@ from .labels import enum_names
 from .loaders import shuffles
 from .names import table_names
 from .ranges import ValueRange
+from .soft_labels import read_soft_labels
 from .sources import SomeImages
 from .splits import validation_split
 from .targets import TargetEncoding, as_targets, suits
@@ -50,6 +51,7 @@ def read_training_data(
     validation_data: Any,
     validation_fraction: float | None,
     class_weight: Any,
+    soft_labels: Any = None,
     rng: np.random.RandomState,
     task: str = "auto",
     uncertain: str = "error",
@@ -65,7 +67,7 @@ def read_training_data(
 
     Parameters
     ----------
-    X, y, sample_weight, groups, validation_data
+    X, y, sample_weight, groups, validation_data, soft_labels
         Arguments of ``fit``.
     validation_fraction, class_weight, task, uncertain, class_names, on_error
         Parameters of the estimator. Balanced class weights are computed from the training part.
@@ -102,10 +104,11 @@ def read_training_data(
             "The DataLoader's batch_size is 1; batch norm needs at least 2 images to learn from. "
             "Give the DataLoader a batch_size, for example 32."
         )
-    check_lengths(len(inputs.images), sample_weight=sample_weight, groups=groups)
-    point_out_other_order(X, y=y, sample_weight=sample_weight, groups=groups)
-    inputs, targets, sample_weight, groups = _usable(
-        inputs, y, targets, how, sample_weight=sample_weight, groups=groups
+    columns = {"sample_weight": sample_weight, "groups": groups, "soft_labels": soft_labels}
+    check_lengths(len(inputs.images), **columns)
+    point_out_other_order(X, y=y, **columns)
+    inputs, targets, sample_weight, groups, soft_labels = _usable(
+        inputs, y, targets, how, **columns
     )
     if inherited and not suits(targets, task, uncertain):
         warn_user(
@@ -118,7 +121,10 @@ def read_training_data(
     labels = encoding.classes.tolist()
     given, own = given_names(class_names, labels), data_names(inputs.names, labels)
     shown = given or own or tuple(map(str, labels))
-    everything, kept = with_labels(_labelled(inputs, encoded, sample_weight), "X")
+    every = _labelled(inputs, encoded, sample_weight)
+    if soft_labels is not None:
+        every = replace(every, soft=read_soft_labels(soft_labels, encoding, shown))
+    everything, kept = with_labels(every, "X")
     training, validation = everything, None
     if validation_data is not None:
         validation = _validation(validation_data, encoding, own or given, own is not None, how)
@@ -165,7 +171,7 @@ def read_training_data(
 
 def _usable(
     inputs: Inputs, y: Any, targets: Any, how: How, **others: Any
-) -> tuple[Inputs, Any, Any, Any]:
+) -> tuple[Inputs, Any, Any, Any, Any]:
     """The images that can be used, with targets, sample weights and groups."""
     if y is not None or inputs.survey is None:  # else targets are of the images that can be used
         check_lengths(len(inputs.images), y=targets)

@@ -95,7 +95,8 @@ def described(value: Any) -> Any:
 def data_told(part: LabelledImages, options: TrainingOptions) -> dict[str, Any]:
     """What is told of the images of one part of the data: number, labels, a few pixels."""
     weights = [part.weights, part.weights if part.loss_weights is None else part.loss_weights]
-    return {
+    soft = {} if part.soft is None else {"soft labels": _checksum(_bytes(part.soft))}
+    return soft | {
         "number of images": len(part),
         "targets": _checksum(_bytes(part.targets)),
         "weights": _checksum(b"".join(map(_bytes, weights))),

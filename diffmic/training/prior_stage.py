@@ -37,7 +37,7 @@ def train_prior(
         train_on_images(
             PriorObjective(network, options.recipe),
             network.prior,
-            training,
+            training.softened(),
             options,
             precision=precision,
             rng=rng,

@@ -239,3 +239,28 @@ def test_the_callers_backbone_is_left_alone(images):
     assert all(p.requires_grad for p in backbone.parameters())
     assert all(p.grad is None for p in backbone.parameters())
     assert all(torch.equal(before[name], t) for name, t in backbone.state_dict().items())
+
+
+@quiet
+def test_soft_labels_of_certainty_are_the_labels(images, new_images):
+    X, y = images
+    plain = DiffMICClassifier(**small(max_epochs=1)).fit(X, y)
+    soft = DiffMICClassifier(**small(max_epochs=1)).fit(X, y, soft_labels=np.eye(3)[y])
+    for stage in ("prior", "diffusion"):
+        assert_array_equal(
+            soft.predict_proba(new_images[0], stage=stage),
+            plain.predict_proba(new_images[0], stage=stage),
+        )
+
+
+@quiet
+def test_the_prior_learns_soft_labels_and_the_denoiser_y(images, new_images):
+    """Soft labels that name the next class, most probably."""
+    X, y = images
+    soft = 0.1 * np.eye(3)[y] + 0.9 * np.eye(3)[(y + 1) % 3]
+    clf = DiffMICClassifier(**small(max_epochs=10, validation_fraction=None))
+    clf.fit(X, y, soft_labels=soft)
+    X, y = new_images
+    assert np.mean(clf.predict(X, stage="prior") == (y + 1) % 3) > 0.8
+    assert np.mean(clf.predict(X) == y) > 0.8
+    assert_allclose(clf.shares_, np.bincount(images[1]) / len(images[1]))

@@ -194,6 +194,10 @@ def weighted(images):
     return {"sample_weight": np.linspace(1, 2, len(images[1]))}
 
 
+def softened(images):
+    return {"soft_labels": 0.9 * np.eye(3)[images[1]] + 0.1 / 3}
+
+
 @pytest.mark.parametrize(
     ("given", "parameters", "message"),
     [
@@ -201,6 +205,7 @@ def weighted(images):
         (other_pixels, {}, r"data\.training\.pixels"),
         (fewer, {}, r"number of images was 45 and is 4\d"),
         (weighted, {}, r"data\.training\.weights"),
+        (softened, {}, r"data\.training\.soft labels"),
         (None, {"learning_rate": 0.02}, r"learning_rate was 0.01 and is 0.02"),
         (None, {"max_epochs": 3}, r"max_epochs was 2 and is 3"),
         (None, {"random_state": 1}, r"parameters\.seed was 0 and is 1"),
