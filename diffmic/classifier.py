@@ -277,9 +277,10 @@ class DiffMICClassifier(
             Held-out images with their targets, used instead of ``validation_fraction``.
         soft_labels : array-like of shape (n, C) or None
             Probabilities of exclusive classes, in the order of ``classes_`` or as a table whose
-            columns have their names. The prior learns them in place of y in stage one, such as
-            shares of several raters' opinions, or predictions of other models. All else goes by y:
-            the denoiser, weights, splits, calibration and metrics.
+            columns have their names. The prior learns them in place of y, with the recipe's label
+            smoothing: shares of several raters' opinions, or predictions of other models. All else
+            goes by y: weights, splits, calibration, metrics and, unless the recipe is joint, the
+            denoiser. Rows are divided by their sums, which must be within 0.02 of 1.
         resume : bool, default=False
             Whether to go on from the newest checkpoint in ``checkpoint_dir``, of a fit with the
             same data and parameters, as if it had not been interrupted.

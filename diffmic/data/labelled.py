@@ -27,7 +27,7 @@ class LabelledImages:
     ----------
     images : ImageSource
     targets : Tensor of shape (n, C), float32, on the CPU
-        One-hot or indicator rows; NaN: a label that is not known.
+        One-hot or indicator rows, or soft labels; NaN: a label that is not known.
     weights : Tensor of shape (n,), float32, on the CPU
         Sample weights. Those of the training part, which only the losses use, have mean 1; where
         labels are unknown, the mean of weight times share of known labels is 1.
@@ -37,7 +37,7 @@ class LabelledImages:
     value_range : ValueRange or None
         Range of pixel values, as in :class:`PreparedImages`.
     soft : Tensor of shape (n, C), float32, on the CPU, or None
-        Soft labels, which the prior learns in place of ``targets``.
+        Soft labels, which the prior learns in place of ``targets``; None: there are none.
     """
 
     images: ImageSource

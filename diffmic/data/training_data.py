@@ -123,7 +123,8 @@ def read_training_data(
     shown = given or own or tuple(map(str, labels))
     every = _labelled(inputs, encoded, sample_weight)
     if soft_labels is not None:
-        every = replace(every, soft=read_soft_labels(soft_labels, encoding, shown))
+        rows = None if inputs.survey is None else inputs.survey.kept
+        every = replace(every, soft=read_soft_labels(soft_labels, encoding, shown, rows))
     everything, kept = with_labels(every, "X")
     training, validation = everything, None
     if validation_data is not None:
@@ -157,7 +158,7 @@ def read_training_data(
     survey.report()
     training = replace(training, value_range=survey.range)
     if validation is not None:
-        validation = replace(validation, value_range=survey.range)
+        validation = replace(validation, value_range=survey.range, soft=None)
     return TrainingData(
         training,
         validation,
@@ -172,7 +173,7 @@ def read_training_data(
 def _usable(
     inputs: Inputs, y: Any, targets: Any, how: How, **others: Any
 ) -> tuple[Inputs, Any, Any, Any, Any]:
-    """The images that can be used, with targets, sample weights and groups."""
+    """The images that can be used, with their targets and what else there is of each."""
     if y is not None or inputs.survey is None:  # else targets are of the images that can be used
         check_lengths(len(inputs.images), y=targets)
     if not how.skip:

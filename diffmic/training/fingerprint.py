@@ -32,8 +32,8 @@ def fingerprint(
 ) -> dict[str, Any]:
     """Description of a fit, as JSON values; fits with the same description learn the same.
 
-    Of the images, their number, targets and weights count, and the pixels of a few; ``others`` are
-    other values that matter.
+    Of the images, their number, targets, soft labels and weights count, and the pixels of a few;
+    ``others`` are other values that matter.
     """
     own = {f.name: getattr(options, f.name) for f in fields(options)}
     own["device"] = torch.device(options.device.type)  # each of several processes has its own GPU

@@ -89,9 +89,10 @@ def train_jointly(
 ) -> None:
     """Train the whole network, whose prior has been trained before; it ends in its best state.
 
-    Parameters and errors are those of :func:`~.diffusion_stage.train_denoiser`.
+    Parameters and errors are those of :func:`~.diffusion_stage.train_denoiser`. Soft labels are
+    learnt by both parts.
     """
-    recipe = options.recipe
+    recipe, training = options.recipe, training.softened()
     images = options.prepared(training, augmented=True)
     batch_size = min(options.batch_size, recipe.batch_size)
 

@@ -22,7 +22,8 @@ class Loss(Protocol):
             Logits of the classes; in stage two, for other prediction types than "probability", the
             predicted noise, v or label.
         target : Tensor of shape (..., C)
-            One-hot or indicator targets, with NaN for unknown labels; else the noise, v or label.
+            One-hot or indicator targets, with NaN for unknown labels, or in stage one soft labels;
+            else the noise, v or label.
         """
         ...
 

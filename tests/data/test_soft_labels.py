@@ -44,6 +44,22 @@ def test_columns_are_in_the_order_of_the_classes(form):
     np.testing.assert_array_equal(data.training.targets.argmax(dim=1), Y)
 
 
+@pytest.mark.parametrize("classes", [["a", "b", "c"], [1, 2, 3], [0.0, 1.0, 2.0]])
+def test_columns_of_a_table_without_names_are_taken_by_position(classes):
+    data = read(pd.DataFrame(SOFT), [classes[label] for label in Y])
+    assert_allclose(data.training.soft, SOFT, rtol=1e-6)
+
+
+def test_grades_with_an_order_of_their_own_have_columns_in_that_order():
+    y = pd.Categorical([["low", "mid", "high"][n] for n in Y], ["low", "mid", "high"], ordered=True)
+    for soft in (
+        SOFT,
+        pd.DataFrame(SOFT),
+        pd.DataFrame(SOFT[:, [2, 0, 1]], columns=["high", "low", "mid"]),
+    ):
+        assert_allclose(read(soft, y).training.soft, SOFT, rtol=1e-6)
+
+
 def test_without_them_the_labels_are_learnt():
     training = read(None).training
     assert training.soft is None
@@ -55,12 +71,12 @@ def test_rounded_rows_are_made_to_sum_to_one():
     assert_allclose(soft.sum(dim=1), 1, rtol=1e-6)
 
 
-def test_both_parts_have_those_of_their_images():
+def test_the_training_part_has_those_of_its_images():
     data = read(SOFT, validation_fraction=0.25)
     of = {image.tobytes(): soft for image, soft in zip(X, SOFT, strict=True)}
-    for part in (data.training, data.validation):
-        own = [of[part.images[i].numpy()[0].tobytes()] for i in range(len(part))]
-        assert_allclose(part.soft, own, rtol=1e-6)
+    own = [of[image.numpy()[0].tobytes()] for image in data.training.images]
+    assert_allclose(data.training.soft, own, rtol=1e-6)
+    assert data.validation.soft is None
 
 
 def test_those_of_images_that_are_left_out_go_with_them(tmp_path):
@@ -74,6 +90,9 @@ def test_those_of_images_that_are_left_out_go_with_them(tmp_path):
     with pytest.warns(UserWarning, match="1 of 24 images"):
         data = read(SOFT, images=files, on_error="skip")
     assert_allclose(data.training.soft, np.delete(SOFT, 3, axis=0), rtol=1e-6)
+    wrong = np.where(np.arange(N)[:, None] == 10, np.nan, SOFT)
+    with pytest.raises(InputError, match="Row 10 is"):  # as the user counts
+        read(wrong, images=files, on_error="skip")
 
 
 INDICATOR = np.eye(3, dtype=int)[Y] | np.eye(3, dtype=int)[(Y + 1) % 3]
@@ -83,7 +102,8 @@ INDICATOR = np.eye(3, dtype=int)[Y] | np.eye(3, dtype=int)[(Y + 1) % 3]
     ("soft", "y", "message"),
     [
         (SOFT[:-1], Y, "24 images, but soft_labels has 23 entries"),
-        (SOFT[:, :2], Y, r"shape \(24, 2\).*each of the 3 classes \[0, 1, 2\]"),
+        (SOFT[:, :2], Y, r"shape \(24, 2\).*the 3 classes in y, \[0, 1, 2\]"),
+        (pd.DataFrame(np.ones((N, 4)) / 4, columns=list("0123")), Y, r"columns .*'3'\].*Leave out"),
         (SOFT[:, 0], Y, r"shape \(24,\).*each of the 3 classes"),
         (Y, Y, r"shape \(24,\).*each of the 3 classes"),
         (SOFT * 3, Y, r"whose sum is 1. Row 0 is .*24 such rows.*Divide counts"),
