@@ -31,7 +31,7 @@ class Published:
 REGISTRY = {
     "diffmic-v2-aptos": Published(
         "Grade of diabetic retinopathy, 0 to 4, in fundus photographs.",
-        sha256="96dbd194e73bc49ea8a0b8be7c36c655915dab214a75891ad7128ce678a38421",
+        sha256="1a2bd9a8d9c77db2e9a8ad6169ffaf32ab57302d6d21e944fd1a746834ad04cb",
     ),
     "diffmic-v2-ham10000": Published(
         "Kind of skin lesion, of 7, in dermatoscopic photographs.",

@@ -1,6 +1,7 @@
 """Make and publish the models of the zoo, from a checkout.
 
 python -m zoo train diffmic-v2-aptos --data FOLDER
+python -m zoo predict diffmic-v2-aptos --data FOLDER    out-of-fold predictions, which it learns
 python -m zoo measure --data FOLDER         the trained models on their test parts, once more
 python -m zoo table                         their metrics with intervals, as Markdown
 python -m zoo push diffmic-v2-aptos
@@ -38,6 +39,7 @@ from diffmic.training import resolve_recipe
 
 from .doubt import with_doubt
 from .recipes import ZOO, ZooModel
+from .soft_labels import predict_fold, soft_labels, write_predictions
 
 HERE = Path(__file__).parent
 HALF_PRECISION_TOLERANCE = 0.005
@@ -70,8 +72,13 @@ def train(
             "--max-epochs is for trying things out: pass --models and --results, too, so that the "
             "zoo's own stay as they are."
         )
-    images = recipe.images(data)
-    clf = fitted(recipe, images, seed, max_epochs, verbose)
+    images, soft = recipe.images(data), None
+    if (how := recipe.out_of_fold) is not None:
+        try:
+            soft = soft_labels(how, images.part("train"), predictions_of(name, results))
+        except ValueError as reason:
+            raise typer.BadParameter(f"{reason}: python -m zoo predict {name} first.") from reason
+    clf = fitted(recipe, images, soft, seed, max_epochs, verbose)
     report, change = save(clf, recipe, images, models / name)
     epochs = "" if max_epochs is None else f" --max-epochs {max_epochs}"
     record = {
@@ -80,6 +87,7 @@ def train(
         "image_size": clf.image_size_,
         "max_epochs": clf.max_epochs,
         "recipe": asdict(resolve_recipe(clf.recipe)),
+        "out_of_fold": recipe.out_of_fold and asdict(recipe.out_of_fold),
         "weights_sha256": digest((models / name / WEIGHTS_FILE).read_bytes()),
         "largest_change_by_half_precision": change,
         "validation": clf.validation_scores_,
@@ -89,6 +97,26 @@ def train(
     (results / f"{name}.json").write_text(json.dumps(record, indent=2) + "\n")
     print(f"\n{name}, test part, one run, seed {seed}\n\n{report.to_markdown()}")
     print(f"\nSaved {models / name}")
+
+
+@app.command()
+def predict(
+    name: Name,
+    data: Annotated[Path, typer.Option(help="Folder with the data sets.")],
+    fold: Annotated[int | None, typer.Option(help="One of the folds; left out: all.")] = None,
+    results: Results = HERE / "results",
+) -> None:
+    """Train a model for each fold of the training images, and keep what it predicts for it."""
+    recipe = chosen(name)
+    if (how := recipe.out_of_fold) is None:
+        raise typer.BadParameter(f"{name} learns the labels as they are.")
+    if fold is not None and not 0 <= fold < how.n_folds:
+        raise typer.BadParameter(f"There are folds 0 to {how.n_folds - 1}, and no {fold}.")
+    images = recipe.images(data)
+    for each in range(how.n_folds) if fold is None else [fold]:
+        found = predict_fold(recipe, how, images, each)
+        write_predictions(predictions_of(name, results), how, found, each)
+        print(f"{name}: fold {each}, {len(found)} images predicted.", flush=True)
 
 
 @app.command()
@@ -372,8 +400,18 @@ def chosen(name: str) -> ZooModel:
     return ZOO[name]
 
 
+def predictions_of(name: str, results: Path) -> Path:
+    """Where the out-of-fold predictions of a model's training images are."""
+    return results / "out-of-fold" / f"{name}.csv"
+
+
 def fitted(
-    recipe: ZooModel, images: LabelledTable, seed: int, max_epochs: int | None, verbose: int
+    recipe: ZooModel,
+    images: LabelledTable,
+    soft: NDArray[np.float64] | None,
+    seed: int,
+    max_epochs: int | None,
+    verbose: int,
 ) -> DiffMICClassifier:
     """The estimator, trained on the training part and calibrated on the validation part."""
     training, validation = images.part("train"), images.part("val")
@@ -386,6 +424,7 @@ def fitted(
         training.images,
         training.labels,
         validation_data=(validation.images, validation.labels),
+        soft_labels=soft,
     )
 
 

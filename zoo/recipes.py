@@ -20,6 +20,28 @@ SPLIT = "70 % training, 10 % validation, 20 % test, stratified, fixed before the
 
 
 @dataclass(frozen=True)
+class OutOfFold:
+    """Out-of-fold predictions: those of models for training images that they have not seen.
+
+    They are soft labels, mixed with the labels, for the model that is published.
+
+    Attributes
+    ----------
+    parameters : dict
+        Of the models that predict, where they differ from those of the one that is published.
+    share : float
+        Share of the predictions in the soft labels.
+    n_folds : int
+        Number of these models; each learns all parts of the training images but one, and predicts
+        that one.
+    """
+
+    parameters: dict[str, Any]
+    share: float = 0.5
+    n_folds: int = 4
+
+
+@dataclass(frozen=True)
 class ZooModel:
     """One published model.
 
@@ -36,6 +58,8 @@ class ZooModel:
         Column with the patient or lesion, by which intervals are resampled.
     medmnist : str or None
         Name of a set of MedMNIST.
+    out_of_fold : OutOfFold or None
+        Soft labels that it learns; None: it learns the labels as they are.
     """
 
     folder: str
@@ -43,6 +67,7 @@ class ZooModel:
     card: ModelCard
     group: str | None = None
     medmnist: str | None = None
+    out_of_fold: OutOfFold | None = None
 
     def images(self, data: Path) -> LabelledTable:
         """Images, labels and splits, from the folder with all data sets."""
@@ -56,8 +81,8 @@ ZOO = {
         "aptos2019_dr",
         {
             "task": "ordinal",
-            "image_size": 192,
-            "max_epochs": 10,
+            "image_size": 224,
+            "max_epochs": 20,
             "augment": "rotations",
             "class_names": ["no retinopathy", "mild", "moderate", "severe", "proliferative"],
         },
@@ -79,6 +104,7 @@ ZOO = {
             "of the images, grade 3 a twentieth. Photographs of 224 × 224 pixels, squeezed to a "
             "square: give it whole photographs, not crops.",
         ),
+        out_of_fold=OutOfFold({"image_size": 192, "max_epochs": 10}),
     ),
     "diffmic-v2-ham10000": ZooModel(
         "ham10000",

@@ -72,6 +72,11 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+def told(outcome):
+    """What a command printed, without the frame that typer draws around an error."""
+    return " ".join(outcome.output.replace("│", "").split())
+
+
 def run(zoo, *arguments):
     return CliRunner().invoke(zoo.app, [str(argument) for argument in arguments])
 
@@ -99,6 +104,68 @@ def test_train_saves_a_model_whose_card_tells_what_was_measured(zoo, data, tmp_p
     y = [int(label) for label in stripes(60)[1][3::4]]
     for stage, scores in clf.evaluate(paths, y).items():
         assert scores == pytest.approx(record["test"][stage])
+
+
+def test_a_model_learns_out_of_fold_predictions_as_soft_labels(zoo, data, tmp_path, monkeypatch):
+    recipes = sys.modules["zoo.recipes"]
+    how = recipes.OutOfFold({"max_epochs": 1}, share=0.25, n_folds=3)
+    recipe = replace(recipes.ZOO["diffmic-v2-stripes"], out_of_fold=how)
+    monkeypatch.setitem(recipes.ZOO, "diffmic-v2-stripes", recipe)
+    results = tmp_path / "results"
+    places = ("--data", data, "--results", results)
+    train = ("train", "diffmic-v2-stripes", *places, "--models", tmp_path / "models")
+    refused = run(zoo, *train)
+    assert refused.exit_code == 2
+    assert "predict diffmic-v2-stripes first" in told(refused)
+    fits = []
+    fit = DiffMICClassifier.fit
+
+    def noted(self, X, y, **options):
+        fits.append((X, y, options))
+        return fit(self, X, y, **options)
+
+    monkeypatch.setattr(DiffMICClassifier, "fit", noted)
+    assert run(zoo, "predict", "diffmic-v2-stripes", *places, "--fold", 3).exit_code == 2
+    assert run(zoo, "predict", "diffmic-v2-stripes", *places, "--fold", 0).exit_code == 0
+    refused = run(zoo, *train)
+    assert "has 10 predictions, not one for each" in " ".join(
+        refused.output.replace("│", "").split()
+    )
+    fits.clear()
+    outcome = run(zoo, "predict", "diffmic-v2-stripes", *places)
+    assert outcome.exit_code == 0, outcome.output
+    file = results / "out-of-fold" / "diffmic-v2-stripes.csv"
+    rows = [line.split(",") for line in file.read_text().splitlines()[1:]]
+    training = {f"{i}.png": int(y) for i, y in enumerate(stripes(60)[1]) if i % 4 < 2}
+    assert sorted(row[0] for row in rows) == sorted(training)
+    for number, (X, y, _) in enumerate(fits):
+        seen, left = {Path(x).name for x in X}, {row[0] for row in rows if row[1] == str(number)}
+        assert seen | left == set(training)
+        assert not seen & left
+        assert [training[Path(x).name] for x in X] == y.tolist()
+    before = file.read_text()
+    assert run(zoo, "predict", "diffmic-v2-stripes", *places, "--fold", 1).exit_code == 0
+    assert file.read_text() == before
+
+    outcome = run(zoo, *train, "--verbose", 0)
+    assert outcome.exit_code == 0, outcome.output
+    X, y, options = fits[-1]
+    predicted = {row[0]: np.array(row[2:], float) for row in rows}
+    for path, label, soft in zip(X, y, options["soft_labels"], strict=True):
+        expected = 0.75 * np.eye(3)[label] + 0.25 * predicted[Path(path).name]
+        np.testing.assert_allclose(soft, expected, atol=1e-12)
+    record = json.loads((results / "diffmic-v2-stripes.json").read_text())
+    assert record["out_of_fold"] == asdict(how)
+
+    changed = replace(recipe, out_of_fold=replace(how, parameters={"max_epochs": 2}))
+    monkeypatch.setitem(recipes.ZOO, "diffmic-v2-stripes", changed)
+    assert "was made with {'parameters': {'max_epochs': 1}" in told(run(zoo, *train))
+
+
+def test_a_model_that_learns_labels_as_they_are_predicts_no_fold(zoo, data, tmp_path):
+    refused = run(zoo, "predict", "diffmic-v2-stripes", "--data", data, "--results", tmp_path)
+    assert refused.exit_code == 2
+    assert "learns the labels as they are" in told(refused)
 
 
 def test_push_publishes_the_trained_model_in_half_precision(zoo, data, tmp_path, monkeypatch):
@@ -187,8 +254,10 @@ def test_models_are_trained_as_the_accuracy_benchmark_trains(zoo, monkeypatch):
             continue
         data_set = data_sets[name.removeprefix("diffmic-v2-").replace("pneumoniamnist", "medmnist")]
         assert recipe.folder == data_set.folder
+        how = recipe.out_of_fold  # whose models are trained as the benchmark's, before this one
+        parameters = recipe.parameters | (how.parameters if how else {})
         for parameter in ("image_size", "max_epochs", "augment", "task"):
-            assert recipe.parameters.get(parameter, "auto") == getattr(data_set, parameter), name
+            assert parameters.get(parameter, "auto") == getattr(data_set, parameter), name
 
 
 def test_every_model_of_the_zoo_has_a_name_that_from_pretrained_knows(zoo):
