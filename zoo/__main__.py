@@ -74,8 +74,10 @@ def train(
         )
     images, soft = recipe.images(data), None
     if (how := recipe.out_of_fold) is not None:
+        file = predictions_of(name, results)
+        file = file if file.is_file() else predictions_of(name, HERE / "results")
         try:
-            soft = soft_labels(how, images.part("train"), predictions_of(name, results))
+            soft = soft_labels(how, images.part("train"), file)
         except ValueError as reason:
             raise typer.BadParameter(f"{reason}: python -m zoo predict {name} first.") from reason
     clf = fitted(recipe, images, soft, seed, max_epochs, verbose)
