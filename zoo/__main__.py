@@ -89,7 +89,7 @@ def train(
         "image_size": clf.image_size_,
         "max_epochs": clf.max_epochs,
         "recipe": asdict(resolve_recipe(clf.recipe)),
-        "out_of_fold": recipe.out_of_fold and asdict(recipe.out_of_fold),
+        "out_of_fold": how and asdict(how),
         "weights_sha256": digest((models / name / WEIGHTS_FILE).read_bytes()),
         "largest_change_by_half_precision": change,
         "validation": clf.validation_scores_,
@@ -458,6 +458,11 @@ def save(
         f" One training run, seed {clf.random_state}, {clf.max_epochs} epochs; the test part was "
         "read once, after it."
     )
+    if (how := recipe.out_of_fold) is not None:
+        run += (
+            f" Its prior learnt soft labels: the labels, with a share of {how.share:g} of what "
+            f"{how.n_folds} models say that were trained without the image."
+        )
     card = replace(recipe.card, split=recipe.card.split + run, test_scores=report, n_test=len(test))
     half.save_pretrained(folder, dtype="float16", card=card)
     (folder / NOTICE_FILE).write_text(card.license_note + "\n")
